@@ -1,0 +1,1 @@
+"""Annotations and predictions to files."""

@@ -1,0 +1,1 @@
+"""How any work runs: here or on a cluster. Knows no plankton."""

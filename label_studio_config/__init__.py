@@ -1,0 +1,1 @@
+"""What is annotated and where: configs, schema, results, manifest, hosting, the plugin."""

@@ -1,0 +1,1 @@
+"""Learns from votes, predicts, serves Label Studio."""
