@@ -1,0 +1,167 @@
+"""The table of images: one row an image, one copy of the images, never moved."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+REQUIRED_COLUMNS = ("image_id", "path")
+"""`image_id`: unique and stable; `path`: POSIX path relative to the manifest's root."""
+
+TEXT_COLUMNS = ("image_id", "path", "sample_id", "captured_at", "instrument")
+NUMBER_COLUMNS = ("lat", "lon", "depth_m", "pixel_size_um")
+KNOWN_COLUMNS = TEXT_COLUMNS + NUMBER_COLUMNS
+
+
+class ManifestError(ValueError):
+    """A manifest that cannot be used; the message names the row and the remedy."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An image that was left out, and why."""
+
+    path: str
+    reason: str
+
+
+class Manifest:
+    """Images and what is known of them.
+
+    Parameters
+    ----------
+    table
+        One row an image. `image_id` and `path` are required; `sample_id`, `captured_at`
+        (ISO 8601), `lat`, `lon` (degrees), `depth_m`, `pixel_size_um` and `instrument` are the
+        known columns; every other column of the source is kept as it is.
+    root
+        The folder that `path` is relative to.
+
+    Raises
+    ------
+    ManifestError
+        A required column is missing, an `image_id` stands twice, a path leaves the root, or a
+        known number is not a number.
+
+    Examples
+    --------
+    >>> manifest = Manifest(pd.DataFrame({"image_id": ["a"], "path": ["a.png"]}), Path("/tmp"))
+    >>> len(manifest), manifest.paths[0].name
+    (1, 'a.png')
+    """
+
+    def __init__(self, table: pd.DataFrame, root: Path | str) -> None:
+        self.table = _checked(table.reset_index(drop=True))
+        self.root = Path(root)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        return f"Manifest({len(self)} images under {self.root})"
+
+    @property
+    def image_ids(self) -> list[str]:
+        """The ids, in the order of the table."""
+        return self.table["image_id"].tolist()
+
+    @property
+    def paths(self) -> list[Path]:
+        """Absolute paths, in the order of the table."""
+        return [self.root / path for path in self.table["path"]]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over ids and paths: two manifests with the same images have the same one."""
+        digest = hashlib.sha256()
+        for image_id, path in zip(self.table["image_id"], self.table["path"], strict=True):
+            digest.update(f"{image_id}\0{path}\n".encode())
+        return digest.hexdigest()
+
+    def select(self, keep: Iterable[str] | np.ndarray | pd.Series) -> Manifest:
+        """The rows of a boolean mask, or of some image ids (in their own order).
+
+        Raises
+        ------
+        ManifestError
+            An id is not in the manifest.
+        """
+        if isinstance(keep, (np.ndarray, pd.Series)) and keep.dtype == bool:
+            return Manifest(self.table[np.asarray(keep)], self.root)
+        ids = list(keep)
+        position = {image_id: row for row, image_id in enumerate(self.table["image_id"])}
+        absent = [image_id for image_id in ids if image_id not in position]
+        if absent:
+            raise ManifestError(f"{len(absent)} images are not in the manifest, e.g. {absent[0]!r}")
+        return Manifest(self.table.iloc[[position[image_id] for image_id in ids]], self.root)
+
+    def write(self, path: Path | str) -> Path:
+        """Write as Parquet, the root in the file's metadata; replaces the file atomically."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = pa.Table.from_pandas(self.table, preserve_index=False)
+        note = json.dumps({"root": str(self.root)}).encode()
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"planktrait": note})
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        pq.write_table(table, temporary)
+        temporary.replace(path)
+        return path
+
+    @classmethod
+    def read(cls, path: Path | str, root: Path | str | None = None) -> Manifest:
+        """Read what `write` wrote; `root` overrides the recorded one (images moved, other mount).
+
+        Raises
+        ------
+        ManifestError
+            Not a Parquet file, or not one of ours and no `root` given.
+        """
+        try:
+            table = pq.read_table(path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise ManifestError(f"{path} is not a Parquet manifest: {error}") from error
+        note = (table.schema.metadata or {}).get(b"planktrait")
+        if root is None and note is None:
+            raise ManifestError(f"{path} does not say where its images are: give the root folder")
+        return cls(table.to_pandas(), root if root is not None else json.loads(note)["root"])
+
+
+def _checked(table: pd.DataFrame) -> pd.DataFrame:
+    for column in REQUIRED_COLUMNS:
+        if column not in table:
+            raise ManifestError(f"the manifest has no column {column!r}: add it to the table")
+    table = table.copy()
+    for column in TEXT_COLUMNS:
+        if column in table:
+            present = table[column].notna()
+            table[column] = table[column].astype(object).where(present, None)
+            table.loc[present, column] = table.loc[present, column].astype(str)
+    for column in NUMBER_COLUMNS:
+        if column in table:
+            numbers = pd.to_numeric(table[column], errors="coerce")
+            wrong = numbers.isna() & table[column].notna()
+            if wrong.any():
+                row = table[wrong].iloc[0]
+                raise ManifestError(
+                    f"image {row['image_id']!r}: {column} is {row[column]!r}, not a number"
+                )
+            table[column] = numbers.astype(float)
+    for column in REQUIRED_COLUMNS:
+        if table[column].isna().any():
+            raise ManifestError(f"a row of the manifest has no {column}: fill it or drop the row")
+    twice = table["image_id"][table["image_id"].duplicated()]
+    if len(twice):
+        raise ManifestError(f"image_id {twice.iloc[0]!r} stands twice: ids must be unique")
+    for path in table["path"]:
+        if path.startswith("/") or ".." in path.split("/"):
+            raise ManifestError(f"path {path!r} leaves the root: give paths below the root folder")
+    return table
