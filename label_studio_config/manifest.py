@@ -110,7 +110,8 @@ class Manifest:
         path.parent.mkdir(parents=True, exist_ok=True)
         table = pa.Table.from_pandas(self.table, preserve_index=False)
         note = json.dumps({"root": str(self.root)}).encode()
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"planktrait": note})
+        metadata = {**(table.schema.metadata or {}), b"planktrait": note}
+        table = table.replace_schema_metadata(metadata)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         pq.write_table(table, temporary)
         temporary.replace(path)
