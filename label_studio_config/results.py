@@ -1,0 +1,305 @@
+"""Label Studio's result JSON to values per control, and back: the only place that does it.
+
+Where things sit in a prediction: the prediction's `score` is the calibrated confidence of its
+primary control; each result item has its own `score`, and under `meta` the probabilities of all
+labels (`meta["probabilities"]`) and, on the first item, how novel the image is (`meta["novelty"]`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from label_studio_config.controls import Control
+from label_studio_config.schema import PATH_SEPARATOR, LabelSchema
+
+Result = list[dict[str, Any]]
+Point = tuple[float, float]
+
+
+class ResultError(ValueError):
+    """A result that does not fit the schema; names the control, the label and the remedy."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """Something marked on the image. `points` are (x, y) in percent of width and height.
+
+    A box has two points (upper left, lower right, before rotation), a key point one, a polygon
+    or a line as many as it has vertices, a mask none (its run lengths stand in `value`).
+    """
+
+    id: str
+    type: str
+    labels: tuple[str, ...]
+    points: tuple[Point, ...]
+    original_width: int
+    original_height: int
+    value: dict[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one result says about one control.
+
+    `assessable` is False where the annotator said that it cannot be judged. `by_region` holds the
+    labels of per-region controls by region id; `items` are the result's own items, unchanged.
+    """
+
+    control: str
+    labels: tuple[str, ...] = ()
+    number: float | None = None
+    regions: tuple[Region, ...] = ()
+    assessable: bool = True
+    by_region: dict[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    items: tuple[dict[str, Any], ...] = field(default=(), hash=False)
+
+
+def read_result(
+    schema: LabelSchema, result: Iterable[dict[str, Any]], problems: list[str] | None = None
+) -> dict[str, Answer]:
+    """The answers of an annotation's or a prediction's `result`, by control.
+
+    Parameters
+    ----------
+    problems
+        If given, what does not fit is described there and left out; otherwise it raises.
+
+    Raises
+    ------
+    ResultError
+        A control or label that the schema does not know, or a value that is malformed.
+    """
+    items_by_control: dict[str, list[dict[str, Any]]] = {}
+    for item in result:
+        if item.get("type") == "relation":
+            continue
+        name = item.get("from_name", "")
+        if name not in schema:
+            _report(problems, f"the config has no control {name!r}")
+            continue
+        items_by_control.setdefault(name, []).append(item)
+    answers = {
+        name: _answer(schema.control(name), items, problems)
+        for name, items in items_by_control.items()
+    }
+    return _with_companions(schema, answers)
+
+
+def write_result(
+    schema: LabelSchema,
+    values: Mapping[str, str | Iterable[str] | float],
+    *,
+    probabilities: Mapping[str, Mapping[str, float]] | None = None,
+    novelty: float | None = None,
+) -> Result:
+    """A result that is valid for the config: one item a control that has a value and is asked.
+
+    Parameters
+    ----------
+    values
+        By control: a label, labels (any of), or a number. Where the conditions of a control do
+        not hold for the other values, the control is left out.
+    probabilities
+        By control and label, calibrated.
+
+    Raises
+    ------
+    ResultError
+        An unknown control or label, or a control that takes no such value.
+    """
+    chosen = {name: _as_labels(schema, name, value) for name, value in values.items()}
+    result: Result = []
+    for control in schema.controls:
+        if control.name not in values or not is_asked(schema, control, chosen):
+            continue
+        value = _value(control, values[control.name], chosen[control.name])
+        if value is None:
+            continue
+        item: dict[str, Any] = {
+            "id": hashlib.sha256(control.name.encode()).hexdigest()[:10],
+            "from_name": control.name,
+            "to_name": control.to_name,
+            "type": control.tag.lower(),
+            "value": value,
+        }
+        shares = dict((probabilities or {}).get(control.name, {}))
+        if shares:
+            item["meta"] = {"probabilities": {k: round(float(p), 4) for k, p in shares.items()}}
+            likely = [shares[label] for label in chosen[control.name] if label in shares]
+            if likely:
+                item["score"] = round(float(min(likely)), 4)
+        result.append(item)
+    if result and novelty is not None:
+        result[0].setdefault("meta", {})["novelty"] = round(float(novelty), 4)
+    return result
+
+
+def read_probabilities(result: Iterable[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """The probabilities of a prediction's `result`, by control and label."""
+    found = {}
+    for item in result:
+        shares = (item.get("meta") or {}).get("probabilities")
+        if shares:
+            found[item["from_name"]] = dict(shares)
+    return found
+
+
+def read_novelty(result: Iterable[dict[str, Any]]) -> float | None:
+    """How novel the image is, if the prediction says so."""
+    for item in result:
+        novelty = (item.get("meta") or {}).get("novelty")
+        if novelty is not None:
+            return float(novelty)
+    return None
+
+
+def is_asked(schema: LabelSchema, control: Control, chosen: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether the control is shown for these labels by control (its conditions, recursively)."""
+    for condition in control.conditions:
+        if not condition.holds(dict(chosen)):
+            return False
+        if condition.control in schema and not is_asked(
+            schema, schema.control(condition.control), chosen
+        ):
+            return False
+    return True
+
+
+def _report(problems: list[str] | None, message: str) -> None:
+    if problems is None:
+        raise ResultError(message)
+    problems.append(message)
+
+
+def _answer(control: Control, items: list[dict[str, Any]], problems: list[str] | None) -> Answer:
+    labels: list[str] = []
+    number: float | None = None
+    regions: list[Region] = []
+    by_region: dict[str, tuple[str, ...]] = {}
+    for item in items:
+        value = item.get("value")
+        if not isinstance(value, dict):
+            _report(problems, f"{control.name!r}: an item has no value")
+            continue
+        found = _known_labels(control, value, problems)
+        if control.kind == "number":
+            number = _number(control, value, problems)
+        elif control.kind in ("one of", "any of") and not control.per_region:
+            labels += [label for label in found if label not in labels]
+        elif control.kind in ("one of", "any of"):
+            by_region[str(item.get("id", ""))] = found
+            labels += [label for label in found if label not in labels]
+        elif control.kind != "other":
+            regions.append(_region(item, value, found))
+            labels += [label for label in found if label not in labels]
+    return Answer(
+        control=control.name,
+        labels=tuple(label for label in labels if label not in control.not_assessable),
+        number=number,
+        regions=tuple(regions),
+        assessable=control.not_assessable.isdisjoint(labels) or control.per_region,
+        by_region=by_region,
+        items=tuple(items),
+    )
+
+
+def _known_labels(
+    control: Control, value: dict[str, Any], problems: list[str] | None
+) -> tuple[str, ...]:
+    key = "choices" if control.tag == "Choices" else control.tag.lower()
+    raw = value.get(key)
+    if control.tag in ("Number", "Rating") or not isinstance(raw, list):
+        return ()
+    if control.tag == "Taxonomy":
+        raw = [PATH_SEPARATOR.join(path) for path in raw]
+    if not control.labels and not control.not_assessable:
+        return tuple(map(str, raw))
+    known = []
+    for label in raw:
+        if control.knows(label):
+            known.append(label)
+        else:
+            _report(
+                problems,
+                f"{control.name!r} has no label {label!r}: add it to the config or correct the "
+                f"result; known are {', '.join(control.labels)}",
+            )
+    return tuple(known)
+
+
+def _number(control: Control, value: dict[str, Any], problems: list[str] | None) -> float | None:
+    raw = value.get(control.tag.lower())
+    if isinstance(raw, (int, float)) and not isinstance(raw, bool):
+        return float(raw)
+    _report(problems, f"{control.name!r}: {raw!r} is not a number")
+    return None
+
+
+def _region(item: dict[str, Any], value: dict[str, Any], labels: tuple[str, ...]) -> Region:
+    if "points" in value:
+        points = tuple((float(x), float(y)) for x, y in value["points"])
+    elif "vertices" in value:
+        points = tuple((float(v["x"]), float(v["y"])) for v in value["vertices"])
+    elif "radiusX" in value:
+        x, y, rx, ry = (float(value[k]) for k in ("x", "y", "radiusX", "radiusY"))
+        points = ((x - rx, y - ry), (x + rx, y + ry))
+    elif "height" in value:
+        x, y, width, height = (float(value[k]) for k in ("x", "y", "width", "height"))
+        points = ((x, y), (x + width, y + height))
+    elif "x" in value:
+        points = ((float(value["x"]), float(value["y"])),)
+    else:
+        points = ()
+    return Region(
+        id=str(item.get("id", "")),
+        type=str(item.get("type", "")),
+        labels=labels,
+        points=points,
+        original_width=int(item.get("original_width") or 0),
+        original_height=int(item.get("original_height") or 0),
+        value=value,
+    )
+
+
+def _with_companions(schema: LabelSchema, answers: dict[str, Answer]) -> dict[str, Answer]:
+    for control in schema.controls:
+        companion = answers.get(control.name)
+        if control.masks is not None and companion is not None and not companion.assessable:
+            answers[control.masks] = Answer(control=control.masks, assessable=False)
+    return answers
+
+
+def _as_labels(schema: LabelSchema, name: str, value: object) -> tuple[str, ...]:
+    if name not in schema:
+        raise ResultError(f"the config has no control {name!r}")
+    control = schema.control(name)
+    if control.kind not in ("one of", "any of", "number"):
+        raise ResultError(f"{name!r} takes {control.kind}, which cannot be written as a value")
+    if control.kind == "number":
+        return ()
+    labels = (value,) if isinstance(value, str) else tuple(value)  # type: ignore[arg-type]
+    for label in labels:
+        if not control.knows(label):
+            raise ResultError(
+                f"{name!r} has no label {label!r}; known are {', '.join(control.labels)}"
+            )
+    return labels
+
+
+def _value(control: Control, value: object, labels: tuple[str, ...]) -> dict[str, Any] | None:
+    if control.tag in ("Number", "Rating"):
+        number = float(value)  # type: ignore[arg-type]
+        lowest = float(control.attributes.get("min", "-inf"))
+        highest = float(control.attributes.get("max", control.attributes.get("maxRating", "inf")))
+        number = min(max(number, lowest), highest)
+        if control.unit == "count" or control.tag == "Rating":
+            number = round(number)
+        return {control.tag.lower(): number}
+    if not labels:
+        return None
+    if control.tag == "Taxonomy":
+        return {"taxonomy": [label.split(PATH_SEPARATOR) for label in labels]}
+    return {"choices": list(labels)}

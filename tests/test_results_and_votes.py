@@ -1,0 +1,139 @@
+"""Result JSON to values and back, and what the annotators' values say together."""
+
+import numpy as np
+import pytest
+
+from label_studio_config.results import (
+    ResultError,
+    read_novelty,
+    read_probabilities,
+    read_result,
+    write_result,
+)
+from label_studio_config.schema import LabelSchema
+from label_studio_config.votes import read_votes, vote_means, vote_shares
+from tests.test_schema import TRAITS
+
+SCHEMA = LabelSchema.from_xml(TRAITS)
+
+
+def annotation(result, who=1, number=1, **more):
+    return {"id": number, "completed_by": who, "result": result, "was_cancelled": False} | more
+
+
+def task(*annotations, image_id="a", **data):
+    data = {"image": "/data/local-files/?d=a.png", "image_id": image_id} | data
+    return {"id": 7, "data": data, "annotations": list(annotations)}
+
+
+def test_values_survive_the_round_trip():
+    values = {
+        "group": "Copepod",
+        "egg_sac": "Present",
+        "egg_sacs": 2.0,
+        "quality": ("Sharp", "Cropped"),
+        "taxon": "Crustacea / Copepoda",
+    }
+    result = write_result(SCHEMA, values)
+    assert {item["type"] for item in result} == {"choices", "number", "taxonomy"}
+    answers = read_result(SCHEMA, result)
+    assert answers["group"].labels == ("Copepod",)
+    assert answers["egg_sacs"].number == 2
+    assert answers["quality"].labels == ("Sharp", "Cropped")
+    assert answers["taxon"].labels == ("Crustacea / Copepoda",)
+
+
+def test_what_is_not_asked_is_not_written():
+    result = write_result(SCHEMA, {"group": "Diatom chain", "egg_sac": "Present", "egg_sacs": 2})
+    assert [item["from_name"] for item in result] == ["group"]
+
+
+def test_probabilities_and_novelty_sit_where_they_are_read():
+    shares = {"group": {"Copepod": 0.7, "Diatom chain": 0.3}}
+    result = write_result(SCHEMA, {"group": "Copepod"}, probabilities=shares, novelty=0.25)
+    assert result[0]["score"] == 0.7
+    assert read_probabilities(result) == shares
+    assert read_novelty(result) == 0.25
+
+
+def test_unknown_label_is_refused_both_ways():
+    with pytest.raises(ResultError, match=r"'group' has no label 'Krill'.*Copepod"):
+        write_result(SCHEMA, {"group": "Krill"})
+    stored = write_result(SCHEMA, {"group": "Copepod"})
+    stored[0]["value"]["choices"] = ["Krill"]
+    with pytest.raises(ResultError, match="no label 'Krill'"):
+        read_result(SCHEMA, stored)
+    problems: list[str] = []
+    assert read_result(SCHEMA, stored, problems)["group"].labels == ()
+    assert len(problems) == 1
+
+
+def test_numbers_keep_to_the_config():
+    values = {"group": "Copepod", "egg_sac": "Present", "egg_sacs": 7.6}
+    assert write_result(SCHEMA, values)[-1]["value"] == {"number": 4}
+
+
+def test_geometry_keeps_percent_points():
+    item = {
+        "id": "k1",
+        "from_name": "tips",
+        "to_name": "image",
+        "type": "keypointlabels",
+        "original_width": 200,
+        "original_height": 100,
+        "value": {"x": 50, "y": 25, "width": 1, "keypointlabels": ["Anterior end"]},
+    }
+    region = read_result(SCHEMA, [item])["tips"].regions[0]
+    assert region.points == ((50.0, 25.0),)
+    assert (region.labels, region.original_width) == (("Anterior end",), 200)
+
+
+def test_votes_keep_every_annotator_and_what_was_shown():
+    copepod = write_result(SCHEMA, {"group": "Copepod"})
+    diatom = write_result(SCHEMA, {"group": "Diatom chain"})
+    shown = {"model_version": "v1", "result": copepod}
+    tasks = [
+        task(
+            annotation(copepod, who=1, prediction=shown),
+            annotation(diatom, who={"id": 2, "email": "b@x.org"}, number=2),
+            annotation(diatom, who=3, number=3, was_cancelled=True),
+            blind="yes",
+        )
+    ]
+    votes = read_votes(SCHEMA, tasks)
+    assert votes["annotator"].tolist() == ["1", "b@x.org"]
+    assert votes["suggestion_shown"].tolist() == [True, False]
+    assert votes["suggestion_version"].tolist() == ["v1", ""]
+    assert votes["blind"].all()
+    assert not read_votes(SCHEMA, tasks, suggestions_shown=False)["suggestion_shown"].any()
+    shares, n_votes = vote_shares(SCHEMA.control("group"), votes, ["a", "elsewhere"])
+    np.testing.assert_allclose(shares, [[0.5, 0.5], [0, 0]])
+    assert n_votes.tolist() == [2, 0]
+
+
+def test_the_newest_annotation_of_a_person_counts():
+    old = annotation(write_result(SCHEMA, {"group": "Copepod"}), updated_at="2026-01-01")
+    new = annotation(write_result(SCHEMA, {"group": "Diatom chain"}), updated_at="2026-01-02")
+    votes = read_votes(SCHEMA, [task(new, old)])
+    assert votes["labels"].tolist() == [("Diatom chain",)]
+
+
+def test_not_assessable_masks_and_is_not_absent():
+    values = {"group": "Copepod", "egg_sac": "Not assessable"}
+    other = {
+        "group": "Copepod",
+        "egg_sac": "Present",
+        "egg_sacs_assessable": "Not assessable",
+    }
+    votes = read_votes(
+        SCHEMA,
+        [
+            task(annotation(write_result(SCHEMA, values))),
+            task(annotation(write_result(SCHEMA, other)), image_id="b"),
+        ],
+    )
+    _, egg_sac = vote_shares(SCHEMA.control("egg_sac"), votes, ["a", "b"])
+    assert egg_sac.tolist() == [0, 1]
+    means, counted = vote_means(SCHEMA.control("egg_sacs"), votes, ["a", "b"])
+    assert counted.tolist() == [0, 0]
+    assert means.tolist() == [0, 0]
