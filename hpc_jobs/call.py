@@ -1,0 +1,104 @@
+"""What happens inside a job: the call itself, and the small files that say how it went."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hpc_jobs.files import read_json, write_json
+from hpc_jobs.processes import ProcessIdentity
+from hpc_jobs.progress import JOB_FOLDER_VARIABLE
+from hpc_jobs.records import CANCELLED_FILE, JOB_FILE, OUTCOME_FILE, STARTED_FILE
+
+logger = logging.getLogger(__name__)
+
+
+class JobCall:
+    """A function with its arguments, as submitit pickles it and the job runs it.
+
+    Has submitit's `checkpoint`: a job that Slurm pre-empts is queued again with the same call, so
+    functions that are handed to a job resume their own work.
+    """
+
+    def __init__(
+        self,
+        job_folder: Path,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        niceness: int,
+    ) -> None:
+        self.job_folder = job_folder
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+        self.niceness = niceness
+
+    def __call__(self) -> Any:
+        """Run the function; its outcome is written before this returns or raises."""
+        os.environ[JOB_FOLDER_VARIABLE] = str(self.job_folder)
+        if self.niceness:
+            _be_nice(self.niceness)
+        logging.basicConfig(
+            level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        )
+        return self.run()
+
+    def run(self) -> Any:
+        """Run the function in this process as it is."""
+        if threading.current_thread() is threading.main_thread():
+            # A process started in the background may have been born deaf to the interrupt.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        process = ProcessIdentity.of(os.getpid())
+        write_json(
+            self.job_folder / STARTED_FILE, {"process": process.as_json(), "time": time.time()}
+        )
+        try:
+            result = self.function(*self.args, **self.kwargs)
+        except KeyboardInterrupt:
+            self._end("cancelled", None)
+            raise
+        except BaseException as error:
+            logger.exception("job %s failed", self.job_folder.name)
+            self._end("failed", f"{type(error).__name__}: {error}")
+            raise
+        self._end("finished", None)
+        return result
+
+    def checkpoint(self) -> Any:
+        """For submitit, when the job is pre-empted: the same call once more."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+    def _end(self, state: str, error: str | None) -> None:
+        from hpc_jobs.once import end_job
+
+        if (self.job_folder / CANCELLED_FILE).exists():
+            # Whatever the function made of the interrupt, somebody asked for this end.
+            state, error = "cancelled", None
+        outcome = {"state": state, "error": error, "time": time.time()}
+        job = read_json(self.job_folder / JOB_FILE) or {}
+        end_job(
+            self.job_folder.parent,
+            job.get("key"),
+            lambda: write_json(self.job_folder / OUTCOME_FILE, outcome),
+        )
+
+
+def _be_nice(niceness: int) -> None:
+    """Set the priority of every thread there is: an imported library may have started some.
+
+    Absolute, since a follow-up job starts from a process that is nice already.
+    """
+    threads = Path("/proc/self/task")
+    for thread_id in [int(path.name) for path in threads.glob("*")] or [0]:
+        with suppress(ProcessLookupError):
+            os.setpriority(os.PRIO_PROCESS, thread_id, niceness)
