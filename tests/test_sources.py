@@ -135,25 +135,7 @@ ECOTAXA_HEADER = (
     "object_depth_min\tobject_depth_max\tobject_annotation_category\tobject_annotation_status\t"
     "sample_id\tacq_instrument\tobject_area\tobject_annotation_person_email"
 )
-ECOTAXA_TYPES = "\t".join(f"[{kind}]" for kind in "ttffftt" "fftttt" "ft")
-    [
-        "[t]",
-        "[t]",
-        "[f]",
-        "[f]",
-        "[f]",
-        "[t]",
-        "[t]",
-        "[f]",
-        "[f]",
-        "[t]",
-        "[t]",
-        "[t]",
-        "[t]",
-        "[f]",
-        "[t]",
-    ]
-)
+ECOTAXA_TYPES = "\t".join(f"[{kind}]" for kind in "ttfffttffttttft")
 
 
 def ecotaxa_row(name: str, time: str = "213213", sample: str = "S1", day: str = "20160609") -> str:
