@@ -1,0 +1,115 @@
+"""Tasks of a running Label Studio, with annotations and predictions, page by page."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import requests
+
+from label_studio_config.home import Home
+
+logger = logging.getLogger(__name__)
+
+PAGE_SIZE = 500
+_TIMEOUT_S = 300
+
+
+class LabelStudioError(RuntimeError):
+    """Label Studio did not answer as expected; names the address and the remedy."""
+
+
+def fetch_tasks(
+    home: Home, project_id: int, *, annotated_only: bool = False, page_size: int = PAGE_SIZE
+) -> Iterator[dict[str, Any]]:
+    """The tasks of a project in the order of their ids, as in a JSON export.
+
+    Each has `data`, `annotations` (`completed_by` with id and email) and `predictions` in full,
+    which Label Studio's own JSON export gives as ids only.
+
+    Raises
+    ------
+    LabelStudioError
+        The server cannot be reached, or there is no such project.
+    """
+    emails = _emails(home)
+    last_id = 0
+    while True:
+        # Paging by id: a page number would skip or repeat tasks when others are added meanwhile.
+        query = _query(last_id, annotated_only)
+        parameters = {
+            "project": project_id,
+            "fields": "all",
+            "page_size": page_size,
+            "query": json.dumps(query),
+        }
+        page = _get(home, "/api/tasks/", parameters)["tasks"]
+        for task in page:
+            for annotation in task.get("annotations") or []:
+                user_id = annotation.get("completed_by")
+                if isinstance(user_id, int):
+                    annotation["completed_by"] = {"id": user_id, "email": emails.get(user_id, "")}
+            yield task
+        if len(page) < page_size:
+            return
+        last_id = page[-1]["id"]
+
+
+def fetch_project(home: Home, project_id: int) -> dict[str, Any]:
+    """A project as Label Studio's API gives it (`label_config`, `title`, `model_version`, …)."""
+    return _get(home, f"/api/projects/{project_id}/", {})
+
+
+def find_project(home: Home, name_or_id: str | int) -> dict[str, Any]:
+    """The project of that id or title.
+
+    Raises
+    ------
+    LabelStudioError
+        There is none, or several have this title; the message lists what there is.
+    """
+    if str(name_or_id).isdigit():
+        return fetch_project(home, int(name_or_id))
+    projects = _get(home, "/api/projects/", {"page_size": 1000})["results"]
+    found = [project for project in projects if project["title"] == name_or_id]
+    if len(found) != 1:
+        listed = ", ".join(f"{p['id']}: {p['title']}" for p in projects) or "none"
+        several = "several projects are" if found else "no project is"
+        raise LabelStudioError(f"{several} named {name_or_id!r}; give an id. Projects: {listed}")
+    return fetch_project(home, found[0]["id"])
+
+
+def _query(last_id: int, annotated_only: bool) -> dict[str, Any]:
+    items = [
+        {"filter": "filter:tasks:id", "operator": "greater", "type": "Number", "value": last_id}
+    ]
+    if annotated_only:
+        items.append(
+            {
+                "filter": "filter:tasks:total_annotations",
+                "operator": "greater",
+                "type": "Number",
+                "value": 0,
+            }
+        )
+    return {"filters": {"conjunction": "and", "items": items}, "ordering": ["tasks:id"]}
+
+
+def _emails(home: Home) -> dict[int, str]:
+    return {user["id"]: user["email"] for user in _get(home, "/api/users/", {})}
+
+
+def _get(home: Home, path: str, parameters: dict[str, Any]) -> Any:
+    url = home.settings.label_studio_url + path
+    headers = {"Authorization": f"Token {home.secrets.api_token}"}
+    try:
+        answer = requests.get(url, params=parameters, headers=headers, timeout=_TIMEOUT_S)
+    except requests.ConnectionError as error:
+        raise LabelStudioError(
+            f"no Label Studio at {home.settings.label_studio_url}: start it with `planktrait serve`"
+        ) from error
+    if answer.status_code != 200:
+        raise LabelStudioError(f"{url} answered {answer.status_code}: {answer.text[:300]}")
+    return answer.json()

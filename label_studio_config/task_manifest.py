@@ -1,0 +1,64 @@
+"""From tasks of Label Studio back to a manifest of their images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from label_studio_config.manifest import KNOWN_COLUMNS, Manifest, Skipped
+from label_studio_config.schema import LabelSchema
+from label_studio_config.votes import image_id_of, is_blind
+
+
+def manifest_of_tasks(
+    schema: LabelSchema,
+    tasks: Iterable[dict[str, Any]],
+    resolve_image: Callable[[str], Path],
+    root: Path,
+) -> tuple[Manifest, list[Skipped]]:
+    """The images of tasks, labelled or not, each once.
+
+    Parameters
+    ----------
+    resolve_image
+        From the address in a task to an absolute path; raises ValueError for one that is refused.
+    root
+        The folder that all resolved paths lie under.
+
+    Returns
+    -------
+    manifest
+        Known columns as in the task data, plus `task_id` and `blind` (bool).
+    skipped
+        Tasks whose image has no address, is outside the root, or is not there.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    skipped: list[Skipped] = []
+    root = root.resolve()
+    for task in tasks:
+        data = task.get("data") or {}
+        address = str(data.get(schema.image_key) or "")
+        try:
+            if not address:
+                raise ValueError(f"the task has no {schema.image_key!r} in its data")
+            path = resolve_image(address)
+            if not path.is_file():
+                raise ValueError("the file is not there")
+            relative = path.relative_to(root).as_posix()
+        except ValueError as error:
+            skipped.append(Skipped(address or f"task {task.get('id')}", str(error)))
+            continue
+        image_id = image_id_of(schema, task)
+        known = {column: data[column] for column in KNOWN_COLUMNS if column in data}
+        rows[image_id] = known | {
+            "image_id": image_id,
+            "path": relative,
+            "task_id": task.get("id"),
+            "blind": is_blind(task),
+        }
+    columns = ["image_id", "path", "task_id", "blind"]
+    table = pd.DataFrame(list(rows.values())) if rows else pd.DataFrame(columns=columns)
+    return Manifest(table, root), skipped
