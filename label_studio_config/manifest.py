@@ -131,9 +131,11 @@ class Manifest:
         except (OSError, pa.ArrowInvalid) as error:
             raise ManifestError(f"{path} is not a Parquet manifest: {error}") from error
         note = (table.schema.metadata or {}).get(b"planktrait")
-        if root is None and note is None:
-            raise ManifestError(f"{path} does not say where its images are: give the root folder")
-        return cls(table.to_pandas(), root if root is not None else json.loads(note)["root"])
+        if root is None:
+            if note is None:
+                raise ManifestError(f"{path} does not say where its images are: give the root")
+            root = json.loads(note)["root"]
+        return cls(table.to_pandas(), root)
 
 
 def _checked(table: pd.DataFrame) -> pd.DataFrame:

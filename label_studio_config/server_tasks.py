@@ -82,19 +82,19 @@ def find_project(home: Home, name_or_id: str | int) -> dict[str, Any]:
 
 
 def _query(last_id: int, annotated_only: bool) -> dict[str, Any]:
-    items = [
-        {"filter": "filter:tasks:id", "operator": "greater", "type": "Number", "value": last_id}
-    ]
+    items = [_greater("id", last_id)]
     if annotated_only:
-        items.append(
-            {
-                "filter": "filter:tasks:total_annotations",
-                "operator": "greater",
-                "type": "Number",
-                "value": 0,
-            }
-        )
+        items.append(_greater("total_annotations", 0))
     return {"filters": {"conjunction": "and", "items": items}, "ordering": ["tasks:id"]}
+
+
+def _greater(column: str, value: int) -> dict[str, Any]:
+    return {
+        "filter": f"filter:tasks:{column}",
+        "operator": "greater",
+        "type": "Number",
+        "value": value,
+    }
 
 
 def _emails(home: Home) -> dict[int, str]:
