@@ -70,18 +70,18 @@ class _Reporter:
     """What was last told to whom, so that nobody is told too often."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    stage: str | None = None
+    stage: tuple[str, str | None] | None = None
     file_written_s: float = 0.0
     line_logged_s: float = 0.0
     bar: Any = None
 
     def report(self, progress: Progress) -> None:
         with self.lock:
-            new_stage = progress.stage != self.stage
-            last = bool(progress.total) and progress.done >= progress.total
-            self.stage = None if last else progress.stage
-            now = time.monotonic()
             folder = os.environ.get(JOB_FOLDER_VARIABLE)
+            new_stage = (progress.stage, folder) != self.stage
+            last = bool(progress.total) and progress.done >= progress.total
+            self.stage = None if last else (progress.stage, folder)
+            now = time.monotonic()
             if folder and (new_stage or last or now - self.file_written_s > SECONDS_BETWEEN_FILES):
                 self.file_written_s = now
                 _write(Path(folder), progress)

@@ -1,0 +1,301 @@
+"""Jobs: one call, a process that outlives its starter, and a state that is true after any death."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import operator
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+
+import hpc_jobs
+from hpc_jobs import progress
+from hpc_jobs.files import read_json, write_json
+from hpc_jobs.records import CANCELLED_FILE, JOB_FILE, OUTCOME_FILE, STARTED_FILE
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(autouse=True)
+def _importable_in_jobs(monkeypatch):
+    """A job is a fresh interpreter: it finds this file's functions by the path."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
+def count_to(total: int, pause_s: float, folder: Path | None = None) -> int:
+    for step in progress.track(range(total), "count"):
+        time.sleep(pause_s)
+        if folder is not None:
+            (folder / "last").write_text(str(step))
+    return total
+
+
+def append_line(path: Path, text: str, pause_s: float = 0.0) -> None:
+    time.sleep(pause_s)
+    with path.open("a") as lines:
+        lines.write(text + "\n")
+
+
+def swallow_the_interrupt() -> None:
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        logging.info("as Lightning does")
+
+
+def deaf() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    time.sleep(60)
+
+
+def niceness_and_threads() -> tuple[int, str, str, int]:
+    return (
+        os.getpriority(os.PRIO_PROCESS, 0),
+        os.environ["OMP_NUM_THREADS"],
+        os.environ["PLANKTRAIT_JOB_FOLDER"],
+        os.getsid(0),
+    )
+
+
+def wait_for_state(job: hpc_jobs.Job, state: str, timeout_s: float = 30.0) -> hpc_jobs.JobRecord:
+    end = time.monotonic() + timeout_s
+    while (record := job.record()).state != state:
+        assert time.monotonic() < end, f"still {record.state}, not {state}"
+        time.sleep(0.05)
+    return record
+
+
+def job_pid(job: hpc_jobs.Job) -> int:
+    return read_json(job.folder / STARTED_FILE)["process"]["pid"]
+
+
+@pytest.mark.parametrize("executor", ["local", "debug"])
+def test_result_and_record(tmp_path, executor):
+    job = hpc_jobs.submit(operator.add, 1, 2, name="Add", folder=tmp_path, executor=executor)
+    assert job.result(30) == 3
+    record = job.record()
+    assert (record.id, record.name, record.state, record.error) == (job.id, "Add", "finished", None)
+    assert record.submitted <= record.started <= record.finished
+    json.dumps(record.as_json())
+
+
+@pytest.mark.parametrize("executor", ["local", "debug"])
+def test_failure_says_why(tmp_path, executor):
+    job = hpc_jobs.submit(operator.truediv, 1, 0, name="div", folder=tmp_path, executor=executor)
+    record = job.wait(30)
+    assert record.state == "failed"
+    assert record.error == "ZeroDivisionError: division by zero"
+    with pytest.raises(hpc_jobs.JobError, match="division by zero"):
+        job.result()
+    if executor == "local":
+        assert "Traceback" in record.log.read_text()
+
+
+def test_call_that_cannot_be_unpickled_is_failed(tmp_path, monkeypatch):
+    module = types.ModuleType("only_here")
+    exec("def nothing(): pass", vars(module))
+    monkeypatch.setitem(sys.modules, "only_here", module)
+    record = hpc_jobs.submit(module.nothing, name="x", folder=tmp_path).wait(30)
+    assert record.state == "failed"
+    assert "No module named" in record.error
+
+
+def test_job_is_nice_in_its_own_session_and_knows_its_folder(tmp_path):
+    job = hpc_jobs.submit(niceness_and_threads, name="x", folder=tmp_path, threads=1)
+    niceness, threads, folder, session = job.result(30)
+    assert (niceness, threads, folder) == (15, "1", str(job.folder))
+    assert session != os.getsid(0)
+
+
+def test_progress_of_a_running_job(tmp_path):
+    job = hpc_jobs.submit(count_to, 1000, 0.01, name="count", folder=tmp_path)
+    end = time.monotonic() + 30
+    while not ((record := job.record()).progress and record.progress.done > 10):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert record.state == "running"
+    assert (record.progress.stage, record.progress.total) == ("count", 1000)
+    assert 0 < record.as_json()["progress"]["share"] < 1
+    assert job.cancel().state == "cancelled"
+
+
+def test_kill_9_is_seen(tmp_path):
+    job = hpc_jobs.submit(count_to, 1000, 0.05, name="count", folder=tmp_path)
+    wait_for_state(job, "running")
+    os.kill(job_pid(job), signal.SIGKILL)
+    record = wait_for_state(job, "killed", 5)
+    assert "killed" in record.error
+    assert record.finished
+
+
+def test_kill_9_of_everything_before_the_start_is_seen(tmp_path):
+    job = hpc_jobs.submit(time.sleep, 60, name="sleep", folder=tmp_path)
+    os.killpg(read_json(job.folder / JOB_FILE)["process"]["pid"], signal.SIGKILL)
+    wait_for_state(job, "killed", 5)
+
+
+def test_a_later_process_with_the_same_number_is_not_the_job(tmp_path):
+    job = hpc_jobs.submit(operator.add, 1, 2, name="x", folder=tmp_path)
+    job.wait(30)
+    (job.folder / OUTCOME_FILE).unlink()
+    for path in job.folder.glob("*_result.pkl"):
+        path.unlink()
+    started = read_json(job.folder / STARTED_FILE)
+    started["process"]["pid"] = os.getpid()
+    write_json(job.folder / STARTED_FILE, started)
+    assert job.record().state == "killed"
+
+
+def test_job_outlives_its_starter(tmp_path):
+    """Also when the whole process group of the starter is killed, as a supervisor does."""
+    script = (
+        "import hpc_jobs, sys, test_jobs, pathlib, time\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "print(hpc_jobs.submit(test_jobs.count_to, 40, 0.05, name='c', folder=folder).folder)\n"
+        "sys.stdout.flush(); time.sleep(60)\n"
+    )
+    starter = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    job: hpc_jobs.Job = hpc_jobs.Job(Path(starter.stdout.readline().strip()))
+    wait_for_state(job, "running")
+    os.killpg(starter.pid, signal.SIGKILL)
+    starter.wait()
+    assert job.record().state == "running"
+    assert job.result(30) == 40
+
+
+@pytest.mark.parametrize("function", [swallow_the_interrupt, deaf])
+def test_cancel(tmp_path, function):
+    job = hpc_jobs.submit(function, name="x", folder=tmp_path)
+    wait_for_state(job, "running")
+    time.sleep(0.3)
+    assert job.cancel(grace_s=1).state == "cancelled"
+    assert (job.folder / CANCELLED_FILE).exists()
+    assert job.cancel().state == "cancelled"
+
+
+def test_cancel_before_the_start(tmp_path):
+    job = hpc_jobs.submit(time.sleep, 60, name="x", folder=tmp_path)
+    assert job.cancel(grace_s=1).state == "cancelled"
+
+
+def test_list_is_newest_first_and_skips_what_is_no_job(tmp_path):
+    assert hpc_jobs.list_jobs(tmp_path / "missing") == []
+    jobs = [
+        hpc_jobs.submit(operator.add, i, 0, name=f"job {i}", folder=tmp_path, executor="debug")
+        for i in range(3)
+    ]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "file").touch()
+    broken = tmp_path / "99990101T000000-broken-0000"
+    broken.mkdir()
+    (broken / JOB_FILE).write_text("{")
+    assert [record.id for record in hpc_jobs.list_jobs(tmp_path)] == [j.id for j in jobs[::-1]]
+    assert [record.id for record in hpc_jobs.list_jobs(tmp_path, newest=1)] == [jobs[-1].id]
+
+
+def test_submit_once_runs_one_at_a_time_and_once_more(tmp_path):
+    lines = tmp_path / "lines"
+    jobs = tmp_path / "jobs"
+    submissions = [
+        hpc_jobs.submit_once(append_line, lines, str(i), 1.0, name="a", folder=jobs, key="k")
+        for i in range(5)
+    ]
+    assert [submission.coalesced for submission in submissions] == [False] + [True] * 4
+    assert {submission.job for submission in submissions} == {submissions[0].job}
+    assert hpc_jobs.has_pending(jobs, "k")
+    other = hpc_jobs.submit_once(append_line, lines, "other", name="b", folder=jobs, key="k2")
+    assert not other.coalesced
+    end = time.monotonic() + 60
+    while any(record.active for record in hpc_jobs.list_jobs(jobs)):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert sorted(lines.read_text().split()) == ["0", "4", "other"]
+    first, follow_up = [r for r in hpc_jobs.list_jobs(jobs)[::-1] if r.key == "k"]
+    assert first.finished <= follow_up.started
+
+
+def test_submit_once_across_processes(tmp_path):
+    """Six workers ask twenty times each: never two jobs at once, and a run after the last ask."""
+    script = (
+        "import hpc_jobs, sys, test_jobs, pathlib, time\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "for i in range(20):\n"
+        "    hpc_jobs.submit_once(test_jobs.append_line, folder / 'lines', 'x', 0.3, name='a',\n"
+        "                         folder=folder / 'jobs', key='k')\n"
+        "    time.sleep(0.05)\n"
+    )
+    workers = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path)]) for _ in range(6)]
+    assert [worker.wait(60) for worker in workers] == [0] * 6
+    last_ask = time.time()
+    end = time.monotonic() + 60
+    while any(record.active for record in hpc_jobs.list_jobs(tmp_path / "jobs")):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    records = hpc_jobs.list_jobs(tmp_path / "jobs")[::-1]
+    assert {record.state for record in records} == {"finished"}
+    for earlier, later in itertools.pairwise(records):
+        assert earlier.finished <= later.started
+    assert records[-1].started >= last_ask - 1.0
+    assert 2 <= len(records) < 120
+
+
+def test_follow_up_of_a_killed_job(tmp_path):
+    lines = tmp_path / "lines"
+    jobs = tmp_path / "jobs"
+    first = hpc_jobs.submit_once(append_line, lines, "a", 60, name="a", folder=jobs, key="k").job
+    assert hpc_jobs.submit_once(append_line, lines, "b", name="b", folder=jobs, key="k").coalesced
+    wait_for_state(first, "running")
+    assert hpc_jobs.start_pending(jobs) == []
+    os.kill(job_pid(first), signal.SIGKILL)
+    wait_for_state(first, "killed", 5)
+    (follow_up,) = hpc_jobs.start_pending(jobs)
+    assert follow_up.wait(30).state == "finished"
+    assert lines.read_text().split() == ["b"]
+    assert not hpc_jobs.has_pending(jobs, "k")
+    assert hpc_jobs.start_pending(jobs) == []
+
+
+def test_cancel_drops_the_follow_up(tmp_path):
+    job = hpc_jobs.submit_once(time.sleep, 60, name="a", folder=tmp_path, key="k").job
+    hpc_jobs.submit_once(time.sleep, 60, name="a", folder=tmp_path, key="k")
+    wait_for_state(job, "running")
+    assert job.cancel().state == "cancelled"
+    assert not hpc_jobs.has_pending(tmp_path, "k")
+    assert len(hpc_jobs.list_jobs(tmp_path)) == 1
+
+
+def test_progress_without_a_job_or_a_terminal_is_log_lines(caplog, monkeypatch):
+    monkeypatch.delenv("PLANKTRAIT_JOB_FOLDER", raising=False)
+    with caplog.at_level(logging.INFO, logger="hpc_jobs.progress"):
+        assert list(progress.track(iter(range(10_000)), "read", total=10_000)) == list(
+            range(10_000)
+        )
+    assert [record.message for record in caplog.records] == ["read 0/10000", "read 10000/10000"]
+
+
+def test_progress_file_is_whole_at_every_moment(tmp_path, monkeypatch):
+    monkeypatch.setenv("PLANKTRAIT_JOB_FOLDER", str(tmp_path))
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_FILES", 0.0)
+    for done in range(200):
+        progress.report("write", done, 0, "x" * done)
+        assert progress.read(tmp_path).done == done
+    assert [path.name for path in tmp_path.iterdir()] == ["progress.json"]
+
+
+def test_progress_survives_a_folder_that_is_gone(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("PLANKTRAIT_JOB_FOLDER", str(tmp_path / "gone"))
+    progress.report("write", 1, 2)
+    assert "progress not written" in caplog.text
