@@ -1,0 +1,142 @@
+"""Probabilities that mean what they say: temperature, prior correction, calibration error.
+
+Temperature scaling: Guo et al. 2017, arXiv 1706.04599. Prior correction is Bayes' rule in its
+normalised form, p'_k ∝ p_k · π_deploy,k / π_train,k: classes drawn evenly for training would
+otherwise make every rare label look common.
+"""
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, log_expit, log_softmax, softmax
+from torchmetrics.functional.classification import (
+    binary_calibration_error,
+    multiclass_calibration_error,
+)
+
+ECE_BINS = 15
+MIN_IMAGES_FOR_TEMPERATURE = 20
+TEMPERATURE_RANGE = (0.1, 10.0)
+SMALLEST_PRIOR = 1e-6
+
+
+class CalibrationError(ValueError):
+    """Priors or arrays that do not fit together."""
+
+
+def estimate_prior(shares: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Return how often each label occurs, (k,), from vote shares (n, k) and image weights (n,).
+
+    A label nobody has voted for gets half a vote, so that its prior is never zero. For "any of"
+    controls the entries are separate frequencies and do not sum to 1.
+    """
+    weights = np.ones(len(shares)) if weights is None else np.asarray(weights, dtype=float)
+    counts = weights @ shares
+    effective_count = weights.sum() ** 2 / max((weights**2).sum(), 1e-12)
+    smallest = weights.sum() * 0.5 / max(effective_count, 1.0)
+    return np.maximum(counts, smallest) / max(weights.sum(), 1e-12)
+
+
+def prior_shift(kind: str, trained: np.ndarray, deployed: np.ndarray) -> np.ndarray:
+    """Return what to add to tempered logits, (k,), to move from one prior to the other.
+
+    Raises
+    ------
+    CalibrationError
+        The priors have different lengths.
+    """
+    if np.shape(trained) != np.shape(deployed):
+        raise CalibrationError(
+            f"The deployment prior has {np.size(deployed)} entries, the model {np.size(trained)} "
+            "labels: give one frequency per label."
+        )
+    trained, deployed = (np.clip(p, SMALLEST_PRIOR, 1.0) for p in (trained, deployed))
+    if kind == "one of":
+        return np.log(deployed / deployed.sum()) - np.log(trained / trained.sum())
+    trained, deployed = (np.clip(p, None, 1.0 - SMALLEST_PRIOR) for p in (trained, deployed))
+    return np.log(deployed / (1 - deployed)) - np.log(trained / (1 - trained))
+
+
+def calibrated(
+    kind: str, logits: np.ndarray, temperature: float, shift: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """Return probabilities (n, k): softmax ("one of") or sigmoid ("any of") of tempered logits."""
+    scaled = np.asarray(logits, dtype=np.float64) / temperature + shift
+    return softmax(scaled, axis=1) if kind == "one of" else expit(scaled)
+
+
+def correct_prior(
+    probabilities: np.ndarray, trained: np.ndarray, deployed: np.ndarray
+) -> np.ndarray:
+    """Return probabilities (n, k) of a "one of" control moved to the deployment prior.
+
+    Examples
+    --------
+    >>> correct_prior(np.array([[0.5, 0.5]]), np.array([0.5, 0.5]), np.array([0.9, 0.1])).round(3)
+    array([[0.9, 0.1]])
+    """
+    weighted = np.asarray(probabilities, dtype=float) * np.exp(
+        prior_shift("one of", trained, deployed)
+    )
+    return weighted / weighted.sum(axis=1, keepdims=True)
+
+
+def log_loss(
+    kind: str, logits: np.ndarray, shares: np.ndarray, temperature: float, shift: np.ndarray | float
+) -> float:
+    """Return the mean negative log-likelihood of the votes (a sum over labels for "any of")."""
+    scaled = np.asarray(logits, dtype=np.float64) / temperature + shift
+    if kind == "one of":
+        return float(-(shares * log_softmax(scaled, axis=1)).sum(axis=1).mean())
+    losses = shares * log_expit(scaled) + (1 - shares) * log_expit(-scaled)
+    return float(-losses.sum(axis=1).mean())
+
+
+def fit_temperature(
+    kind: str, logits: np.ndarray, shares: np.ndarray, shift: np.ndarray | float = 0.0
+) -> float:
+    """Return the temperature under which held-out votes are likeliest.
+
+    Parameters
+    ----------
+    kind : "one of" or "any of"
+    logits, shares : arrays (n, k)
+        Of the validation side, never of images that trained.
+    shift : array (k,)
+        The prior correction that will follow, so that what is fitted is what is shown.
+
+    Returns
+    -------
+    float
+        1.0 when there are fewer than 20 images: a temperature of noise would harm.
+    """
+    if len(logits) < MIN_IMAGES_FOR_TEMPERATURE:
+        return 1.0
+    bounds = tuple(np.log(TEMPERATURE_RANGE))
+    found = minimize_scalar(
+        lambda log_t: log_loss(kind, logits, shares, float(np.exp(log_t)), shift),
+        bounds=bounds,
+        method="bounded",
+    )
+    return float(np.exp(found.x))
+
+
+def expected_calibration_error(kind: str, probabilities: np.ndarray, truth: np.ndarray) -> float:
+    """Return the ECE with 15 bins: of the top label ("one of"), or over all labels ("any of").
+
+    Parameters
+    ----------
+    truth : array
+        (n,) label indices for "one of", (n, k) of 0 and 1 for "any of".
+    """
+    predicted = torch.as_tensor(np.asarray(probabilities, dtype=np.float32))
+    target = torch.as_tensor(np.asarray(truth)).long()
+    if kind == "one of":
+        error = multiclass_calibration_error(
+            predicted, target, num_classes=predicted.shape[1], n_bins=ECE_BINS, norm="l1"
+        )
+    else:
+        error = binary_calibration_error(
+            predicted.flatten(), target.flatten(), n_bins=ECE_BINS, norm="l1"
+        )
+    return float(error)

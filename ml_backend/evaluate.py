@@ -1,0 +1,217 @@
+"""How good a model is on images that it never learned from. Macro first, always.
+
+A label that no evaluated image has cannot be recalled, so macro figures are means over the labels
+that occur; how many those are is reported beside them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ml_backend.calibrate import expected_calibration_error
+
+N_BOOTSTRAP = 1000
+INTERVAL_PERCENT = (2.5, 97.5)
+FEW_IMAGES = 100
+INTERVAL_SD = 1.6449  # ± this many standard deviations hold 90 % of a normal distribution
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Truth and prediction of one control on the same images, label by label.
+
+    Attributes
+    ----------
+    truth, predicted : bool arrays (n, k)
+        One-hot for "one of". The truth of several annotators is their modal label.
+    units : array (n,)
+        What is drawn together in the bootstrap: the split key of each image.
+    both_ways : bool
+        "any of": a label's recall is the mean of the recall of its presence and of its absence,
+        since always answering "present" would otherwise be perfect.
+    """
+
+    truth: np.ndarray
+    predicted: np.ndarray
+    units: np.ndarray
+    both_ways: bool = False
+
+    @classmethod
+    def one_of(cls, probabilities: np.ndarray, shares: np.ndarray, units: np.ndarray) -> "Judged":
+        """From probabilities and vote shares, both (n, k)."""
+        identity = np.eye(shares.shape[1], dtype=bool)
+        return cls(
+            identity[shares.argmax(axis=1)], identity[probabilities.argmax(axis=1)], units, False
+        )
+
+    @classmethod
+    def any_of(cls, probabilities: np.ndarray, shares: np.ndarray, units: np.ndarray) -> "Judged":
+        """From probabilities and vote shares, both (n, k); half and above counts as chosen."""
+        return cls(shares >= 0.5, probabilities >= 0.5, units, True)
+
+    def macro_recall(self, weights: np.ndarray | None = None) -> np.ndarray | float:
+        """Mean recall over the labels that occur.
+
+        Parameters
+        ----------
+        weights : array (draws, n), optional
+            How often each image is drawn; by default once.
+
+        Returns
+        -------
+        float, or array (draws,) when weights are given; NaN where nothing occurs.
+        """
+        drawn = np.ones((1, len(self.truth))) if weights is None else weights
+        recalls = _recalls(drawn, self.truth, self.predicted)
+        if self.both_ways:
+            absent = _recalls(drawn, ~self.truth, ~self.predicted)
+            recalls = np.where(np.isnan(recalls), absent, recalls)
+            recalls = (recalls + np.where(np.isnan(absent), recalls, absent)) / 2
+        means = _nan_mean(recalls)
+        return float(means[0]) if weights is None else means
+
+
+def _recalls(drawn: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Recall per draw and label, (draws, k); NaN where the label does not occur."""
+    support = drawn @ truth.astype(float)
+    hits = drawn @ (truth & predicted).astype(float)
+    return np.divide(hits, support, out=np.full_like(hits, np.nan), where=support > 0)
+
+
+def _nan_mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis of what is not NaN; NaN where nothing is (without a warning)."""
+    known = ~np.isnan(values)
+    count = known.sum(axis=-1)
+    total = np.where(known, values, 0.0).sum(axis=-1)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+def bootstrap_weights(units: np.ndarray, seed: int = 0, draws: int = N_BOOTSTRAP) -> np.ndarray:
+    """Draw whole units with replacement; return how often each image is drawn, (draws, n)."""
+    names, index = np.unique(np.asarray(units, dtype=str), return_inverse=True)
+    generator = np.random.default_rng(seed)
+    counts = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
+    return counts[:, index].astype(np.float32)
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % percentile interval of bootstrap values, NaN left out."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return (float("nan"), float("nan"))
+    low, high = np.percentile(values, INTERVAL_PERCENT)
+    return (float(low), float(high))
+
+
+def evaluate_labels(
+    kind: str,
+    labels: Sequence[str],
+    probabilities: np.ndarray,
+    shares: np.ndarray,
+    units: np.ndarray,
+) -> dict[str, Any]:
+    """Evaluate one "one of" or "any of" control.
+
+    Parameters
+    ----------
+    probabilities, shares : arrays (n, k)
+        Calibrated probabilities, and the share of annotators who chose each label.
+    units : array (n,)
+        Split keys, drawn together in the bootstrap.
+
+    Returns
+    -------
+    dict
+        n_images, macro_recall with its 95 % interval, macro_precision, macro_f1, micro_accuracy,
+        agreement (share of annotators for the predicted label over the share for the modal one,
+        Schanz et al. 2023), ece, nll, kl, brier, labels_evaluated and per_label.
+    """
+    judge = Judged.one_of if kind == "one of" else Judged.any_of
+    judged = judge(probabilities, shares, units)
+    truth = judged.truth.argmax(axis=1) if kind == "one of" else judged.truth
+    per_label = _per_label(labels, judged.truth, judged.predicted)
+    occurring = [entry for entry in per_label.values() if entry["support"]]
+    metrics: dict[str, Any] = {
+        "kind": kind,
+        "n_images": len(shares),
+        "few_images": len(shares) < FEW_IMAGES,
+        "labels_evaluated": len(occurring),
+        "macro_recall": judged.macro_recall(),
+        "macro_recall_interval": interval(
+            np.asarray(judged.macro_recall(bootstrap_weights(units)))
+        ),
+        "macro_precision": float(np.mean([entry["precision"] for entry in occurring] or [np.nan])),
+        "macro_f1": float(np.mean([entry["f1"] for entry in occurring] or [np.nan])),
+        "micro_accuracy": float((judged.truth == judged.predicted).all(axis=1).mean()),
+        "ece": expected_calibration_error(kind, probabilities, truth),
+        **_likelihoods(kind, probabilities, shares),
+        "per_label": per_label,
+    }
+    if kind == "one of":
+        chosen = shares[np.arange(len(shares)), probabilities.argmax(axis=1)]
+        metrics["agreement"] = float((chosen / shares.max(axis=1)).mean())
+        majority = np.zeros_like(judged.predicted)
+        majority[:, judged.truth.sum(axis=0).argmax()] = True
+        metrics["majority_macro_recall"] = Judged(judged.truth, majority, units).macro_recall()
+    return metrics
+
+
+def _per_label(
+    labels: Sequence[str], truth: np.ndarray, predicted: np.ndarray
+) -> dict[str, dict[str, float]]:
+    support, answered = truth.sum(axis=0), predicted.sum(axis=0)
+    hits = (truth & predicted).sum(axis=0)
+    per_label = {}
+    for k, label in enumerate(labels):
+        recall = hits[k] / support[k] if support[k] else float("nan")
+        precision = hits[k] / answered[k] if answered[k] else 0.0
+        per_label[label] = {
+            "support": int(support[k]),
+            "recall": float(recall),
+            "precision": float(precision),
+            "f1": float(2 * hits[k] / max(support[k] + answered[k], 1)),
+        }
+    return per_label
+
+
+def _likelihoods(kind: str, probabilities: np.ndarray, shares: np.ndarray) -> dict[str, float]:
+    p = np.clip(probabilities, 1e-12, 1.0)
+    q = np.clip(1.0 - probabilities, 1e-12, 1.0)
+    losses = -shares * np.log(p)
+    entropy = -shares * np.log(np.clip(shares, 1e-12, 1.0))
+    if kind == "any of":
+        losses = losses - (1 - shares) * np.log(q)
+        entropy = entropy - (1 - shares) * np.log(np.clip(1 - shares, 1e-12, 1.0))
+    nll = losses.sum(axis=1).mean()
+    return {
+        "nll": float(nll),
+        "kl": float(nll - entropy.sum(axis=1).mean()),
+        "brier": float(((probabilities - shares) ** 2).sum(axis=1).mean()),
+    }
+
+
+def evaluate_number(
+    predicted: np.ndarray, truth: np.ndarray, sd: float, unit: str | None = None
+) -> dict[str, Any]:
+    """Evaluate one number control: errors in its own unit, and whether its interval is honest.
+
+    Parameters
+    ----------
+    predicted, truth : arrays (n,)
+    sd : float
+        The model's predictive standard deviation; its 90 % interval should hold 90 % of the truth.
+    """
+    error = predicted - truth
+    spread = float(((truth - truth.mean()) ** 2).sum())
+    return {
+        "kind": "number",
+        "unit": unit,
+        "n_images": len(truth),
+        "few_images": len(truth) < FEW_IMAGES,
+        "mae": float(np.abs(error).mean()),
+        "rmse": float(np.sqrt((error**2).mean())),
+        "r2": 1.0 - float((error**2).sum()) / spread if spread > 0 else float("nan"),
+        "interval_90_coverage": float((np.abs(error) <= INTERVAL_SD * sd).mean()),
+    }

@@ -1,0 +1,192 @@
+"""Model versions on disk: folders that never change, and one small file that says which is live.
+
+Knows nothing of what a model is, and imports no torch, so a web worker can ask it for the live
+version at every request.
+"""
+
+import json
+import logging
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+LIVE_FILE = "live.json"
+HISTORY_FILE = "promotions.jsonl"
+METRICS_FILE = "metrics.json"
+SCHEMA_FILE = "schema.xml"
+WORK_PREFIX = ".writing-"
+
+
+class RegistryError(ValueError):
+    """A version that does not exist, or a registry file that cannot be read."""
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One immutable version folder.
+
+    Attributes
+    ----------
+    name : str
+        `<registry folder name>-v0001`; what Label Studio shows as the model version.
+    folder : Path
+        Weights, schema.xml, metrics.json and the model card (README.md).
+    """
+
+    name: str
+    folder: Path
+
+    @property
+    def number(self) -> int:
+        """The version number, 1 for the first."""
+        return int(self.name.rsplit("-v", 1)[1])
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """What was measured when the version was made (metrics.json)."""
+        path = self.folder / METRICS_FILE
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    @cached_property
+    def schema_xml(self) -> str:
+        """The labeling config the version was trained for."""
+        path = self.folder / SCHEMA_FILE
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+class Registry:
+    """All versions of one project's model.
+
+    Parameters
+    ----------
+    folder : Path
+        For example `home/models/project-7`; made when missing.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._pattern = re.compile(rf"{re.escape(self.folder.resolve().name)}-v(\d{{4,}})")
+
+    def list(self) -> list[ModelVersion]:
+        """Return every version, oldest first."""
+        versions = [
+            ModelVersion(path.name, path)
+            for path in self.folder.iterdir()
+            if path.is_dir() and self._pattern.fullmatch(path.name)
+        ]
+        return sorted(versions, key=lambda version: version.number)
+
+    def version(self, name: str) -> ModelVersion:
+        """Return one version by its name.
+
+        Raises
+        ------
+        RegistryError
+            There is no such version.
+        """
+        if not self._pattern.fullmatch(name) or not (self.folder / name).is_dir():
+            known = ", ".join(version.name for version in self.list()) or "none yet"
+            raise RegistryError(f"No model version {name!r} in {self.folder}. Known: {known}.")
+        return ModelVersion(name, self.folder / name)
+
+    @property
+    def live(self) -> ModelVersion | None:
+        """The version that answers now, or None before the first promotion."""
+        name = self.live_record.get("version")
+        return self.version(name) if name else None
+
+    @property
+    def live_record(self) -> dict[str, Any]:
+        """What live.json holds: version, promoted_at, previous, reason ({} before the first)."""
+        try:
+            return json.loads((self.folder / LIVE_FILE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise RegistryError(
+                f"{self.folder / LIVE_FILE} cannot be read ({error}). Promote a version again: "
+                "planktrait models promote VERSION."
+            ) from error
+
+    def add(self, write: Callable[[Path], None]) -> ModelVersion:
+        """Make a new version: `write` fills a hidden folder, which then takes its name at once.
+
+        A process killed while writing leaves no version behind, only a hidden folder that the next
+        `add` removes. Files become read-only: a version never changes.
+        """
+        self._remove_unfinished()
+        working = self.folder / f"{WORK_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        working.mkdir()
+        try:
+            write(working)
+            for path in working.rglob("*"):
+                if path.is_file():
+                    path.chmod(0o444)
+            return self._take_number(working)
+        finally:
+            shutil.rmtree(working, ignore_errors=True)
+
+    def promote(self, name: str, reason: str = "by hand") -> ModelVersion:
+        """Make `name` the live version; also the way back to an older one.
+
+        live.json is replaced atomically: a reader sees the old version or the new, nothing else.
+        """
+        version = self.version(name)
+        try:
+            previous = self.live_record.get("version")
+        except RegistryError:
+            previous = None
+        record = {
+            "version": version.name,
+            "promoted_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "previous": previous,
+            "reason": reason,
+        }
+        temporary = self.folder / f".{LIVE_FILE}.{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(self.folder / LIVE_FILE)
+        with (self.folder / HISTORY_FILE).open("a", encoding="utf-8") as history:
+            history.write(json.dumps(record) + "\n")
+        logger.info("live model is now %s (%s)", version.name, reason)
+        return version
+
+    def _take_number(self, working: Path) -> ModelVersion:
+        versions = self.list()
+        number = versions[-1].number + 1 if versions else 1
+        while True:
+            name = f"{self.folder.resolve().name}-v{number:04d}"
+            try:
+                working.rename(self.folder / name)
+            except OSError:
+                # Another process took this number in between; a rename onto a filled folder fails.
+                if not (self.folder / name).exists():
+                    raise
+                number += 1
+            else:
+                return ModelVersion(name, self.folder / name)
+
+    def _remove_unfinished(self) -> None:
+        for path in self.folder.glob(f"{WORK_PREFIX}*"):
+            pid = path.name.removeprefix(WORK_PREFIX).split("-")[0]
+            if not (pid.isdigit() and _is_running(int(pid))):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

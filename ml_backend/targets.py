@@ -1,0 +1,184 @@
+"""What a model learns: per image its side, and per control what the annotators said."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from label_studio_config.controls import Control
+from label_studio_config.manifest import Manifest, Skipped
+from label_studio_config.schema import LabelSchema
+from label_studio_config.votes import image_id_of, is_blind, vote_means, vote_shares
+from ml_backend.split import Side, SplitRule, assign_sides
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ControlTargets:
+    """What annotators said about one control, on n images.
+
+    Attributes
+    ----------
+    shares : float32 (n, k)
+        Share of annotators per label; for a number control (n, 1), their mean.
+    n_votes : int (n,)
+        How many could assess it; 0 masks the image for this control.
+    """
+
+    control: Control
+    shares: np.ndarray
+    n_votes: np.ndarray
+
+    @property
+    def known(self) -> np.ndarray:
+        """Whether each image has a vote, bool (n,)."""
+        return self.n_votes > 0
+
+    def take(self, rows: np.ndarray) -> ControlTargets:
+        """The same control on some of the images."""
+        return ControlTargets(self.control, self.shares[rows], self.n_votes[rows])
+
+
+@dataclass(frozen=True)
+class LearningSet:
+    """Annotated images with their sides and targets.
+
+    Attributes
+    ----------
+    images : DataFrame
+        image_id, image (URL), sample_id, blind, split_key, side; one row an image.
+    targets : dict
+        ControlTargets by control name, rows as in `images`.
+    """
+
+    schema: LabelSchema
+    images: pd.DataFrame
+    targets: dict[str, ControlTargets]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def rows(self, *sides: Side) -> np.ndarray:
+        """Row numbers of the images on some sides. Blind images come only when asked for."""
+        return np.flatnonzero(self.images["side"].isin(sides).to_numpy())
+
+    def select(self, rows: np.ndarray) -> LearningSet:
+        """Some of the images, in the order of `rows`."""
+        targets = {name: target.take(rows) for name, target in self.targets.items()}
+        return LearningSet(self.schema, self.images.iloc[rows].reset_index(drop=True), targets)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images per side."""
+        return {str(k): int(v) for k, v in self.images["side"].value_counts().items()}
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over images, sides and targets: the same data give the same one."""
+        digest = hashlib.sha256()
+        for row in self.images[["image_id", "side"]].itertuples(index=False):
+            digest.update(f"{row.image_id}\0{row.side}\n".encode())
+        for name in sorted(self.targets):
+            target = self.targets[name]
+            digest.update(name.encode())
+            digest.update(repr(target.control.labels).encode())
+            digest.update(np.ascontiguousarray(target.shares).tobytes())
+            digest.update(np.ascontiguousarray(target.n_votes).tobytes())
+        return digest.hexdigest()
+
+
+def task_images(schema: LabelSchema, tasks: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row an image of the tasks: image_id, image (URL), sample_id, blind.
+
+    An image that is in several tasks is blind when one of them is.
+    """
+    columns = ["image_id", "image", "sample_id", "blind"]
+    rows = [
+        {
+            "image_id": image_id_of(schema, dict(task)),
+            "image": (task.get("data") or {}).get(schema.image_key),
+            "sample_id": (task.get("data") or {}).get("sample_id"),
+            "blind": is_blind(dict(task)),
+        }
+        for task in tasks
+    ]
+    images = pd.DataFrame(rows, columns=columns)
+    blind = images.groupby("image_id")["blind"].any() if len(images) else None
+    images = images.drop_duplicates("image_id").reset_index(drop=True)
+    if blind is not None:
+        images["blind"] = images["image_id"].map(blind).astype(bool)
+    return images
+
+
+def learning_set(
+    schema: LabelSchema, images: pd.DataFrame, votes: pd.DataFrame, rule: SplitRule
+) -> LearningSet:
+    """Put votes and sides together, for the images that have any vote.
+
+    Parameters
+    ----------
+    images : DataFrame
+        As from `task_images`.
+    votes : DataFrame
+        As from `read_votes`.
+    """
+    voted = images[images["image_id"].isin(set(votes["image_id"]))].reset_index(drop=True)
+    voted = assign_sides(voted, rule)
+    image_ids = list(voted["image_id"])
+    targets = {
+        control.name: control_targets(control, votes, image_ids) for control in schema.trainable
+    }
+    return LearningSet(schema, voted, targets)
+
+
+def control_targets(
+    control: Control, votes: pd.DataFrame, image_ids: Sequence[str]
+) -> ControlTargets:
+    """The targets of one trainable control on the given images."""
+    if control.kind == "number":
+        means, n_votes = vote_means(control, votes, image_ids)
+        return ControlTargets(control, means[:, None], n_votes)
+    return ControlTargets(control, *vote_shares(control, votes, image_ids))
+
+
+def readable_manifest(
+    images: pd.DataFrame, resolve_image: Callable[[str], Path]
+) -> tuple[Manifest, list[Skipped]]:
+    """The images as a manifest, and those whose address was refused or leads nowhere.
+
+    Parameters
+    ----------
+    images : DataFrame
+        With image_id and image (URL).
+    resolve_image : callable
+        From an image URL to a path under the allowed root; raises ValueError for anything else.
+    """
+    paths: dict[str, Path] = {}
+    skipped = []
+    for image_id, url in zip(map(str, images["image_id"]), images["image"], strict=True):
+        try:
+            path = Path(resolve_image(url)).absolute()
+        except (ValueError, TypeError, AttributeError) as error:
+            skipped.append(Skipped(str(url), f"image {image_id!r}: {error}"))
+            continue
+        if path.is_file():
+            paths[image_id] = path
+        else:
+            skipped.append(Skipped(str(path), f"image {image_id!r}: no such file"))
+    for skip in skipped:
+        logger.warning("skipped %s", skip.reason)
+    table = pd.DataFrame(
+        {
+            "image_id": list(paths),
+            "path": [path.as_posix().lstrip("/") for path in paths.values()],
+        }
+    )
+    return Manifest(table, Path("/")), skipped

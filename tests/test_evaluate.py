@@ -1,0 +1,168 @@
+"""Metrics and the promotion rule, on answers whose figures can be worked out by hand."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score
+
+from label_studio_config.controls import Control
+from ml_backend.evaluate import Judged, bootstrap_weights, evaluate_labels, evaluate_number
+from ml_backend.promote import decide
+from ml_backend.targets import ControlTargets
+
+LABELS = ("Copepod", "Diatom chain", "Marine snow")
+
+
+def one_hot(truth: np.ndarray) -> np.ndarray:
+    return np.eye(len(LABELS))[truth]
+
+
+def answers(truth: np.ndarray, right: float, seed: int = 0) -> np.ndarray:
+    """Probabilities of a model that is right on a share of the images."""
+    generator = np.random.default_rng(seed)
+    wrong = generator.random(len(truth)) > right
+    predicted = np.where(wrong, (truth + 1) % len(LABELS), truth)
+    return one_hot(predicted) * 0.7 + 0.1
+
+
+def truth_of(n: int, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).choice(len(LABELS), size=n, p=[0.8, 0.15, 0.05])
+
+
+def units(n: int) -> np.ndarray:
+    return np.arange(n).astype(str)
+
+
+def test_figures_agree_with_scikit_learn() -> None:
+    truth = truth_of(500)
+    probabilities = answers(truth, 0.7)
+    predicted = probabilities.argmax(axis=1)
+    metrics = evaluate_labels("one of", LABELS, probabilities, one_hot(truth), units(500))
+    assert metrics["macro_recall"] == pytest.approx(balanced_accuracy_score(truth, predicted))
+    assert metrics["macro_precision"] == pytest.approx(
+        precision_score(truth, predicted, average="macro")
+    )
+    assert metrics["macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
+    assert metrics["micro_accuracy"] == pytest.approx((truth == predicted).mean())
+    low, high = metrics["macro_recall_interval"]
+    assert low < metrics["macro_recall"] < high
+
+
+def test_the_majority_answer_is_no_good_in_macro() -> None:
+    truth = truth_of(500)
+    majority = one_hot(np.zeros(500, dtype=int)) * 0.7 + 0.1
+    metrics = evaluate_labels("one of", LABELS, majority, one_hot(truth), units(500))
+    assert metrics["micro_accuracy"] > 0.75
+    assert metrics["macro_recall"] == metrics["majority_macro_recall"] == pytest.approx(1 / 3)
+
+
+def test_a_label_that_does_not_occur_is_left_out_and_counted() -> None:
+    truth = np.array([0, 0, 1, 1])
+    metrics = evaluate_labels("one of", LABELS, answers(truth, 1.0), one_hot(truth), units(4))
+    assert metrics["macro_recall"] == 1.0
+    assert metrics["labels_evaluated"] == 2
+    assert metrics["per_label"]["Marine snow"]["support"] == 0
+    assert metrics["few_images"]
+
+
+def test_disagreeing_annotators_count_by_their_shares() -> None:
+    shares = np.array([[0.6, 0.4, 0.0]])
+    second = np.array([[0.2, 0.7, 0.1]])
+    metrics = evaluate_labels("one of", LABELS, second, shares, units(1))
+    assert metrics["agreement"] == pytest.approx(0.4 / 0.6)
+    same = evaluate_labels("one of", LABELS, np.clip(shares, 1e-9, 1), shares, units(1))
+    assert same["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert same["nll"] > 0.6
+
+
+def test_any_of_always_yes_is_no_better_than_chance() -> None:
+    shares = np.array([[1, 0], [0, 1], [1, 1], [0, 0]], dtype=float)
+    always = np.full((4, 2), 0.9)
+    metrics = evaluate_labels("any of", LABELS[:2], always, shares, units(4))
+    assert metrics["macro_recall"] == pytest.approx(0.5)
+
+
+def test_numbers_in_their_own_unit() -> None:
+    truth = np.arange(200, dtype=float)
+    noise = np.random.default_rng(0).normal(size=200) * 3
+    metrics = evaluate_number(truth + noise, truth, sd=3.0, unit="count")
+    assert metrics["mae"] == pytest.approx(np.abs(noise).mean())
+    assert metrics["r2"] > 0.99
+    assert metrics["interval_90_coverage"] == pytest.approx(0.9, abs=0.05)
+
+
+def test_bootstrap_draws_whole_samples() -> None:
+    weights = bootstrap_weights(np.array(["a", "a", "b", "c"]), draws=50)
+    assert (weights[:, 0] == weights[:, 1]).all()
+    assert weights.shape == (50, 4)
+
+
+def test_weighted_macro_recall_is_that_of_repeated_images() -> None:
+    truth = truth_of(60)
+    judged = Judged.one_of(answers(truth, 0.6), one_hot(truth), units(60))
+    weights = bootstrap_weights(units(60), draws=3)
+    repeated = np.repeat(np.arange(60), weights[0].astype(int))
+    again = Judged.one_of(answers(truth, 0.6)[repeated], one_hot(truth)[repeated], repeated)
+    assert np.asarray(judged.macro_recall(weights))[0] == pytest.approx(again.macro_recall())
+
+
+def targets(truth: np.ndarray, name: str = "group") -> dict[str, ControlTargets]:
+    control = Control(name, "Choices", "image", "one of", LABELS)
+    shares = one_hot(truth).astype(np.float32)
+    return {name: ControlTargets(control, shares, np.ones(len(truth), dtype=int))}
+
+
+def test_a_better_version_is_promoted() -> None:
+    truth = truth_of(600)
+    new, old = answers(truth, 0.9), answers(truth, 0.6)
+    decision = decide({"group": new}, {"group": old}, targets(truth), units(600))
+    assert decision.promoted
+    assert decision.difference_interval[0] > 0
+    assert not decision.notes
+
+
+def test_an_equal_version_is_promoted() -> None:
+    truth = truth_of(600)
+    new, old = answers(truth, 0.8, seed=3), answers(truth, 0.8, seed=4)
+    assert decide({"group": new}, {"group": old}, targets(truth), units(600)).promoted
+
+
+def test_a_worse_version_is_not() -> None:
+    truth = truth_of(600)
+    new, old = answers(truth, 0.4), answers(truth, 0.9)
+    decision = decide({"group": new}, {"group": old}, targets(truth), units(600))
+    assert not decision.promoted
+    assert decision.difference_interval[1] < 0
+    assert "worse" in decision.reason
+
+
+def test_few_images_are_said() -> None:
+    truth = truth_of(12)
+    decision = decide({"group": answers(truth, 1)}, None, targets(truth), units(12))
+    assert decision.promoted
+    assert "only 12 held-out images" in decision.notes[0]
+
+
+def test_without_a_shared_control_the_live_version_stays() -> None:
+    truth = truth_of(200)
+    decision = decide(
+        {"group": answers(truth, 1)}, {"sex": answers(truth, 1)}, targets(truth), units(200)
+    )
+    assert not decision.promoted
+    assert any("'sex' is served only by the live" in note for note in decision.notes)
+
+
+def test_a_live_version_that_fits_nothing_gives_way() -> None:
+    truth = truth_of(200)
+    decision = decide({"group": answers(truth, 1)}, {}, targets(truth), units(200))
+    assert decision.promoted
+    assert "no head of the live version" in decision.reason
+
+
+def test_masked_images_do_not_count() -> None:
+    truth = truth_of(300)
+    both = targets(truth)
+    both["group"].n_votes[:100] = 0
+    decision = decide(
+        {"group": answers(truth, 0.9)}, {"group": answers(truth, 0.9)}, both, units(300)
+    )
+    assert decision.n_heldout == 200
