@@ -1,0 +1,231 @@
+"""Serve one home: Label Studio and the ML backend, each under gunicorn, started and stopped as one.
+
+`serve` blocks until Ctrl-C or SIGTERM; `start_in_background` returns `Servers` to stop later.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import IO
+
+from label_studio_config.home import Home
+from label_studio_config.processes import HostingError, ServerProcess, require_free_port
+
+logger = logging.getLogger(__name__)
+
+BACKEND_APPLICATION = "ml_backend.server:create_app()"
+_START_SECONDS = 300.0
+
+
+class Servers:
+    """The running servers of a home; a context manager that stops them.
+
+    Attributes
+    ----------
+    label_studio_url, backend_url : str
+    processes : the `ServerProcess` of each, Label Studio first
+    """
+
+    def __init__(self, home: Home, processes: list[ServerProcess], lock: IO[str]) -> None:
+        self.home = home
+        self.processes = processes
+        self._lock = lock
+        settings = home.settings
+        self.label_studio_url = settings.label_studio_url
+        self.backend_url = settings.backend_url
+
+    def check(self) -> None:
+        """Raise `HostingError` with the end of the log if a server has stopped."""
+        for process in self.processes:
+            process.check_alive()
+
+    def stop(self) -> None:
+        """Stop all servers and their workers; safe to repeat."""
+        for process in self.processes:
+            process.ask_to_stop()
+        for process in self.processes:
+            process.stop()
+        self._lock.close()
+
+    def __enter__(self) -> Servers:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def start_in_background(
+    home: Home,
+    *,
+    images_root: str | os.PathLike[str] | None = None,
+    port: int | None = None,
+    backend_port: int | None = None,
+    host: str = "127.0.0.1",
+    with_backend: bool = True,
+    workers: int = 2,
+    threads: int = 8,
+    timeout_s: float = _START_SECONDS,
+    report: Callable[[str], None] = logger.info,
+) -> Servers:
+    """Start Label Studio and the backend and wait until both answer.
+
+    Parameters
+    ----------
+    home : Home
+    images_root : the one folder under which images may lie; default: as before, else the
+        current folder's `images`
+    port, backend_port : default: as before
+    host : address to listen on for Label Studio; the backend listens on loopback only
+    with_backend : False for Label Studio alone
+    workers, threads : of Label Studio; the backend has its own
+    timeout_s : how long each server may take to answer
+    report : called with a line of progress
+
+    Raises
+    ------
+    HostingError
+        If this home is being served already, a port is taken, or a server stops or is too slow.
+    """
+    lock = _lock_home(home)
+    processes: list[ServerProcess] = []
+    try:
+        _write_settings(home, images_root, port, backend_port)
+        settings = home.settings
+        require_free_port(settings.label_studio_port, host, "--port")
+        processes.append(_label_studio_process(home, host, workers, threads))
+        if with_backend:
+            if importlib.util.find_spec("ml_backend.server") is None:
+                raise HostingError("package ml_backend has no server: install Planktrait again")
+            require_free_port(settings.backend_port, "127.0.0.1", "--backend-port")
+            processes.append(_backend_process(home))
+        for process in processes:
+            report(f"Starting {process.name} (log: {process.log_file})")
+            process.start()
+        for process in processes:
+            process.await_health(timeout_s, report)
+            report(f"{process.name} answers at {process.health_url.removesuffix('/health')}")
+        return Servers(home, processes, lock)
+    except BaseException:
+        for process in processes:
+            process.stop()
+        lock.close()
+        raise
+
+
+def serve(home: Home, **options: object) -> None:
+    """Serve until Ctrl-C or SIGTERM; options as for `start_in_background`.
+
+    Raises
+    ------
+    HostingError
+        As `start_in_background`, and when a server stops by itself.
+    """
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with start_in_background(home, **options) as servers:  # type: ignore[arg-type]
+            while True:
+                servers.check()
+                time.sleep(0.5)
+    except KeyboardInterrupt:
+        logger.info("Stopped")
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _lock_home(home: Home) -> IO[str]:
+    # The lock goes with the process, however it ends; the file only says who holds it.
+    file = (home.folder / "serve.lock").open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        raise HostingError(
+            f"{home.folder} is being served already ({holder}): "
+            f"stop that first, or name another home with PLANKTRAIT_HOME"
+        ) from error
+    file.truncate(0)
+    file.write(f"process {os.getpid()}")
+    file.flush()
+    return file
+
+
+def _write_settings(
+    home: Home,
+    images_root: str | os.PathLike[str] | None,
+    port: int | None,
+    backend_port: int | None,
+) -> None:
+    changes: dict[str, object] = {}
+    if images_root is not None:
+        if not Path(images_root).expanduser().is_dir():
+            raise HostingError(f"images root {images_root} is not a folder: create it first")
+        changes["images_root"] = images_root
+    if port is not None:
+        changes |= {"label_studio_port": port, "label_studio_url": f"http://127.0.0.1:{port}"}
+    if backend_port is not None:
+        changes |= {"backend_port": backend_port, "backend_url": f"http://127.0.0.1:{backend_port}"}
+    home.change_settings(**changes)
+
+
+def server_environment(home: Home) -> dict[str, str]:
+    """The environment in which a server of this home runs."""
+    packages = str(Path(__file__).resolve().parents[1])
+    inherited = os.environ.get("PYTHONPATH")
+    return {
+        **os.environ,
+        "PLANKTRAIT_HOME": str(home.folder),
+        "DJANGO_SETTINGS_MODULE": "label_studio_config.settings",
+        "PYTHONPATH": os.pathsep.join(filter(None, [packages, inherited])),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _label_studio_process(home: Home, host: str, workers: int, threads: int) -> ServerProcess:
+    settings = home.settings
+    command = [sys.executable, "-m", "label_studio_config.label_studio_server"]
+    command += ["--bind", f"{host}:{settings.label_studio_port}"]
+    command += ["--workers", str(workers), "--threads", str(threads)]
+    return ServerProcess(
+        name="Label Studio",
+        command=command,
+        env=server_environment(home),
+        folder=home.folder,
+        log_file=home.logs_folder / "label-studio.log",
+        health_url=f"{settings.label_studio_url}/health",
+    )
+
+
+def _backend_process(home: Home) -> ServerProcess:
+    settings = home.settings
+    command = [sys.executable, "-m", "gunicorn", BACKEND_APPLICATION]
+    command += ["--bind", f"127.0.0.1:{settings.backend_port}", "--worker-class", "gthread"]
+    command += ["--workers", "2", "--threads", "4", "--timeout", "600", "--graceful-timeout", "5"]
+    return ServerProcess(
+        name="ML backend",
+        command=command,
+        env=server_environment(home),
+        folder=home.folder,
+        log_file=home.logs_folder / "ml-backend.log",
+        health_url=f"{settings.backend_url}/health",
+        auth=(home.secrets.backend_username, home.secrets.backend_password),
+    )

@@ -1,0 +1,18 @@
+"""Registers what Planktrait adds to Label Studio, through its named surfaces."""
+
+from django.apps import AppConfig
+from django.conf import settings
+
+
+class PlanktraitConfig(AppConfig):
+    """The plugin: actions in the Data Manager, labeling configs in the create-project dialog."""
+
+    name = "label_studio_config.plugin"
+    label = "planktrait"
+    verbose_name = "Planktrait"
+
+    def ready(self) -> None:
+        """Called by Django once all apps are loaded."""
+        from label_studio_config.plugin import backend_address
+
+        backend_address.allow(settings.PLANKTRAIT_HOME.settings.backend_url)

@@ -1,0 +1,56 @@
+"""Make Label Studio's database ready: migrations, the first user, its organisation and token."""
+
+from __future__ import annotations
+
+import logging
+
+from label_studio_config.home import Home
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_database(home: Home) -> None:
+    """Migrate, then create the first user with the home's token; safe to repeat.
+
+    Must run in a process where Django is set up with `label_studio_config.settings`.
+    """
+    from django.core.management import call_command
+    from django.db import connection
+    from django.db.migrations.executor import MigrationExecutor
+
+    executor = MigrationExecutor(connection)
+    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        logger.info("Preparing the database (the first time takes half a minute)")
+        call_command("migrate", interactive=False, verbosity=0)
+    ensure_first_user(home)
+
+
+def ensure_first_user(home: Home) -> None:
+    """The user, organisation and API token of `secrets.json` exist and agree with it."""
+    from django.db import transaction
+    from organizations.models import Organization
+    from rest_framework.authtoken.models import Token
+    from users.models import User
+
+    secrets = home.secrets
+    with transaction.atomic():
+        user = User.objects.filter(email=secrets.user_email).first()
+        if user is None:
+            user = User.objects.create_user(
+                email=secrets.user_email, password=secrets.user_password, username="admin"
+            )
+        user.is_staff = user.is_superuser = True
+        organization = Organization.objects.order_by("id").first()
+        if organization is None:
+            organization = Organization.create_organization(
+                created_by=user, title="Planktrait", legacy_api_tokens_enabled=True
+            )
+        organization.add_user(user)
+        user.active_organization = organization
+        user.save()
+        if not organization.jwt.legacy_api_tokens_enabled:
+            organization.jwt.legacy_api_tokens_enabled = True
+            organization.jwt.save()
+        if not Token.objects.filter(user=user, key=secrets.api_token).exists():
+            Token.objects.filter(user=user).delete()
+            Token.objects.create(user=user, key=secrets.api_token)

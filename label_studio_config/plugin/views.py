@@ -1,0 +1,26 @@
+"""Views that replace Label Studio's where those would go outside the installation."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, HttpResponseNotFound, JsonResponse
+from io_storages.localfiles.views import localfiles_data
+
+from label_studio_config.home import HomeError
+
+
+def image_file(request: HttpRequest) -> HttpResponse:
+    """An image under the images root, refusing symbolic links that lead outside it.
+
+    Label Studio's own view, which follows, checks log-in, project and storage.
+    """
+    try:
+        settings.PLANKTRAIT_HOME.resolve_image(request.GET.get("d", ""))
+    except HomeError:
+        return HttpResponseNotFound()
+    return localfiles_data(request)
+
+
+def no_tips(request: HttpRequest) -> HttpResponse:
+    """Label Studio fetches its tips from GitHub at each visit; we stay at home."""
+    return JsonResponse({})

@@ -1,0 +1,194 @@
+"""Label Studio as we host it: started and stopped as one, closed where it is open by default."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import requests
+
+from label_studio_config.home import Home
+from label_studio_config.hosting import server_environment, start_in_background
+from label_studio_config.processes import HostingError, ServerProcess, free_port, require_free_port
+from tests.label_studio_fixtures import serve_for_tests
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_first_token_works(label_studio):
+    me = label_studio.get("/api/current-user/whoami")
+    assert me["email"] == label_studio.home.secrets.user_email
+
+
+def test_the_first_user_logs_in(label_studio):
+    with requests.Session() as session:
+        session.trust_env = False
+        page = session.get(f"{label_studio.url}/user/login/")
+        answer = session.post(
+            f"{label_studio.url}/user/login/",
+            data={
+                "email": label_studio.home.secrets.user_email,
+                "password": label_studio.home.secrets.user_password,
+                "csrfmiddlewaretoken": page.cookies["csrftoken"],
+            },
+            headers={"Referer": page.url},
+        )
+        assert answer.ok
+        assert "/user/login" not in answer.url
+        assert session.get(f"{label_studio.url}/api/projects/").ok
+
+
+def test_static_files_are_served(label_studio):
+    page = label_studio.request("GET", "/static/icons/logo-black.svg")
+    assert page.ok
+    assert "svg" in page.headers["Content-Type"]
+    # Served through the manifest of the built front end.
+    assert label_studio.request("GET", "/react-app/main.js").ok
+
+
+def test_sign_up_is_closed(label_studio):
+    with requests.Session() as session:
+        session.trust_env = False
+        page = session.get(f"{label_studio.url}/user/signup/")
+        answer = session.post(
+            f"{label_studio.url}/user/signup/",
+            data={
+                "email": "stranger@example.org",
+                "password": "a long password",
+                "csrfmiddlewaretoken": session.cookies["csrftoken"],
+            },
+            headers={"Referer": page.url},
+        )
+        assert answer.status_code == 403
+    emails = [user["email"] for user in label_studio.get("/api/users/")]
+    assert "stranger@example.org" not in emails
+
+
+def test_cors_is_closed(label_studio):
+    answer = label_studio.request("GET", "/api/version", headers={"Origin": "http://example.org"})
+    assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_unknown_host_names_are_refused(label_studio):
+    assert label_studio.request("GET", "/", headers={"Host": "example.org"}).status_code == 400
+    assert label_studio.request("GET", "/health", headers={"Host": "localhost"}).ok
+
+
+def test_no_telemetry(label_studio):
+    page = label_studio.request("GET", "/user/login/").text
+    assert "googletagmanager" not in page
+    assert "sentry-cdn" not in page
+    assert label_studio.request("GET", "/heidi-tips/").json() == {}
+
+
+def test_nothing_secret_is_readable_by_others(label_studio):
+    home = label_studio.home
+    for path in (home.folder, home.secrets_file):
+        assert path.stat().st_mode & 0o077 == 0, path
+    token = home.secrets.api_token
+    assert token not in home.settings_file.read_text()
+    assert home.secrets.user_password not in label_studio.log()
+
+
+def test_write_ahead_log_is_on(label_studio):
+    database = label_studio.home.label_studio_folder / "label_studio.sqlite3"
+    # Bytes 18 and 19 of the header, https://www.sqlite.org/fileformat.html#the_database_header
+    assert database.read_bytes()[18:20] == b"\x02\x02"
+
+
+def test_other_local_addresses_stay_refused(label_studio):
+    """Only our backend's address passes the guard; the port next to it does not."""
+    project = label_studio.request("POST", "/api/projects", json={"title": "guard"}).json()
+    for url in ("http://127.0.0.1:1", "http://169.254.169.254", "http://localhost:22"):
+        backend = label_studio.request(
+            "POST", "/api/ml", json={"project": project["id"], "url": url, "title": "x"}
+        )
+        assert backend.status_code in (400, 403), (url, backend.text)
+        assert "reserved" in backend.text
+        hook = label_studio.request(
+            "POST", "/api/webhooks/", json={"project": project["id"], "url": url}
+        )
+        assert hook.status_code in (400, 403), (url, hook.text)
+    own = label_studio.home.settings.backend_url
+    tasks = label_studio.request(
+        "POST", f"/api/projects/{project['id']}/import", json={"url": f"{own}/tasks.json"}
+    )
+    assert not tasks.ok
+
+
+def test_a_second_serve_of_the_same_home_says_so(label_studio):
+    with pytest.raises(HostingError, match=r"served already \(process \d+\)"):
+        start_in_background(label_studio.home)
+
+
+def test_taken_port_is_named(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(HostingError, match=rf"port {port} .*--port"):
+            start_in_background(Home(tmp_path / "home"), port=port, with_backend=False)
+        with pytest.raises(HostingError, match="not allowed"):
+            require_free_port(99999, "127.0.0.1", "--port")
+
+
+def test_missing_images_root_is_named(tmp_path):
+    with pytest.raises(HostingError, match="nowhere is not a folder"):
+        start_in_background(Home(tmp_path / "home"), images_root=tmp_path / "nowhere")
+
+
+def test_a_server_that_dies_shows_its_log(tmp_path):
+    process = ServerProcess(
+        name="Broken",
+        command=[sys.executable, "-c", "raise SystemExit('the disk is full')"],
+        env=dict(os.environ),
+        folder=tmp_path,
+        log_file=tmp_path / "log",
+        health_url=f"http://127.0.0.1:{free_port()}/health",
+    )
+    process.start()
+    with pytest.raises(HostingError, match="the disk is full"):
+        process.await_health(30, lambda line: None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_everything(tmp_path, database_template, number):
+    folder = tmp_path / "home"
+    home = Home(folder)
+    (home.label_studio_folder / "label_studio.sqlite3").write_bytes(database_template.read_bytes())
+    port = free_port()
+    code = (
+        "from label_studio_config.home import Home\n"
+        "from label_studio_config.hosting import serve\n"
+        f"serve(Home({str(folder)!r}), images_root={str(tmp_path)!r}, port={port}, "
+        "with_backend=False, report=lambda line: print(line, flush=True))"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(
+        command, env=server_environment(home), stdout=subprocess.PIPE, text=True
+    ) as front:
+        assert front.stdout is not None
+        lines = [front.stdout.readline(), front.stdout.readline()]
+        assert "answers at" in lines[1], lines
+        front.send_signal(number)
+        assert front.wait(30) == 0
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"http://127.0.0.1:{port}/health", timeout=5)
+    require_free_port(port, "127.0.0.1", "--port")
+
+
+def test_secrets_and_users_survive_a_restart(tmp_path, database_template):
+    started = time.monotonic()
+    with serve_for_tests(tmp_path, template=database_template) as server:
+        token = server.home.secrets.api_token
+        server.request("POST", "/api/projects", json={"title": "kept"})
+    with serve_for_tests(tmp_path) as server:
+        assert server.home.secrets.api_token == token
+        assert [p["title"] for p in server.get("/api/projects/")["results"]] == ["kept"]
+        assert len(server.get("/api/users/")) == 1
+    assert time.monotonic() - started < 120
