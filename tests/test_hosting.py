@@ -116,7 +116,7 @@ def test_other_local_addresses_stay_refused(label_studio):
         assert hook.status_code in (400, 403), (url, hook.text)
     own = label_studio.home.settings.backend_url
     tasks = label_studio.request(
-        "POST", f"/api/projects/{project['id']}/import", json={"url": f"{own}/tasks.json"}
+        "POST", f"/api/projects/{project['id']}/import", data={"url": f"{own}/tasks.json"}
     )
     assert not tasks.ok
 

@@ -13,6 +13,8 @@ class PlanktraitConfig(AppConfig):
 
     def ready(self) -> None:
         """Called by Django once all apps are loaded."""
-        from label_studio_config.plugin import backend_address
+        from label_studio_config.plugin import actions, backend_address, templates
 
+        actions.register()
+        templates.register()
         backend_address.allow(settings.PLANKTRAIT_HOME.settings.backend_url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from label_studio_config.backend_connection import BACKEND_TITLE, authorization
 from label_studio_config.home import Home
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ def prepare_database(home: Home) -> None:
         logger.info("Preparing the database (the first time takes half a minute)")
         call_command("migrate", interactive=False, verbosity=0)
     ensure_first_user(home)
+    follow_backend(home)
 
 
 def ensure_first_user(home: Home) -> None:
@@ -54,3 +56,17 @@ def ensure_first_user(home: Home) -> None:
         if not Token.objects.filter(user=user, key=secrets.api_token).exists():
             Token.objects.filter(user=user).delete()
             Token.objects.create(user=user, key=secrets.api_token)
+
+
+def follow_backend(home: Home) -> None:
+    """Point every project's connection at the backend's address of today: its port may be new."""
+    from ml.models import MLBackend
+    from webhooks.models import Webhook
+
+    url = home.settings.backend_url
+    MLBackend.objects.filter(title=BACKEND_TITLE).exclude(url=url).update(url=url)
+    header = authorization(home.secrets)
+    for webhook in Webhook.objects.exclude(url=f"{url}/webhook"):
+        if webhook.headers.get("Authorization") == header:
+            webhook.url = f"{url}/webhook"
+            webhook.save(update_fields=["url"])

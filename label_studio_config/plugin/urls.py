@@ -3,10 +3,18 @@
 from core.urls import urlpatterns as label_studio_urls
 from django.urls import path
 
-from label_studio_config.plugin import views
+from label_studio_config.plugin import api_views, views
+
+_project = "api/planktrait/projects/<int:pk>"
 
 urlpatterns = [
     path("data/local-files/", views.image_file),
     path("heidi-tips/", views.no_tips),
+    path("planktrait/plankton.svg", views.thumbnail),
+    path("api/planktrait/users", api_views.Users.as_view()),
+    path(f"{_project}/images-folder", api_views.ImagesFolder.as_view()),
+    path(f"{_project}/image-ids", api_views.ImageIds.as_view()),
+    path(f"{_project}/model-version", api_views.ModelVersion.as_view()),
+    path(f"{_project}/suggestions", api_views.Suggestions.as_view()),
     *label_studio_urls,
 ]

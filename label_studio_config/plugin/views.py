@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseNotFound, JsonResponse
 from io_storages.localfiles.views import localfiles_data
@@ -24,3 +26,9 @@ def image_file(request: HttpRequest) -> HttpResponse:
 def no_tips(request: HttpRequest) -> HttpResponse:
     """Label Studio fetches its tips from GitHub at each visit; we stay at home."""
     return JsonResponse({})
+
+
+def thumbnail(request: HttpRequest) -> HttpResponse:
+    """The picture beside our templates in the create-project dialog."""
+    svg = (Path(__file__).parent / "plankton.svg").read_bytes()
+    return HttpResponse(svg, content_type="image/svg+xml")

@@ -1,0 +1,131 @@
+"""Our own API inside Label Studio, under /api/planktrait/: what its own API cannot do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.permissions import ViewClassPermission, all_permissions
+from django.conf import settings
+from django.shortcuts import get_object_or_404
+from io_storages.localfiles.models import LocalFilesImportStorage
+from organizations.models import Organization
+from projects.models import Project
+from rest_framework.authtoken.models import Token
+from rest_framework.exceptions import PermissionDenied, ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+from tasks.models import Task
+from users.forms import UserSignupForm
+from users.models import User
+
+from label_studio_config.home import HomeError
+from label_studio_config.plugin.suggestions import SuggestionError, save_suggestions
+
+
+class _ProjectView(APIView):
+    """A view of one project, for members who may change it."""
+
+    permission_required = ViewClassPermission(
+        GET=all_permissions.projects_view, POST=all_permissions.projects_change
+    )
+
+    def project(self, request: Request, pk: int) -> Project:
+        project = get_object_or_404(Project, pk=pk)
+        self.check_object_permissions(request, project)
+        return project
+
+
+class ImagesFolder(_ProjectView):
+    """POST: let the members of a project see the images under the images root.
+
+    Label Studio's own API refuses a storage that is the root itself, not only a folder below it.
+    Nothing is synchronised: tasks are imported by us, with the images left where they are.
+    """
+
+    def post(self, request: Request, pk: int) -> Response:
+        project = self.project(request, pk)
+        try:
+            root = str(settings.PLANKTRAIT_HOME.images_root)
+        except HomeError as error:
+            raise ValidationError(str(error)) from error
+        storage, created = LocalFilesImportStorage.objects.get_or_create(
+            project=project,
+            path=root,
+            defaults={"title": "Images (nothing to synchronise)", "use_blob_urls": True},
+        )
+        return Response({"id": storage.id, "path": root, "created": created})
+
+
+class ImageIds(_ProjectView):
+    """GET: the `image_id` of every task of a project."""
+
+    def get(self, request: Request, pk: int) -> Response:
+        project = self.project(request, pk)
+        ids = Task.objects.filter(project=project).values_list("data__image_id", flat=True)
+        return Response({"image_ids": [one for one in ids.iterator() if one is not None]})
+
+
+class ModelVersion(_ProjectView):
+    """POST `{"model_version"}`: the version whose scores sort and sample the project's tasks.
+
+    Label Studio's own API refuses a version before there is a prediction of it.
+    """
+
+    def post(self, request: Request, pk: int) -> Response:
+        project = self.project(request, pk)
+        version = request.data.get("model_version")
+        if not isinstance(version, str) or not version:
+            raise ValidationError("model_version must be the name of a version")
+        project.model_version = version
+        project.save(update_fields=["model_version"])
+        return Response({"id": project.id, "model_version": version})
+
+
+class Suggestions(_ProjectView):
+    """POST `[{"task", "result", "score", "model_version"}]`: save suggestions in bulk.
+
+    Older suggestions of the same version are replaced; blind tasks are left without.
+    """
+
+    def post(self, request: Request, pk: int) -> Response:
+        project = self.project(request, pk)
+        if not isinstance(request.data, list):
+            raise ValidationError("expected a list of predictions")
+        try:
+            saved = save_suggestions(project, request.data)
+        except SuggestionError as error:
+            raise ValidationError(str(error)) from error
+        return Response({"saved": saved})
+
+
+class Users(APIView):
+    """POST `{"email", "password"}`: add an annotator; for the installation's owner only."""
+
+    permission_required = all_permissions.organizations_change
+
+    def post(self, request: Request) -> Response:
+        if not request.user.is_superuser:
+            raise PermissionDenied("only the owner of the installation adds users")
+        email = str(request.data.get("email", "")).strip().lower()
+        user = User.objects.filter(email=email).first()
+        created = user is None
+        if user is None:
+            user = _sign_up(email, request.data.get("password"))
+        organization = request.user.active_organization or Organization.objects.first()
+        organization.add_user(user)
+        if user.active_organization_id != organization.id:
+            user.active_organization = organization
+            user.save(update_fields=["active_organization"])
+        token, _ = Token.objects.get_or_create(user=user)
+        return Response({"id": user.id, "email": email, "token": token.key, "created": created})
+
+
+def _sign_up(email: str, password: Any) -> User:
+    form = UserSignupForm({"email": email, "password": password})
+    if not form.is_valid():
+        raise ValidationError(form.errors)
+    user = form.save()
+    user.username = email.split("@")[0]
+    user.save(update_fields=["username"])
+    return user

@@ -1,0 +1,214 @@
+"""A Label Studio project with everything around it: images, backend, webhook, tabs.
+
+Every function can be repeated: what exists is left or updated, nothing is doubled.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from label_studio_config.api import Api
+from label_studio_config.backend_connection import connect_backend
+from label_studio_config.home import Home
+from label_studio_config.schema import LabelSchema
+from label_studio_config.tabs import ensure_tabs
+
+logger = logging.getLogger(__name__)
+
+CONFIGS_FOLDER = Path(__file__).parent / "configs"
+SAMPLINGS = {
+    "sequential": "Sequential sampling",
+    "uniform": "Uniform sampling",
+    "uncertainty": "Uncertainty sampling",
+}
+
+
+class ProjectError(ValueError):
+    """A project that cannot be made or found; the message names it and the remedy."""
+
+
+@dataclass(frozen=True)
+class ProjectInfo:
+    """A project as it stands after the call.
+
+    `backend_id` and `webhook_id` are None while no backend answers; call again once it does.
+    """
+
+    id: int
+    name: str
+    url: str
+    created: bool
+    schema: LabelSchema
+    storage_id: int | None = None
+    backend_id: int | None = None
+    webhook_id: int | None = None
+    tab_ids: tuple[int, ...] = ()
+
+
+def create_project(
+    home: Home,
+    name: str,
+    config: str | Path | None = None,
+    *,
+    annotators_per_image: int | None = None,
+    sampling: str | None = None,
+    show_suggestions: bool | None = None,
+) -> ProjectInfo:
+    """Create a project, or bring an existing one of that name up to date.
+
+    Parameters
+    ----------
+    home : Home, being served
+    name : 3 to 50 characters
+    config : name of one of our configs (`traits`, `functional_groups`, …), a path to an XML file,
+        or XML. Default: `traits` for a new project, unchanged for an existing one, whose config
+        may have been edited in Label Studio.
+    annotators_per_image : how many people judge each image; default 1, else unchanged
+    sampling : `sequential`, `uniform` or `uncertainty` (least certain first, the default)
+    show_suggestions : whether annotators see suggestions; default True, else unchanged
+
+    Returns
+    -------
+    ProjectInfo
+
+    Raises
+    ------
+    ProjectError
+        For an option that is not possible.
+    SchemaError
+        For a config that cannot be read, before anything is created.
+    ApiError
+        If Label Studio refuses, for instance a new config that does not fit the annotations.
+    """
+    changes = _options(annotators_per_image, sampling, show_suggestions)
+    if config is not None:
+        changes["label_config"] = read_config(config)
+        LabelSchema.from_xml(changes["label_config"])
+    api = Api(home)
+    found = _find(api, name)
+    project = _create(api, name, changes) if not found else _update(api, found["id"], changes)
+    project_id = project["id"]
+    storage_id = _ensure_images(api, home, project_id)
+    backend_id, webhook_id = connect_backend(api, home, project_id)
+    return ProjectInfo(
+        id=project_id,
+        name=name,
+        url=f"{api.url}/projects/{project_id}/data",
+        created=found is None,
+        schema=LabelSchema.from_xml(project["label_config"]),
+        storage_id=storage_id,
+        backend_id=backend_id,
+        webhook_id=webhook_id,
+        tab_ids=ensure_tabs(api, project_id),
+    )
+
+
+def find_project(home: Home, name_or_id: str | int) -> ProjectInfo:
+    """An existing project, by its name or number.
+
+    Raises
+    ------
+    ProjectError
+        If there is none, naming those there are.
+    """
+    api = Api(home)
+    projects = list(api.pages("/api/projects/"))
+    for project in projects:
+        if project["title"] == name_or_id or str(project["id"]) == str(name_or_id):
+            return ProjectInfo(
+                id=project["id"],
+                name=project["title"],
+                url=f"{api.url}/projects/{project['id']}/data",
+                created=False,
+                schema=LabelSchema.from_xml(project["label_config"]),
+            )
+    known = ", ".join(repr(project["title"]) for project in projects) or "none yet"
+    raise ProjectError(
+        f"no project {name_or_id!r} (there are: {known}): run `planktrait project create`"
+    )
+
+
+def config_names() -> list[str]:
+    """The labeling configs that come with Planktrait."""
+    return sorted(path.stem for path in CONFIGS_FOLDER.glob("*.xml"))
+
+
+def read_config(config: str | Path) -> str:
+    """The XML of a config given by name, path or as XML itself.
+
+    Raises
+    ------
+    ProjectError
+        If there is no such config.
+    """
+    if isinstance(config, str) and config.lstrip().startswith("<"):
+        return config
+    path = Path(config)
+    if path.name == str(config) and path.stem in config_names() and not path.exists():
+        path = CONFIGS_FOLDER / f"{path.stem}.xml"
+    if not path.is_file():
+        raise ProjectError(
+            f"no config {str(config)!r}: give a path to an XML file, or one of "
+            f"{', '.join(config_names())}"
+        )
+    return path.read_text(encoding="utf-8")
+
+
+def _options(
+    annotators_per_image: int | None, sampling: str | None, show_suggestions: bool | None
+) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    if annotators_per_image is not None:
+        if annotators_per_image < 1:
+            raise ProjectError(f"{annotators_per_image} annotators per image: at least 1")
+        changes["maximum_annotations"] = annotators_per_image
+    if sampling is not None:
+        if sampling not in SAMPLINGS:
+            raise ProjectError(f"no sampling {sampling!r}: choose one of {', '.join(SAMPLINGS)}")
+        changes["sampling"] = SAMPLINGS[sampling]
+    if show_suggestions is not None:
+        changes["show_collab_predictions"] = show_suggestions
+    return changes
+
+
+def _find(api: Api, name: str) -> dict[str, Any] | None:
+    # Label Studio's own filter looks for a part of the title.
+    for project in api.pages("/api/projects/", title=name):
+        if project["title"] == name:
+            return project
+    return None
+
+
+def _create(api: Api, name: str, changes: dict[str, Any]) -> dict[str, Any]:
+    if not 3 <= len(name) <= 50:
+        raise ProjectError(f"project name {name!r} must have 3 to 50 characters")
+    body = {
+        "title": name,
+        "label_config": read_config("traits"),
+        "maximum_annotations": 1,
+        "sampling": SAMPLINGS["uncertainty"],
+        "show_collab_predictions": True,
+        **changes,
+    }
+    project: dict[str, Any] = api.post("/api/projects", body)
+    logger.info("Created project %r (%d)", name, project["id"])
+    return project
+
+
+def _update(api: Api, project_id: int, changes: dict[str, Any]) -> dict[str, Any]:
+    path = f"/api/projects/{project_id}/"
+    project: dict[str, Any] = api.get(path)
+    needed = {key: value for key, value in changes.items() if project.get(key) != value}
+    if needed:
+        project = api.patch(path, needed)
+        logger.info("Changed %s of project %d", ", ".join(needed), project_id)
+    return project
+
+
+def _ensure_images(api: Api, home: Home, project_id: int) -> int | None:
+    if home.settings.images_root is None:
+        return None
+    return int(api.post(f"/api/planktrait/projects/{project_id}/images-folder")["id"])
