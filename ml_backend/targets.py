@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from label_studio_config.controls import Control
-from label_studio_config.manifest import Manifest, Skipped
 from label_studio_config.schema import LabelSchema
 from label_studio_config.votes import image_id_of, is_blind, vote_means, vote_shares
 from ml_backend.split import Side, SplitRule, assign_sides
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -147,38 +142,3 @@ def control_targets(
         means, n_votes = vote_means(control, votes, image_ids)
         return ControlTargets(control, means[:, None], n_votes)
     return ControlTargets(control, *vote_shares(control, votes, image_ids))
-
-
-def readable_manifest(
-    images: pd.DataFrame, resolve_image: Callable[[str], Path]
-) -> tuple[Manifest, list[Skipped]]:
-    """The images as a manifest, and those whose address was refused or leads nowhere.
-
-    Parameters
-    ----------
-    images : DataFrame
-        With image_id and image (URL).
-    resolve_image : callable
-        From an image URL to a path under the allowed root; raises ValueError for anything else.
-    """
-    paths: dict[str, Path] = {}
-    skipped = []
-    for image_id, url in zip(map(str, images["image_id"]), images["image"], strict=True):
-        try:
-            path = Path(resolve_image(url)).absolute()
-        except (ValueError, TypeError, AttributeError) as error:
-            skipped.append(Skipped(str(url), f"image {image_id!r}: {error}"))
-            continue
-        if path.is_file():
-            paths[image_id] = path
-        else:
-            skipped.append(Skipped(str(path), f"image {image_id!r}: no such file"))
-    for skip in skipped:
-        logger.warning("skipped %s", skip.reason)
-    table = pd.DataFrame(
-        {
-            "image_id": list(paths),
-            "path": [path.as_posix().lstrip("/") for path in paths.values()],
-        }
-    )
-    return Manifest(table, Path("/")), skipped

@@ -1,0 +1,293 @@
+"""TraitModel: one encoder, one head a control, and all that its probabilities rest on.
+
+A head sees the encoder's features and the organism's extent: an image scaled to a fixed input has
+lost its size, and size tells many groups apart.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from label_studio_config.schema import LabelSchema
+from ml_backend.calibrate import calibrated, prior_shift
+from ml_backend.novelty import Novelty
+from simclr.encoder import Encoder
+
+FORMAT = 1
+SIZE_INPUTS = 5
+VIEWS = (1, 2, 4, 8)
+
+
+class ModelError(ValueError):
+    """A model folder that cannot be loaded, or images that do not fit the model."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """What one head answers, and how its answers become probabilities.
+
+    Attributes
+    ----------
+    control, kind
+        As in the schema: "one of", "any of" or "number".
+    labels : tuple of str
+        Order of the outputs; empty for a number.
+    n_images : int
+        Images with votes it learned from.
+    n_per_label : tuple of float
+        Votes per label among them.
+    temperature : float
+        Fitted on the validation side.
+    trained_prior, deployed_prior : tuple of float
+        How often each label occurs as the head was taught, and where it serves.
+    offset, scale, sd : float
+        For a number: answer = offset + scale × output; sd is that of the validation residuals.
+    """
+
+    control: str
+    kind: str
+    labels: tuple[str, ...] = ()
+    n_images: int = 0
+    n_per_label: tuple[float, ...] = ()
+    temperature: float = 1.0
+    trained_prior: tuple[float, ...] = ()
+    deployed_prior: tuple[float, ...] = ()
+    offset: float = 0.0
+    scale: float = 1.0
+    sd: float = float("nan")
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_outputs(self) -> int:
+        """One a label; one for a number."""
+        return len(self.labels) or 1
+
+    def answer(self, logits: np.ndarray, prior: Sequence[float] | None = None) -> np.ndarray:
+        """Turn outputs (n, k) into calibrated probabilities (n, k), or numbers (n, 1).
+
+        Parameters
+        ----------
+        prior : sequence of float, optional
+            Another deployment prior than the recorded one.
+        """
+        if self.kind == "number":
+            return self.offset + self.scale * np.asarray(logits, dtype=np.float64)
+        return calibrated(self.kind, logits, self.temperature, self.shift(prior))
+
+    def shift(self, prior: Sequence[float] | None = None) -> np.ndarray:
+        """What the deployment prior adds to the tempered outputs, (k,)."""
+        deployed = self.deployed_prior if prior is None else prior
+        return prior_shift(self.kind, np.array(self.trained_prior), np.array(deployed))
+
+
+def size_inputs(log_extents: Tensor) -> Tensor:
+    """Return what heads see of the size, (n, 5): long and short side (log), and their squares.
+
+    Sides are ordered because an organism has no upright position.
+    """
+    long = log_extents.amax(dim=1)
+    short = log_extents.amin(dim=1)
+    return torch.stack([long, short, long**2, short**2, long * short], dim=1)
+
+
+def turned(images: Tensor, view: int) -> Tensor:
+    """Return one of the eight exact turns and mirror images of square images (n, c, s, s)."""
+    # The first four include both mirror images, so that 2 or 4 views differ as much as they can.
+    turns, mirrored = ((0, 0), (2, 1), (1, 1), (3, 0), (2, 0), (0, 1), (1, 0), (3, 1))[view]
+    images = torch.rot90(images, turns, dims=(2, 3)) if turns else images
+    return images.flip(3) if mirrored else images
+
+
+class TraitModel(nn.Module):
+    """Encoder and heads.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    heads : sequence of Head
+    schema : LabelSchema
+        The config that the model was trained for.
+    views : int
+        Over how many turns of an image the features are averaged (1, 2, 4 or 8).
+
+    Attributes
+    ----------
+    novelty : Novelty or None
+        What the training images look like; None when there were too few to say.
+    """
+
+    input_mean: Tensor
+    input_scale: Tensor
+
+    def __init__(
+        self, encoder: Encoder, heads: Sequence[Head], schema: LabelSchema, views: int = 1
+    ) -> None:
+        super().__init__()
+        if views not in VIEWS:
+            raise ModelError(f"views is {views}: choose one of {VIEWS}")
+        self.encoder = encoder
+        self.heads = tuple(heads)
+        self.schema = schema
+        self.views = views
+        self.novelty: Novelty | None = None
+        n_inputs = encoder.feature_count + SIZE_INPUTS
+        self.register_buffer("input_mean", torch.zeros(n_inputs))
+        self.register_buffer("input_scale", torch.ones(n_inputs))
+        self.classifiers = nn.ModuleList(nn.Linear(n_inputs, head.n_outputs) for head in heads)
+        for classifier in self.classifiers:
+            nn.init.zeros_(classifier.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(classifier.bias)  # type: ignore[arg-type]
+
+    def head(self, control: str) -> Head:
+        """The head of one control.
+
+        Raises
+        ------
+        ModelError
+            The model has none.
+        """
+        for head in self.heads:
+            if head.control == control:
+                return head
+        raise ModelError(f"the model has no head for control {control!r}")
+
+    def set_head(self, head: Head) -> None:
+        """Replace what is recorded of a head (its temperature, say); its weights stay."""
+        self.heads = tuple(head if head.control == h.control else h for h in self.heads)
+
+    def fit_inputs(self, inputs: Tensor) -> None:
+        """Standardise the heads' inputs by those of the training images, (n, d)."""
+        self.input_mean.copy_(inputs.mean(dim=0))
+        self.input_scale.copy_(inputs.std(dim=0).clamp_min(1e-3))
+
+    def describe(self, images: Tensor, log_extents: Tensor, views: int | None = None) -> Tensor:
+        """Return the heads' inputs, (n, feature_count + 5), before standardising."""
+        turns = range(self.views if views is None else views)
+        features = torch.stack([self.encoder(turned(images, view)) for view in turns]).mean(dim=0)
+        return torch.cat([features, size_inputs(log_extents)], dim=1)
+
+    def classify(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Return the outputs (n, k) by control, from the inputs of `describe`."""
+        standard = (inputs - self.input_mean) / self.input_scale
+        return {
+            head.control: classifier(standard)
+            for head, classifier in zip(self.heads, self.classifiers, strict=True)
+        }
+
+    def forward(
+        self, images: Tensor, log_extents: Tensor, views: int | None = None
+    ) -> dict[str, Tensor]:
+        """Return the outputs (n, k) by control.
+
+        Parameters
+        ----------
+        images : uint8 or float tensor (n, c, s, s)
+            As from the encoder's preprocessing.
+        log_extents : float tensor (n, 2)
+            Logarithm of the original height and width.
+        """
+        return self.classify(self.describe(images, log_extents, views))
+
+    @torch.inference_mode()
+    def answer(
+        self,
+        images: np.ndarray,
+        log_extents: np.ndarray,
+        priors: Mapping[str, Sequence[float]] | None = None,
+    ) -> Answers:
+        """Predict one batch: calibrated probabilities (n, k) or numbers (n, 1) by control."""
+        was_training = self.training
+        self.eval()
+        inputs = self.describe(
+            torch.from_numpy(np.ascontiguousarray(images)),
+            torch.from_numpy(np.ascontiguousarray(log_extents, dtype=np.float32)),
+        )
+        logits = {name: value.numpy() for name, value in self.classify(inputs).items()}
+        self.train(was_training)
+        given = priors or {}
+        return Answers(
+            embedding=inputs[:, : self.encoder.feature_count].numpy(),
+            values={
+                h.control: h.answer(logits[h.control], given.get(h.control)) for h in self.heads
+            },
+            logits=logits,
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write encoder/, heads.safetensors, model.json and schema.xml into a folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.encoder.save(folder / "encoder")
+        tensors = {
+            name: tensor.contiguous()
+            for name, tensor in self.state_dict().items()
+            if not name.startswith("encoder.")
+        }
+        save_file(tensors, folder / "heads.safetensors")
+        if self.novelty is not None:
+            self.novelty.save(folder)
+        (folder / "schema.xml").write_text(self.schema.xml, encoding="utf-8")
+        record = {"format": FORMAT, "views": self.views, "heads": [asdict(h) for h in self.heads]}
+        text = json.dumps(record, indent=2, ensure_ascii=False)
+        (folder / "model.json").write_text(text + "\n", encoding="utf-8")
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> TraitModel:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ModelError
+            A file is missing or is not ours.
+        """
+        folder = Path(folder)
+        try:
+            record = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+            if record["format"] != FORMAT:
+                raise ModelError(
+                    f"{folder}: format {record['format']}, this version reads {FORMAT}"
+                )
+            schema = LabelSchema.from_xml((folder / "schema.xml").read_text(encoding="utf-8"))
+            heads = [_read_head(head) for head in record["heads"]]
+            model = cls(Encoder.load(folder / "encoder"), heads, schema, record["views"])
+            model.novelty = Novelty.load(folder)
+            missing = model.load_state_dict(load_file(folder / "heads.safetensors"), strict=False)
+        except (OSError, KeyError, TypeError, RuntimeError) as error:
+            raise ModelError(f"{folder} holds no model that can be loaded: {error}") from error
+        lost = [name for name in missing.missing_keys if not name.startswith("encoder.")]
+        if lost or missing.unexpected_keys:
+            raise ModelError(f"{folder}: weights do not fit ({lost or missing.unexpected_keys})")
+        return model.eval()
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says about n images.
+
+    Attributes
+    ----------
+    embedding : float32 (n, feature_count)
+    values : dict
+        By control: calibrated probabilities (n, k), or numbers (n, 1).
+    logits : dict
+        By control, the raw outputs (n, k).
+    """
+
+    embedding: np.ndarray
+    values: dict[str, np.ndarray]
+    logits: dict[str, np.ndarray] = field(repr=False)
+
+
+def _read_head(record: dict[str, Any]) -> Head:
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+    return Head(**values)

@@ -1,0 +1,70 @@
+"""How unlike the training images an image is: distance to its nearest neighbours among them.
+
+Distances are cosine distances in the encoder's features, averaged over the five nearest training
+images (Sun et al. 2022, arXiv 2204.06507), and given as a share: 0.99 means farther off than 99 %
+of the validation images, which are as ordinary as images get.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+
+NEIGHBOURS = 5
+MAX_REFERENCES = 5000
+MIN_ORDINARY = 20
+FILE = "novelty.safetensors"
+
+
+class Novelty:
+    """Reference features, and the distances that ordinary images have to them.
+
+    Parameters
+    ----------
+    references : Tensor, shape (m, d)
+        Unit-length features of training images, m at least 5.
+    ordinary : Tensor, shape (v,)
+        Sorted distances of the validation images.
+    """
+
+    def __init__(self, references: Tensor, ordinary: Tensor) -> None:
+        self.references = references.half()
+        self.ordinary = ordinary.float()
+
+    @classmethod
+    def fit(cls, training: np.ndarray, validation: np.ndarray, seed: int = 0) -> Novelty | None:
+        """From embeddings (n, d) and (v, d); None when there are too few to say what is usual."""
+        if len(training) < NEIGHBOURS or len(validation) < MIN_ORDINARY:
+            return None
+        rows = np.random.default_rng(seed).permutation(len(training))[:MAX_REFERENCES]
+        references = functional.normalize(torch.from_numpy(training[rows]).float(), dim=1)
+        novelty = cls(references, torch.zeros(1))
+        return cls(references, novelty.distances(validation).sort().values)
+
+    def distances(self, embeddings: np.ndarray) -> Tensor:
+        """Mean cosine distance to the nearest references, (n,)."""
+        unit = functional.normalize(torch.from_numpy(embeddings).float(), dim=1)
+        similarity = unit @ self.references.float().T  # (n, m)
+        return 1 - similarity.topk(NEIGHBOURS, dim=1).values.mean(dim=1)
+
+    def score(self, embeddings: np.ndarray) -> np.ndarray:
+        """Share of ordinary images that are nearer to the training images, float32 (n,)."""
+        rank = torch.searchsorted(self.ordinary, self.distances(embeddings))
+        return (rank / len(self.ordinary)).numpy().astype(np.float32)
+
+    def save(self, folder: Path) -> None:
+        """Write novelty.safetensors into a model folder."""
+        save_file({"references": self.references, "ordinary": self.ordinary}, folder / FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> Novelty | None:
+        """Read what `save` wrote; None where there is none."""
+        if not (folder / FILE).exists():
+            return None
+        tensors = load_file(folder / FILE)
+        return cls(tensors["references"], tensors["ordinary"])

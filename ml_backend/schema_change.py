@@ -1,0 +1,110 @@
+"""A model is tied to a schema; this says what of it still serves when the schema has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from label_studio_config.schema import LabelSchema
+from ml_backend.model import Head, ModelError
+
+
+@dataclass(frozen=True)
+class ServedHead:
+    """A head as it serves a config that may have changed since the training.
+
+    Attributes
+    ----------
+    head : Head
+    labels : tuple of str
+        Labels of the head that the config still has.
+    columns : int array
+        Their positions among the head's outputs.
+    """
+
+    head: Head
+    labels: tuple[str, ...]
+    columns: np.ndarray
+
+    def narrow(self, values: np.ndarray) -> np.ndarray:
+        """Keep the labels that the config still has; "one of" sums to 1 again."""
+        if self.head.kind == "number":
+            return values
+        kept = values[:, self.columns]
+        if self.head.kind == "one of" and len(self.labels) < len(self.head.labels):
+            kept = kept / np.maximum(kept.sum(axis=1, keepdims=True), 1e-12)
+        return kept
+
+    def spread(self, values: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+        """Return values in the order of `labels`, 0 for those the head does not know."""
+        if self.head.kind == "number":
+            return values
+        full = np.zeros((len(values), len(labels)))
+        full[:, [labels.index(label) for label in self.labels]] = self.narrow(values)
+        return full
+
+
+def serve(heads: Iterable[Head], schema: LabelSchema) -> tuple[list[ServedHead], dict[str, str]]:
+    """Which heads fit a config, and why the others do not.
+
+    Returns
+    -------
+    served : list of ServedHead
+        Same control and kind, and at least two labels (one, for "any of") still there.
+    unfit : dict
+        Reason by control, also for controls of the config that have no head.
+    """
+    served: list[ServedHead] = []
+    unfit: dict[str, str] = {}
+    for head in heads:
+        reason = _unfit_reason(head, schema)
+        if reason:
+            unfit[head.control] = reason
+            continue
+        known = schema.control(head.control).labels
+        columns = [i for i, label in enumerate(head.labels) if label in known]
+        labels = tuple(head.labels[i] for i in columns)
+        served.append(ServedHead(head, labels, np.array(columns, dtype=int)))
+    with_head = {served_head.head.control for served_head in served} | set(unfit)
+    for control in schema.trainable:
+        if control.name not in with_head:
+            unfit[control.name] = "not learned yet"
+    return served, unfit
+
+
+def _unfit_reason(head: Head, schema: LabelSchema) -> str | None:
+    if head.control not in schema:
+        return "the config has no such control any more"
+    control = schema.control(head.control)
+    if control.kind != head.kind:
+        return f"the config now asks {control.kind!r}, the head learned {head.kind!r}"
+    if not control.trained:
+        return f"not learned any more: {control.why_not_trained}"
+    kept = [label for label in head.labels if label in control.labels]
+    if head.kind != "number" and len(kept) < (2 if head.kind == "one of" else 1):
+        return "the config no longer has the labels that it learned"
+    return None
+
+
+def with_prior(head: Head, frequencies: Mapping[str, float]) -> Head:
+    """The same head at another deployment prior.
+
+    Parameters
+    ----------
+    frequencies : mapping
+        By label, any positive scale.
+
+    Raises
+    ------
+    ModelError
+        A label is missing.
+    """
+    absent = [label for label in head.labels if label not in frequencies]
+    if absent:
+        raise ModelError(f"control {head.control!r}: no frequency for label {absent[0]!r}")
+    prior = np.array([float(frequencies[label]) for label in head.labels])
+    if head.kind == "one of":
+        prior = prior / prior.sum()
+    return replace(head, deployed_prior=tuple(prior.tolist()))
