@@ -14,6 +14,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -107,6 +109,7 @@ class _Reporter:
 
 
 _reporter = _Reporter()
+_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
 
 def report(stage: str, done: int, total: int, message: str = "") -> None:
@@ -121,7 +124,18 @@ def report(stage: str, done: int, total: int, message: str = "") -> None:
     message : str
         Shown beside the numbers.
     """
-    _reporter.report(Progress(stage, int(done), int(total), message, time.time()))
+    if not _quiet.get():
+        _reporter.report(Progress(stage, int(done), int(total), message, time.time()))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what is called inside, in this thread, from reporting: its caller does."""
+    token = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
 
 
 def track(iterable: Iterable[Item], stage: str, total: int | None = None) -> Iterator[Item]:

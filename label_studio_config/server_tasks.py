@@ -7,8 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import requests
-
+from label_studio_config.api import Api, ApiError
 from label_studio_config.home import Home
 
 logger = logging.getLogger(__name__)
@@ -115,31 +114,7 @@ def _emails(home: Home) -> dict[int, str]:
 
 
 def _get(home: Home, path: str, parameters: dict[str, Any]) -> Any:
-    return call(home, "GET", path, params=parameters)
-
-
-def call(home: Home, method: str, path: str, **options: Any) -> Any:
-    """One call of Label Studio's API as the home's first user; the JSON of the answer.
-
-    Parameters
-    ----------
-    options
-        As for `requests.request`, such as `json`.
-
-    Raises
-    ------
-    LabelStudioError
-        The server cannot be reached, or answers with an error.
-    """
-    url = home.settings.label_studio_url + path
-    headers = {"Authorization": f"Token {home.secrets.api_token}"}
     try:
-        answer = requests.request(method, url, headers=headers, timeout=_TIMEOUT_S, **options)
-    except requests.RequestException as error:
-        raise LabelStudioError(
-            f"no Label Studio at {home.settings.label_studio_url} ({type(error).__name__}): "
-            "start it with `planktrait serve`"
-        ) from error
-    if not answer.ok:
-        raise LabelStudioError(f"{url} answered {answer.status_code}: {answer.text[:300]}")
-    return answer.json() if answer.content else None
+        return Api(home, _TIMEOUT_S).get(path, **parameters)
+    except ApiError as error:
+        raise LabelStudioError(str(error)) from error

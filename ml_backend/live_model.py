@@ -1,0 +1,175 @@
+"""The live model of each project in this process: loaded when first asked, and again when promoted.
+
+Every worker of the web server looks at `live.json` at each request, so a promotion reaches all of
+them without a restart.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hpc_jobs import progress
+from label_studio_config.home import Home
+from label_studio_config.manifest import Manifest
+from label_studio_config.schema import LabelSchema
+from ml_backend.model import TraitModel
+from ml_backend.predict import predict
+from ml_backend.registry import ModelVersion, Registry
+
+logger = logging.getLogger(__name__)
+
+MODELS_KEPT = 4
+REASONS_LOGGED = 20
+
+
+class LiveModel:
+    """A loaded version.
+
+    Attributes
+    ----------
+    version : ModelVersion
+    model : TraitModel
+        In evaluation mode.
+    """
+
+    def __init__(self, version: ModelVersion) -> None:
+        self.version = version
+        self.model = TraitModel.load(version.folder)
+
+    @property
+    def schema(self) -> LabelSchema:
+        """The labeling config that the version was trained for."""
+        return self.model.schema
+
+    def suggest(
+        self, tasks: Sequence[Mapping[str, Any]], schema: LabelSchema, home: Home
+    ) -> list[dict[str, Any] | None]:
+        """Suggestions for tasks, in their order; None where the image cannot be read.
+
+        Parameters
+        ----------
+        tasks : sequence of dict
+            With `id` and `data`.
+        schema : LabelSchema
+            The project's config as it is now, for which the results are valid.
+        home : Home
+            Says where images may lie.
+
+        Returns
+        -------
+        list of dict
+            `{"result", "score", "model_version"}` as Label Studio takes it.
+        """
+        manifest, refused = _manifest(tasks, schema, home)
+        with progress.quiet():
+            predictions = predict(
+                self.model, manifest, schema=schema, model_version=self.version.name
+            )
+        _log_refused(refused + [f"{skip.path}: {skip.reason}" for skip in predictions.skipped])
+        by_row = predictions.suggestions()
+        # A config none of whose controls the model knows gets nothing, not an empty suggestion.
+        return [_unless_empty(by_row.get(str(row))) for row in range(len(tasks))]
+
+
+class LiveModels:
+    """Live models by project; safe to share between threads.
+
+    Parameters
+    ----------
+    home : Home
+    """
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self._models: OrderedDict[int, LiveModel] = OrderedDict()
+        self._lock = threading.Lock()
+        self._loading: dict[int, threading.Lock] = {}
+
+    def get(self, project_id: int) -> LiveModel | None:
+        """The live model of a project; None before the first promotion.
+
+        A version that cannot be loaded is logged, and the one before it, if it is still loaded,
+        goes on answering.
+        """
+        registry = Registry(self.home.models_folder(project_id))
+        known = self._known(project_id)
+        try:
+            version = registry.live
+        except ValueError as error:
+            logger.error("project %d: %s", project_id, error)
+            return known
+        if version is None:
+            return None
+        if known is not None and known.version.name == version.name:
+            return known
+        return self._load(project_id, version)
+
+    def _known(self, project_id: int) -> LiveModel | None:
+        with self._lock:
+            model = self._models.get(project_id)
+            if model is not None:
+                self._models.move_to_end(project_id)
+            return model
+
+    def _load(self, project_id: int, version: ModelVersion) -> LiveModel | None:
+        with self._lock:
+            loading = self._loading.setdefault(project_id, threading.Lock())
+        with loading:
+            known = self._known(project_id)
+            if known is not None and known.version.name == version.name:
+                return known
+            try:
+                model = LiveModel(version)
+            except ValueError as error:
+                logger.error("project %d: %s cannot be loaded: %s", project_id, version, error)
+                return known
+            with self._lock:
+                self._models[project_id] = model
+                self._models.move_to_end(project_id)
+                while len(self._models) > MODELS_KEPT:
+                    self._models.popitem(last=False)
+            logger.info("project %d: %s loaded", project_id, version.name)
+            return model
+
+
+def _manifest(
+    tasks: Sequence[Mapping[str, Any]], schema: LabelSchema, home: Home
+) -> tuple[Manifest, list[str]]:
+    """The images of tasks that are there, with the task's place as `image_id`; and the reasons
+    why the others are not."""
+    rows: list[tuple[str, str, Any]] = []
+    refused = []
+    for row, task in enumerate(tasks):
+        data = task["data"]
+        try:
+            address = data.get(schema.image_key)
+            if not isinstance(address, str) or not address:
+                raise ValueError(f"its data has no image in {schema.image_key!r}")
+            path = home.resolve_image(address)
+            if not path.is_file():
+                raise ValueError(f"{path} is not there")
+        except ValueError as error:
+            refused.append(f"task {task.get('id')}: {error}")
+            continue
+        rows.append((str(row), path.relative_to("/").as_posix(), data.get("pixel_size_um")))
+    table = pd.DataFrame(rows, columns=["image_id", "path", "pixel_size_um"])
+    table["pixel_size_um"] = pd.to_numeric(table["pixel_size_um"], errors="coerce")
+    return Manifest(table, Path("/")), refused
+
+
+def _log_refused(reasons: list[str]) -> None:
+    for reason in reasons[:REASONS_LOGGED]:
+        logger.warning("no suggestion: %s", reason)
+    if len(reasons) > REASONS_LOGGED:
+        logger.warning("no suggestion for %d more tasks", len(reasons) - REASONS_LOGGED)
+
+
+def _unless_empty(suggestion: dict[str, Any] | None) -> dict[str, Any] | None:
+    return suggestion if suggestion is not None and suggestion["result"] else None

@@ -1,0 +1,159 @@
+"""Suggestions in Label Studio: the live model's answers for all tasks, kept up to date.
+
+Idempotent by task and model version: a task that has a suggestion of this version is not asked for
+again, so a refresh that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from hpc_jobs import progress
+from label_studio_config.api import Api
+from label_studio_config.home import Home
+from label_studio_config.schema import LabelSchema
+from label_studio_config.server_tasks import fetch_project, fetch_tasks
+from label_studio_config.votes import is_blind
+from ml_backend.live_model import LiveModel
+
+logger = logging.getLogger(__name__)
+
+TASKS_PER_CALL = 500
+VERSIONS_KEPT = 2
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """What a refresh did.
+
+    Attributes
+    ----------
+    suggested : int
+        Tasks that got a suggestion.
+    blind, without : int
+        Tasks that must not have one, and tasks whose image could not be read.
+    deleted : int
+        Older suggestions that were removed.
+    """
+
+    suggested: int
+    blind: int
+    without: int
+    deleted: int
+
+
+def refresh_suggestions(home: Home, project_id: int, live: LiveModel) -> Refreshed:
+    """Give every task that is not blind a suggestion of the live version, unannotated ones first.
+
+    `project.model_version`, by which Label Studio sorts and samples, is set in between: when the
+    tasks that people will be asked next are done.
+
+    Raises
+    ------
+    LabelStudioError, ApiError
+        Label Studio cannot be reached or refuses.
+    """
+    schema = LabelSchema.from_xml(fetch_project(home, project_id)["label_config"])
+    version = live.version.name
+    missing = {
+        "filter": "filter:tasks:predictions_model_versions",
+        "operator": "not_contains",
+        "type": "List",
+        "value": [version],
+    }
+    first = _suggest(home, project_id, live, schema, [missing, _annotations("equal", 0)])
+    set_model_version(home, project_id, version)
+    then = _suggest(home, project_id, live, schema, [missing, _annotations("greater", 0)])
+    deleted = delete_old_suggestions(home, project_id, live)
+    suggested, blind, without = (a + b for a, b in zip(first, then, strict=True))
+    logger.info("project %d: %d suggestions of %s", project_id, suggested, version)
+    return Refreshed(suggested, blind, without, deleted)
+
+
+def set_model_version(home: Home, project_id: int, version: str) -> None:
+    """Tell Label Studio which version's scores count in sorting and sampling."""
+    # Label Studio's own address refuses a version that has no suggestion yet.
+    path = f"/api/planktrait/projects/{project_id}/model-version"
+    Api(home).post(path, {"model_version": version})
+
+
+def delete_old_suggestions(home: Home, project_id: int, live: LiveModel) -> int:
+    """Remove the suggestions of versions before the live one and the one before it.
+
+    Not those of other origins, and not while an annotation refers to one of them: there the
+    suggestion is part of the record of what the annotator saw.
+    """
+    api = Api(home)
+    path = f"/api/projects/{project_id}/model-versions/"
+    present = api.get(path) or {}
+    prefix, _, _ = live.version.name.rpartition("-v")
+    ours = sorted(
+        (name for name in present if name.rpartition("-v")[0] == prefix),
+        key=lambda name: int(name.rpartition("-v")[2]),
+        reverse=True,
+    )
+    old = [name for name in ours if name != live.version.name][VERSIONS_KEPT - 1 :]
+    if not old:
+        return 0
+    used = _versions_annotators_saw(home, project_id)
+    deleted = 0
+    for name in old:
+        if name not in used:
+            api.call("DELETE", path, json={"model_version": name})
+            deleted += int(present[name])
+    return deleted
+
+
+def _suggest(
+    home: Home,
+    project_id: int,
+    live: LiveModel,
+    schema: LabelSchema,
+    filters: list[dict[str, Any]],
+) -> tuple[int, int, int]:
+    api = Api(home)
+    tasks = fetch_tasks(home, project_id, full=False, filters=filters)
+    suggested = blind = without = 0
+    for batch in _batches(tasks):
+        seen = [task for task in batch if not is_blind(task)]
+        blind += len(batch) - len(seen)
+        predictions = [
+            suggestion | {"task": task["id"]}
+            for task, suggestion in zip(seen, live.suggest(seen, schema, home), strict=True)
+            if suggestion is not None
+        ]
+        if predictions:
+            api.post(f"/api/planktrait/projects/{project_id}/suggestions", predictions)
+        suggested += len(predictions)
+        without += len(seen) - len(predictions)
+        progress.report("suggest", suggested + blind + without, 0, f"{suggested} suggestions")
+    return suggested, blind, without
+
+
+def _versions_annotators_saw(home: Home, project_id: int) -> set[str]:
+    return {
+        str(prediction.get("model_version"))
+        for task in fetch_tasks(home, project_id, annotated_only=True)
+        for annotation in task.get("annotations") or []
+        if annotation.get("parent_prediction")
+        for prediction in task.get("predictions") or []
+        if prediction["id"] == annotation["parent_prediction"]
+    }
+
+
+def _annotations(operator: str, count: int) -> dict[str, Any]:
+    return {
+        "filter": "filter:tasks:total_annotations",
+        "operator": operator,
+        "type": "Number",
+        "value": count,
+    }
+
+
+def _batches(tasks: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    while batch := list(islice(tasks, TASKS_PER_CALL)):
+        yield batch

@@ -1,0 +1,142 @@
+"""What the backend's jobs do: a training, or learning features, of one Label Studio project.
+
+Plain functions; the command line calls them in its own process, the backend as jobs. A web worker
+imports this module, so what is heavy is imported when it is used.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpc_jobs import progress
+from label_studio_config.home import Home
+from label_studio_config.manifest import Manifest
+from label_studio_config.schema import LabelSchema
+from label_studio_config.server_tasks import fetch_project, fetch_tasks
+from label_studio_config.task_manifest import manifest_of_tasks
+from label_studio_config.votes import is_blind
+from ml_backend.encoders import newest_encoder, set_newest_encoder
+from ml_backend.live_model import LiveModels
+from ml_backend.registry import Registry
+from ml_backend.suggestions import refresh_suggestions
+
+if TYPE_CHECKING:
+    from ml_backend.train import TrainingReport
+
+logger = logging.getLogger(__name__)
+
+
+def train_key(project_id: int) -> str:
+    """The job key under which a project trains one at a time."""
+    return f"train project {project_id}"
+
+
+def pretrain_key(project_id: int) -> str:
+    """The job key under which a project learns features one at a time."""
+    return f"pretrain project {project_id}"
+
+
+def fetch_for_training(home: Home, project_id: int) -> tuple[LabelSchema, list[dict[str, Any]]]:
+    """A project's config, and all its tasks: the annotated ones with their annotations in full.
+
+    Raises
+    ------
+    LabelStudioError
+        Label Studio cannot be reached, or has no such project.
+    SchemaError
+        The project's config cannot be learned from.
+    """
+    schema = LabelSchema.from_xml(fetch_project(home, project_id)["label_config"])
+    schema.require_trainable()
+    tasks = {task["id"]: task for task in fetch_tasks(home, project_id, full=False)}
+    progress.report("fetch annotations", 0, 0)
+    for task in fetch_tasks(home, project_id, annotated_only=True):
+        tasks[task["id"]] = task
+        progress.report("fetch annotations", len(tasks), 0)
+    return schema, list(tasks.values())
+
+
+def train_project(home_folder: str | Path, project_id: int) -> dict[str, Any]:
+    """Train on a project's annotations, promote if not worse, and refresh its suggestions.
+
+    Parameters
+    ----------
+    home_folder : path
+        Folder of the home.
+    project_id : int
+
+    Returns
+    -------
+    dict
+        version, promoted, reason, and counts of suggestions, for the record of the job.
+
+    Raises
+    ------
+    TrainingRefused
+        There is not enough to learn from; the live model stays.
+    LabelStudioError
+        Label Studio cannot be reached.
+    """
+    home = Home(home_folder)
+    report = train_from_server(home, project_id)
+    live = LiveModels(home).get(project_id)
+    outcome: dict[str, Any] = {
+        "version": report.version.name,
+        "promoted": report.promotion.promoted,
+        "reason": report.promotion.reason,
+    }
+    if live is not None:
+        outcome["suggestions"] = vars(refresh_suggestions(home, project_id, live))
+    return outcome
+
+
+def train_from_server(home: Home, project_id: int) -> TrainingReport:
+    """Train on a project's annotations and promote if not worse; Label Studio is only read."""
+    from ml_backend.train import train
+
+    project = fetch_project(home, project_id)
+    schema, tasks = fetch_for_training(home, project_id)
+    return train(
+        tasks,
+        schema,
+        resolve_image=home.resolve_image,
+        registry=Registry(home.models_folder(project_id)),
+        encoder=newest_encoder(home.encoders_folder(project_id)),
+        suggestions_shown=bool(project.get("show_collab_predictions", True)),
+    )
+
+
+def fetch_images(home: Home, project_id: int) -> Manifest:
+    """The images of a project, labelled or not, that may teach: all but the blind ones."""
+    project = fetch_project(home, project_id)
+    schema = LabelSchema.from_xml(project["label_config"])
+    tasks = (t for t in fetch_tasks(home, project_id, full=False) if not is_blind(t))
+    manifest, skipped = manifest_of_tasks(schema, tasks, home.resolve_image, home.images_root)
+    for skip in skipped:
+        logger.warning("skipped %s: %s", skip.path, skip.reason)
+    return manifest
+
+
+def pretrain_project(
+    home_folder: str | Path, project_id: int, epochs: int | None = None
+) -> dict[str, Any]:
+    """Learn features from every image of a project (SimCLR); the next training starts from them.
+
+    A run that was killed is resumed by the next one.
+
+    Returns
+    -------
+    dict
+        encoder, images, for the record of the job.
+    """
+    from simclr.pretrain import pretrain
+
+    home = Home(home_folder)
+    folder = home.encoders_folder(project_id)
+    manifest = fetch_images(home, project_id)
+    options = {} if epochs is None else {"epochs": epochs}
+    encoder = pretrain(manifest, folder=folder / "work", **options)
+    set_newest_encoder(folder, encoder)
+    return {"encoder": encoder.name, "images": len(manifest)}
