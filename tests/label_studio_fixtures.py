@@ -9,7 +9,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,6 +19,8 @@ from typing import Any
 
 import pytest
 import requests
+from flask import Flask, jsonify, request
+from werkzeug.serving import make_server
 
 from label_studio_config.home import Home
 from label_studio_config.hosting import Servers, server_environment, start_in_background
@@ -137,3 +140,67 @@ def label_studio_with_backend(tmp_path_factory, database_template) -> Iterator[L
     folder = tmp_path_factory.mktemp("label-studio-backend")
     with serve_for_tests(folder, template=database_template, with_backend=True) as server:
         yield server
+
+
+class BackendForTests:
+    """A backend that speaks Label Studio's protocol, answers as told and keeps what it was sent.
+
+    For what a real model cannot be made to do: wrong answers, unknown labels, refusals.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.requests: list[tuple[str, Any]] = []
+        self.version = "project-0-v0001"
+        self.answer_to: Callable[[dict[str, Any]], Any] = lambda task: []
+        self.refuse: dict[str, int] = {}
+
+    def app(self) -> Flask:
+        app = Flask("backend-for-tests")
+        secrets = self.home.secrets
+
+        @app.before_request
+        def _() -> Any:
+            given = request.authorization
+            pair = (given.username, given.password) if given else None
+            if pair != (secrets.backend_username, secrets.backend_password):
+                return jsonify(error="wrong password"), 401
+            name = request.path.strip("/")
+            self.requests.append((name, request.get_json(silent=True)))
+            if name in self.refuse:
+                return jsonify(error=f"{name} is refused"), self.refuse[name]
+            return None
+
+        answers = {
+            "health": lambda: {"status": "UP"},
+            "setup": lambda: {"model_version": self.version},
+            "webhook": dict,
+            "versions": lambda: {"versions": [self.version]},
+            "pretrain": lambda: {"job": {"id": "pretrain-1"}},
+            "predict": lambda: {"results": list(map(self.answer_to, request.json["tasks"]))},
+        }
+
+        @app.route("/<name>", methods=["GET", "POST"])
+        def _(name: str) -> Any:
+            return jsonify(answers[name]())
+
+        return app
+
+    def sent_to(self, name: str) -> list[Any]:
+        """The bodies that one address was sent."""
+        return [body for path, body in self.requests if path == name]
+
+
+@contextmanager
+def backend_for_tests(home: Home) -> Iterator[BackendForTests]:
+    """A `BackendForTests` where the home expects its backend."""
+    backend = BackendForTests(home)
+    server = make_server("127.0.0.1", home.settings.backend_port, backend.app(), threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield backend
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)

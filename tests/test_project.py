@@ -1,0 +1,336 @@
+"""Projects, users and tasks in a real Label Studio: complete, and never doubled on repeat."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import requests
+from PIL import Image
+
+from label_studio_config.api import Api, ApiError
+from label_studio_config.backend_connection import WEBHOOK_ACTIONS, authorization
+from label_studio_config.home import Home, OutsideRootError
+from label_studio_config.manifest import Manifest
+from label_studio_config.project import ProjectError, config_names, create_project, find_project
+from label_studio_config.schema import SchemaError
+from label_studio_config.tabs import tabs
+from label_studio_config.task_import import import_manifest, is_blind
+from label_studio_config.users import UserError, add_user
+from tests.label_studio_fixtures import backend_for_tests
+
+pytestmark = pytest.mark.slow
+
+CONFIG = """<View><Image name="image" value="$image"/><Choices name="group" toName="image">
+<Choice value="Copepod" aphia="1080"/><Choice value="Detritus"/></Choices></View>"""
+
+
+@pytest.fixture
+def home(label_studio):
+    return label_studio.home
+
+
+def make_images(folder, count):
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        Image.new("L", (8, 8), i % 255).save(folder / f"{i:04d} a+b.png")
+    return Manifest(
+        pd.DataFrame(
+            {
+                "image_id": [f"{folder.name}/{i}" for i in range(count)],
+                "path": [f"{folder.name}/{i:04d} a+b.png" for i in range(count)],
+                "sample_id": "profile 1",
+                "depth_m": [float("nan") if i % 2 else 10.5 for i in range(count)],
+                "pixel_size_um": 59.6,
+            }
+        ),
+        folder.parent,
+    )
+
+
+def counts(server, project_id):
+    api = Api(server.home)
+    return {
+        "storages": len(api.get("/api/storages/localfiles", project=project_id)),
+        "backends": len(api.get("/api/ml", project=project_id)),
+        "webhooks": len([w for w in api.get("/api/webhooks/") if w["project"] == project_id]),
+        "tabs": len(api.get("/api/dm/views/", project=project_id)),
+        "tasks": api.get(f"/api/projects/{project_id}/")["task_number"],
+    }
+
+
+def test_creating_twice_makes_one_of_everything(label_studio, home):
+    with backend_for_tests(home):
+        first = create_project(home, "Twice", CONFIG)
+        assert first.created
+        once = counts(label_studio, first.id)
+        second = create_project(home, "Twice", CONFIG)
+    assert second.id == first.id
+    assert not second.created
+    assert second.tab_ids == first.tab_ids
+    assert counts(label_studio, first.id) == once
+    assert once == {"storages": 1, "backends": 1, "webhooks": 1, "tabs": 5, "tasks": 0}
+    assert [p["title"] for p in Api(home).pages("/api/projects/")].count("Twice") == 1
+    assert find_project(home, "Twice").id == find_project(home, first.id).id == first.id
+    # A title that holds the name of another is another project.
+    assert create_project(home, "Twice again", CONFIG).id != first.id
+
+
+def test_options_change_on_a_second_call(home):
+    project = create_project(home, "Options", CONFIG)
+    path = f"/api/projects/{project.id}/"
+    before = Api(home).get(path)
+    assert before["maximum_annotations"] == 1
+    assert before["sampling"] == "Uncertainty sampling"
+    assert before["show_collab_predictions"]
+    create_project(
+        home, "Options", annotators_per_image=3, sampling="uniform", show_suggestions=False
+    )
+    after = Api(home).get(path)
+    assert after["maximum_annotations"] == 3
+    assert after["sampling"] == "Uniform sampling"
+    assert not after["show_collab_predictions"]
+    assert after["label_config"] == before["label_config"]
+    # What is not named stays.
+    create_project(home, "Options")
+    assert Api(home).get(path)["maximum_annotations"] == 3
+
+
+def test_an_edited_config_is_kept_and_a_new_one_applied(home):
+    project = create_project(home, "Edited", CONFIG)
+    edited = CONFIG.replace("Detritus", "Marine snow")
+    Api(home).patch(f"/api/projects/{project.id}/", {"label_config": edited})
+    assert create_project(home, "Edited").schema.control("group").labels[1] == "Marine snow"
+    again = create_project(home, "Edited", CONFIG)
+    assert again.schema.control("group").labels[1] == "Detritus"
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_each_of_our_configs_makes_a_project(home, name):
+    project = create_project(home, f"Config {name}", name)
+    assert project.schema.controls
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"config": "no such config"}, ProjectError, "functional_groups"),
+        ({"config": "<View><Imag"}, SchemaError, "XML"),
+        ({"annotators_per_image": 0}, ProjectError, "at least 1"),
+        ({"sampling": "best"}, ProjectError, "uncertainty"),
+        ({"name": "ab"}, ProjectError, "3 to 50"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_made(home, options, error, message):
+    name = options.pop("name", "Wrong")
+    with pytest.raises(error, match=message):
+        create_project(home, name, **options)
+    with pytest.raises(ProjectError, match="no project"):
+        find_project(home, name)
+
+
+def test_the_webhook_has_the_password_and_our_actions_only(home):
+    with backend_for_tests(home) as backend:
+        project = create_project(home, "Webhook", CONFIG)
+        webhook = Api(home).get(f"/api/webhooks/{project.webhook_id}/")
+        assert webhook["headers"] == {"Authorization": authorization(home.secrets)}
+        assert sorted(webhook["actions"]) == sorted(WEBHOOK_ACTIONS)
+        assert not webhook["send_for_all_actions"]
+        backend.requests.clear()
+        task = Api(home).post(
+            "/api/tasks/", {"project": project.id, "data": {"image": "/data/x.png"}}
+        )
+        assert backend.sent_to("webhook") == []
+        result = [
+            {
+                "from_name": "group",
+                "to_name": "image",
+                "type": "choices",
+                "value": {"choices": ["Copepod"]},
+            }
+        ]
+        Api(home).post(f"/api/tasks/{task['id']}/annotations/", {"result": result})
+        assert [body["action"] for body in backend.sent_to("webhook")] == ["ANNOTATION_CREATED"]
+
+
+def test_wrong_backend_password_is_refused(home, tmp_path):
+    """The backend of another home: its password is another one."""
+    other = Home(tmp_path / "other")
+    other.change_settings(backend_port=home.settings.backend_port)
+    with backend_for_tests(other), pytest.raises(ApiError, match="authentication"):
+        create_project(home, "Wrong password", CONFIG)
+
+
+def test_without_a_backend_the_project_is_made_and_connected_later(label_studio, home):
+    project = create_project(home, "Later", CONFIG)
+    assert project.backend_id is None
+    assert counts(label_studio, project.id)["backends"] == 0
+    with backend_for_tests(home):
+        assert create_project(home, "Later").backend_id is not None
+
+
+def test_annotating_goes_on_when_the_backend_stops(home):
+    with backend_for_tests(home):
+        project = create_project(home, "Stopped", CONFIG)
+    api = Api(home)
+    task = api.post("/api/tasks/", {"project": project.id, "data": {"image": "/data/x.png"}})
+    assert api.get(f"/api/tasks/{task['id']}/")["id"] == task["id"]
+    annotation = api.post(f"/api/tasks/{task['id']}/annotations/", {"result": []})
+    assert annotation["id"]
+
+
+def test_tabs_filter_and_sort(label_studio, home):
+    project = create_project(home, "Tabs", CONFIG)
+    api = Api(home)
+    views = {v["data"]["title"]: v for v in api.get("/api/dm/views/", project=project.id)}
+    assert list(views) == [tab["title"] for tab in tabs()]
+    tasks = []
+    for i, score in enumerate([0.9, 0.2, None, 0.5]):
+        tasks.append(
+            {
+                "data": {"image": f"/data/{i}.png", "blind": "yes" if score is None else "no"},
+                "predictions": []
+                if score is None
+                else [{"result": [], "score": score, "model_version": "v1"}],
+                "annotations": [{"result": []}] if score == 0.5 else [],
+            }
+        )
+    api.post(f"/api/projects/{project.id}/import", tasks)
+    api.post(f"/api/planktrait/projects/{project.id}/model-version", {"model_version": "v1"})
+
+    def shown(title):
+        page = api.get("/api/tasks", view=views[title]["id"], project=project.id)
+        return [task["data"]["image"][6] for task in page["tasks"]]
+
+    assert sorted(shown("All")) == ["0", "1", "2", "3"]
+    assert shown("Least certain first") == ["1", "3", "0"]
+    assert sorted(shown("Suggested")) == ["0", "1"]
+    assert shown("Annotated") == ["3"]
+    assert shown("Blind") == ["2"]
+
+
+def test_import_twice_adds_nothing(label_studio, home):
+    project = create_project(home, "Import", CONFIG)
+    manifest = make_images(label_studio.images_root / "cruise one", 60)
+    report = import_manifest(home, project.id, manifest, blind_share=0.3, batch_size=25)
+    assert (report.added, report.present) == (60, 0)
+    again = import_manifest(home, project.id, manifest, blind_share=0.3)
+    assert (again.added, again.present) == (0, 60)
+    assert counts(label_studio, project.id)["tasks"] == 60
+    assert counts(label_studio, project.id)["storages"] == 1
+    page = Api(home).get("/api/tasks", project=project.id, page_size=100, fields="all")
+    tasks = {task["data"]["image_id"]: task["data"] for task in page["tasks"]}
+    assert sorted(tasks) == sorted(manifest.image_ids)
+    for row in manifest.table.to_dict("records"):
+        data = tasks[row["image_id"]]
+        assert data["blind"] == ("yes" if is_blind(row["image_id"], 0.3) else "no")
+        assert home.resolve_image(data["image"]) == manifest.root.resolve() / row["path"]
+        assert data["pixel_size_um"] == 59.6
+        assert data.get("depth_m") == (10.5 if row["depth_m"] == 10.5 else None)
+    assert report.blind == sum(data["blind"] == "yes" for data in tasks.values())
+    # More images later: only those are added.
+    more = make_images(label_studio.images_root / "cruise one", 63)
+    assert import_manifest(home, project.id, more, blind_share=0.3).added == 3
+
+
+def test_images_are_served_to_members_only(label_studio, home):
+    project = create_project(home, "Served", CONFIG)
+    manifest = make_images(label_studio.images_root / "served", 1)
+    import_manifest(home, project.id, manifest)
+    address = home.image_url(manifest.table["path"][0])
+    answer = label_studio.request("GET", address)
+    assert answer.content == manifest.paths[0].read_bytes()
+    assert requests.get(label_studio.url + address, timeout=10).status_code in (401, 403)
+    token = {"Authorization": f"Token {add_user(home, 'served@example.org').token}"}
+    assert requests.get(label_studio.url + address, headers=token, timeout=10).ok
+
+
+def test_images_in_the_root_itself_are_served(label_studio, home):
+    project = create_project(home, "In the root", CONFIG)
+    Image.new("L", (8, 8)).save(label_studio.images_root / "alone.png")
+    table = pd.DataFrame({"image_id": ["alone"], "path": ["alone.png"]})
+    import_manifest(home, project.id, Manifest(table, label_studio.images_root))
+    assert label_studio.request("GET", home.image_url("alone.png")).ok
+
+
+def test_nothing_outside_the_root_is_imported_or_served(label_studio, home, tmp_path):
+    project = create_project(home, "Outside", CONFIG)
+    outside = make_images(tmp_path / "elsewhere", 2)
+    with pytest.raises(OutsideRootError, match="serve --images ROOT"):
+        import_manifest(home, project.id, outside)
+    link = label_studio.images_root / "link"
+    link.symlink_to(tmp_path / "elsewhere")
+    linked = Manifest(
+        pd.DataFrame({"image_id": ["x"], "path": [f"link/{outside.paths[0].name}"]}),
+        label_studio.images_root,
+    )
+    with pytest.raises(OutsideRootError):
+        import_manifest(home, project.id, linked)
+    assert counts(label_studio, project.id)["tasks"] == 0
+    for path in (f"link/{outside.paths[0].name}", "../home/secrets.json", "/etc/passwd"):
+        answer = label_studio.request("GET", "/data/local-files/", params={"d": path})
+        assert answer.status_code == 404, path
+
+
+def test_the_blind_share_is_a_pure_function():
+    ids = [f"image {i}" for i in range(20_000)]
+    blind = {i for i in ids if is_blind(i, 0.1)}
+    assert 0.09 < len(blind) / len(ids) < 0.11
+    assert blind <= {i for i in ids if is_blind(i, 0.2)}
+    assert blind != {i for i in ids if is_blind(i, 0.1, seed=1)}
+    assert not any(is_blind(i, 0.0) for i in ids)
+    assert all(is_blind(i, 1.0) for i in ids)
+
+
+def test_adding_a_user_twice_adds_one(label_studio, home):
+    first = add_user(home, "Anna@example.org")
+    again = add_user(home, "anna@example.org")
+    assert first.created
+    assert first.password
+    assert not again.created
+    assert again.password is None
+    assert (again.id, again.token) == (first.id, first.token)
+    emails = [user["email"] for user in label_studio.get("/api/users/")]
+    assert emails.count("anna@example.org") == 1
+    assert first.password not in repr(first)
+
+
+def test_annotations_bear_their_author(home, label_studio):
+    project = create_project(home, "Authors", CONFIG)
+    task = Api(home).post("/api/tasks/", {"project": project.id, "data": {"image": "/data/x.png"}})
+    people = [add_user(home, f"author{i}@example.org") for i in range(2)]
+    for person in people:
+        answer = requests.post(
+            f"{label_studio.url}/api/tasks/{task['id']}/annotations/",
+            json={"result": []},
+            headers={"Authorization": f"Token {person.token}"},
+            timeout=30,
+        )
+        assert answer.json()["completed_by"] == person.id
+
+
+@pytest.mark.parametrize(
+    ("email", "password", "message"),
+    [("not an address", None, "email"), ("short@example.org", "short", "password")],
+)
+def test_wrong_users_are_refused(home, email, password, message):
+    with pytest.raises(UserError, match=message):
+        add_user(home, email, password)
+
+
+def test_only_the_owner_adds_users(label_studio, home):
+    token = {"Authorization": f"Token {add_user(home, 'member@example.org').token}"}
+    answer = requests.post(
+        f"{label_studio.url}/api/planktrait/users",
+        json={"email": "friend@example.org", "password": "a long password"},
+        headers=token,
+        timeout=30,
+    )
+    assert answer.status_code == 403
+    assert requests.post(f"{label_studio.url}/api/planktrait/users", timeout=30).status_code == 401
+
+
+def test_a_server_that_is_down_is_named(tmp_path):
+    home = Home(tmp_path / "home")
+    home.change_settings(label_studio_url="http://127.0.0.1:9")
+    with pytest.raises(ApiError, match="planktrait serve"):
+        create_project(home, "Down", CONFIG)
