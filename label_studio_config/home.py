@@ -195,36 +195,40 @@ class Home:
         return f"{LOCAL_FILES_URL}?d={quote(Path(path).as_posix())}"
 
     def resolve_image(self, url_or_path: str | os.PathLike[str]) -> Path:
-        """Where an image lies, from a task's address or a path relative to the images root.
-
-        Returns
-        -------
-        Path
-            Absolute, symbolic links followed, under the root. It may not exist.
-
-        Raises
-        ------
-        OutsideRootError
-            For another host, an absolute path, `..` or a link that leads outside the root.
-        """
-        text = os.fspath(url_or_path)
-        relative = _relative_path(text)
-        if not relative or "\0" in relative:
-            raise OutsideRootError(f"{text!r} names no image: expected {LOCAL_FILES_URL}?d=PATH")
-        root = self.images_root
-        remedy = "put it there, or restart `planktrait serve --images ROOT` with a wider root"
-        if Path(relative).is_absolute() or ".." in Path(relative).parts:
-            raise OutsideRootError(f"image {text!r} is outside the images root {root}: {remedy}")
-        resolved = (root / relative).resolve()
-        if not resolved.is_relative_to(root.resolve()):
-            raise OutsideRootError(f"image {text!r} leads outside the images root {root}: {remedy}")
-        return resolved
+        """As `resolve_image`, under this home's images root."""
+        return resolve_image(self.images_root, url_or_path)
 
     def client(self) -> Any:
         """A `label_studio_sdk.LabelStudio` for this home's server, as its first user."""
         from label_studio_sdk import LabelStudio
 
         return LabelStudio(base_url=self.settings.label_studio_url, api_key=self.secrets.api_token)
+
+
+def resolve_image(root: Path, url_or_path: str | os.PathLike[str]) -> Path:
+    """Where an image lies, from a task's address or a path relative to the images root.
+
+    Returns
+    -------
+    Path
+        Absolute, symbolic links followed, under the root. It may not exist.
+
+    Raises
+    ------
+    OutsideRootError
+        For another host, an absolute path, `..` or a link that leads outside the root.
+    """
+    text = os.fspath(url_or_path)
+    relative = _relative_path(text)
+    if not relative or "\0" in relative:
+        raise OutsideRootError(f"{text!r} names no image: expected {LOCAL_FILES_URL}?d=PATH")
+    remedy = "put it there, or restart `planktrait serve --images ROOT` with a wider root"
+    if Path(relative).is_absolute() or ".." in Path(relative).parts:
+        raise OutsideRootError(f"image {text!r} is outside the images root {root}: {remedy}")
+    resolved = (root / relative).resolve()
+    if not resolved.is_relative_to(root.resolve()):
+        raise OutsideRootError(f"image {text!r} leads outside the images root {root}: {remedy}")
+    return resolved
 
 
 def _relative_path(text: str) -> str:
