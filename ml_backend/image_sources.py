@@ -1,0 +1,71 @@
+"""Whatever names images, as one manifest: a folder, a manifest, a project, or a saved export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from label_studio_config.home import LOCAL_FILES_URL, Home, resolve_image
+from label_studio_config.manifest import Manifest, ManifestError, Skipped
+from label_studio_config.schema import LabelSchema
+from label_studio_config.sources import read_ecotaxa, read_folder
+from label_studio_config.task_manifest import manifest_of_tasks
+from label_studio_config.votes import is_blind
+
+
+def images_of_path(path: Path) -> tuple[Manifest, list[Skipped]]:
+    """The images of a manifest (`.parquet`), an EcoTaxa table (`.tsv`), or a folder.
+
+    Raises
+    ------
+    ManifestError
+        There is nothing there, or it is none of these.
+    """
+    if path.suffix == ".parquet" and path.is_file():
+        return Manifest.read(path), []
+    if path.suffix == ".tsv" and path.is_file():
+        return read_ecotaxa(path)
+    if path.is_dir():
+        return read_folder(path)
+    raise ManifestError(f"{path} is no folder, manifest (.parquet) or EcoTaxa table (.tsv)")
+
+
+def images_of_export(
+    tasks: Iterable[dict[str, Any]], images_root: Path
+) -> tuple[Manifest, list[Skipped]]:
+    """The images of a saved Label Studio export, labelled or not, without the blind ones.
+
+    Raises
+    ------
+    ManifestError
+        No task has an image under our address.
+    """
+    tasks = [task for task in tasks if not is_blind(task)]
+    schema = LabelSchema.from_xml(
+        f'<View><Image name="image" value="${_image_key(tasks)}"/></View>'
+    )
+    return manifest_of_tasks(schema, tasks, partial(resolve_image, images_root), images_root)
+
+
+def images_root_of(home: Home, images_root: Path | None) -> Path:
+    """The root given, else the home's.
+
+    Raises
+    ------
+    HomeError
+        None is given, and the home has none.
+    """
+    return home.images_root if images_root is None else images_root.expanduser().resolve()
+
+
+def _image_key(tasks: list[dict[str, Any]]) -> str:
+    for task in tasks:
+        for key, value in (task.get("data") or {}).items():
+            if isinstance(value, str) and value.startswith(LOCAL_FILES_URL):
+                return key
+    raise ManifestError(
+        f"no task of the export has an image under {LOCAL_FILES_URL}: "
+        "was it exported from a project of `planktrait import`?"
+    )
