@@ -17,7 +17,7 @@ $(BIN)/.installed: requirements.lock pyproject.toml
 	touch $@
 
 demo: install
-	$(BIN)/python examples/demo.py --home $(HOME_FOLDER) --port $(PORT) $(if $(IMAGES),--images "$(IMAGES)")
+	$(BIN)/python -m examples.demo --home $(HOME_FOLDER) --port $(PORT) $(if $(IMAGES),--images "$(IMAGES)")
 
 test: install
 	$(BIN)/python -m pytest

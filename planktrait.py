@@ -1,5 +1,558 @@
-"""The front door: one command line, a line of help a command, no logic."""
+"""Functional groups, traits and honest uncertainty from plankton images, in Label Studio.
+
+A first loop: `planktrait serve --images FOLDER`, then in another terminal
+`planktrait project create "My cruise"`, `planktrait import FOLDER --project "My cruise"`,
+annotate in the browser, `planktrait train --project "My cruise"`,
+`planktrait export --project "My cruise" --format csv`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help=__doc__)
+ROOMS = ("label_studio_config", "ml_backend", "simclr", "export_tools", "hpc_jobs", __name__)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help=__doc__,
+    pretty_exceptions_show_locals=False,
+)
+user_app = typer.Typer(no_args_is_help=True, help="Annotators and their accounts.")
+project_app = typer.Typer(no_args_is_help=True, help="Label Studio projects.")
+models_app = typer.Typer(no_args_is_help=True, help="Model versions of a project.")
+app.add_typer(user_app, name="user")
+app.add_typer(project_app, name="project")
+app.add_typer(models_app, name="models")
+
+out = Console()
+errors = Console(stderr=True)
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", help="Home folder; default $PLANKTRAIT_HOME, else ./planktrait-home."),
+]
+ProjectOption = Annotated[
+    str | None, typer.Option("--project", help="Project: its name or number.")
+]
+NeededProject = Annotated[str, typer.Option("--project", help="Project: its name or number.")]
+ExportOption = Annotated[
+    Path | None, typer.Option("--export", help="A saved Label Studio export (JSON).")
+]
+ConfigOption = Annotated[
+    str, typer.Option("--config", help="functional_groups, traits, frames, or an XML file.")
+]
+RootOption = Annotated[
+    Path | None,
+    typer.Option("--images", help="Folder that image paths are below; default: the home's."),
+]
+
+
+class UsageError(ValueError):
+    """Options that do not go together."""
+
+
+class Format(StrEnum):
+    """What `planktrait export` writes."""
+
+    json = "json"
+    csv = "csv"
+    parquet = "parquet"
+    coco = "coco"
+
+
+@app.callback()
+def main(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    """Set up logging: messages go to stderr, results to stdout."""
+    level = logging.DEBUG if verbose else logging.INFO
+    handler = RichHandler(console=errors, show_path=False, log_time_format="%H:%M:%S")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    for package in ROOMS:
+        logging.getLogger(package).setLevel(level)
+
+
+@app.command()
+def serve(
+    images: Annotated[
+        Path | None,
+        typer.Option(help="The folder that holds the images; needed once, then remembered."),
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port of Label Studio [8080].")] = None,
+    backend_port: Annotated[int | None, typer.Option(help="Port of the ML backend [9090].")] = None,
+    host: Annotated[str, typer.Option(help="Address that Label Studio listens on.")] = "127.0.0.1",
+    home: HomeOption = None,
+) -> None:
+    """Run Label Studio with our plugin and the ML backend, until Ctrl-C.
+
+    SQLite in the home folder by default; PostgreSQL with DJANGO_DB=default and POSTGRE_HOST,
+    POSTGRE_PORT, POSTGRE_USER, POSTGRE_PASSWORD, POSTGRE_NAME.
+    """
+    from label_studio_config import hosting
+
+    with told_plainly():
+        place = home_of(home)
+        errors.print(f"Home: {place.folder}")
+        errors.print(
+            f"Log in as [bold]{place.secrets.user_email}[/] with the password in "
+            f"{place.secrets_file} (user_password)."
+        )
+        hosting.serve(
+            place,
+            images_root=images,
+            port=port,
+            backend_port=backend_port,
+            host=host,
+            report=errors.print,
+        )
+
+
+@user_app.command("add")
+def user_add(
+    email: str,
+    password: Annotated[str | None, typer.Option(help="Generated if not given.")] = None,
+    home: HomeOption = None,
+) -> None:
+    """Add an annotator; each annotation bears its author."""
+    from label_studio_config.users import add_user
+
+    with told_plainly():
+        user = add_user(home_of(home), email, password)
+        show({"email": user.email, "password": user.password or "unchanged", "token": user.token})
+
+
+@project_app.command("create")
+def project_create(
+    name: str,
+    config: Annotated[
+        str | None,
+        typer.Option(help="functional_groups, traits (default), frames, or an XML file."),
+    ] = None,
+    annotators_per_image: Annotated[
+        int | None, typer.Option(min=1, help="How many people judge each image [1].")
+    ] = None,
+    sampling: Annotated[
+        str | None,
+        typer.Option(help="Order of the label stream: uncertainty (default), sequential, uniform."),
+    ] = None,
+    show_suggestions: Annotated[
+        bool | None, typer.Option(help="Whether annotators see suggestions [yes].")
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Create a project, or bring an existing one up to date; safe to repeat."""
+    from label_studio_config.project import create_project
+
+    with told_plainly():
+        project = create_project(
+            home_of(home),
+            name,
+            config,
+            annotators_per_image=annotators_per_image,
+            sampling=sampling,
+            show_suggestions=show_suggestions,
+        )
+        show({"project": f"{project.id}: {project.name}", "address": project.url})
+
+
+@app.command()
+def phantoms(
+    folder: Path,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many images.")] = 1500,
+    seed: int = 0,
+) -> None:
+    """Draw phantom plankton with known truth, to try everything out."""
+    from label_studio_config.phantoms import draw_phantoms
+
+    with told_plainly():
+        drawn = draw_phantoms(folder, n, seed)
+        show({"images": drawn.folder, "metadata": drawn.metadata_csv, "truth": drawn.truth_csv})
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="A folder, or an EcoTaxa table (.tsv).")],
+    project: NeededProject,
+    metadata: Annotated[
+        Path | None,
+        typer.Option(help="CSV with a file name column and sample_id, depth_m, lat, lon, …"),
+    ] = None,
+    pixel_size_um: Annotated[
+        float | None, typer.Option(help="Size of a pixel in µm, where the source does not say.")
+    ] = None,
+    blind_share: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of images marked blind: never suggested or learned."
+        ),
+    ] = 0.0,
+    home: HomeOption = None,
+) -> None:
+    """Put images into a project; they stay where they are, and repeating adds nothing twice."""
+    from label_studio_config.project import find_project
+    from label_studio_config.sources import read_ecotaxa, read_folder
+    from label_studio_config.task_import import import_manifest
+
+    with told_plainly():
+        place = home_of(home)
+        found = find_project(place, project)
+        if source.suffix == ".tsv":
+            manifest, skipped = read_ecotaxa(source, pixel_size_um=pixel_size_um)
+        else:
+            manifest, skipped = read_folder(source, metadata, pixel_size_um=pixel_size_um)
+        list_skipped(skipped)
+        report = import_manifest(place, found.id, manifest, blind_share=blind_share)
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        written = manifest.write(place.manifests_folder / f"project-{found.id}-{stamp}.parquet")
+        show(
+            {
+                "added": report.added,
+                "already there": report.present,
+                "blind among the added": report.blind,
+                "skipped": len(skipped),
+                "manifest": written,
+            }
+        )
+
+
+@app.command()
+def pretrain(
+    source: Annotated[
+        Path | None, typer.Argument(help="A folder, manifest (.parquet) or EcoTaxa table (.tsv).")
+    ] = None,
+    project: ProjectOption = None,
+    export: ExportOption = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the encoder; default: ./encoder.")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="A timm backbone [resnet10t].")] = None,
+    image_size_px: Annotated[int | None, typer.Option(help="Side of the network's input.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=4)] = None,
+    images: RootOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Learn features from images without labels (SimCLR); a repeated call resumes.
+
+    With --project, every image of the project is used (but the blind ones) and the next training
+    of that project starts from the result.
+    """
+    from ml_backend.image_sources import images_of_export, images_of_path, images_root_of
+    from ml_backend.training_jobs import pretrain_project
+
+    settings = given(
+        backbone=backbone, image_size_px=image_size_px, epochs=epochs, batch_size=batch_size
+    )
+    with told_plainly():
+        exactly_one(SOURCE=source, project=project, export=export)
+        if project is not None:
+            from label_studio_config.project import find_project
+
+            place = home_of(home)
+            show(pretrain_project(place.folder, find_project(place, project).id, **settings))
+            return
+        from export_tools import read_export
+        from simclr.pretrain import pretrain as pretrain_images
+
+        if export is not None:
+            root = images_root_of(home_of(home), images)
+            manifest, skipped = images_of_export(read_export(export), root)
+        else:
+            manifest, skipped = images_of_path(source)  # type: ignore[arg-type]
+        list_skipped(skipped)
+        folder = pretrain_images(manifest, folder=output or Path("encoder"), **settings)
+        show({"images": len(manifest), "encoder": folder})
+
+
+@app.command()
+def embed(
+    source: Annotated[
+        Path, typer.Argument(help="A folder, manifest (.parquet) or EcoTaxa table (.tsv).")
+    ],
+    encoder: Annotated[Path, typer.Option(help="Folder of an encoder from `pretrain`.")],
+    output: Annotated[Path, typer.Option(help="Parquet file to write.")] = Path(
+        "embeddings.parquet"
+    ),
+) -> None:
+    """Write the features of images, one row an image."""
+    from ml_backend.image_sources import images_of_path
+    from simclr.embed import write_embeddings
+    from simclr.encoder import Encoder
+
+    with told_plainly():
+        manifest, skipped = images_of_path(source)
+        list_skipped(skipped)
+        write_embeddings(Encoder.load(encoder), manifest, output)
+        show({"images": len(manifest), "embeddings": output})
+
+
+@app.command()
+def train(
+    project: ProjectOption = None,
+    export: ExportOption = None,
+    config: ConfigOption = "traits",
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="An encoder folder, or a timm name whose weights are fetched."),
+    ] = None,
+    models: Annotated[
+        Path, typer.Option(help="With --export: folder of the model versions.")
+    ] = Path("models"),
+    images: RootOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Learn from annotations: of a project on the server, or of a saved export.
+
+    A new version becomes live only if it is not worse than the live one on today's held-out
+    images; with --project, suggestions are refreshed.
+    """
+    with told_plainly():
+        exactly_one(project=project, export=export)
+        place = home_of(home)
+        if project is not None:
+            from label_studio_config.project import find_project
+            from ml_backend.training_jobs import train_project
+
+            options = given(encoder=encoder)
+            show(train_project(place.folder, find_project(place, project).id, **options))
+            return
+        from export_tools import read_export
+        from label_studio_config.home import resolve_image
+        from label_studio_config.project import read_config
+        from label_studio_config.schema import LabelSchema
+        from ml_backend.image_sources import images_root_of
+        from ml_backend.registry import Registry
+        from ml_backend.train import train as train_tasks
+
+        report = train_tasks(
+            read_export(export),  # type: ignore[arg-type]
+            LabelSchema.from_xml(read_config(config)),
+            resolve_image=partial(resolve_image, images_root_of(place, images)),
+            registry=Registry(models),
+            encoder=encoder,
+        )
+        list_skipped(report.skipped)
+        show_metrics(report.metrics)
+        show({"version": report.version.folder, "promoted": report.promotion.reason})
+
+
+@app.command()
+def predict(
+    source: Annotated[
+        Path, typer.Argument(help="A folder, manifest (.parquet) or EcoTaxa table (.tsv).")
+    ],
+    models: Annotated[
+        Path | None, typer.Option(help="Folder of model versions; or give --project.")
+    ] = None,
+    project: ProjectOption = None,
+    version: Annotated[str | None, typer.Option(help="Default: the live version.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder of the Parquet shards.")] = Path(
+        "predictions"
+    ),
+    home: HomeOption = None,
+) -> None:
+    """Predict images into Parquet shards; a killed run goes on where it stopped."""
+    from ml_backend.image_sources import images_of_path
+    from ml_backend.model import TraitModel
+    from ml_backend.predict import write_predictions
+
+    with told_plainly():
+        exactly_one(models=models, project=project)
+        chosen = registry_of(home, models, project).usable(version)
+        manifest, skipped = images_of_path(source)
+        shards, unreadable = write_predictions(
+            TraitModel.load(chosen.folder), manifest, output, model_version=chosen.name
+        )
+        list_skipped([*skipped, *unreadable])
+        show({"images": len(manifest), "shards": len(shards), "folder": output})
+
+
+@models_app.command("list")
+def models_list(
+    models: Annotated[Path | None, typer.Option(help="Folder of model versions.")] = None,
+    project: ProjectOption = None,
+    home: HomeOption = None,
+) -> None:
+    """The versions of a project, the live one marked."""
+    with told_plainly():
+        exactly_one(models=models, project=project)
+        registry = registry_of(home, models, project)
+        live = registry.live
+        table = Table("version", "made", "macro recall on held-out images", "live")
+        for version in registry.list():
+            made, recall = version.summary
+            table.add_row(version.name, made, recall, "live" if version == live else "")
+        out.print(table)
+
+
+@models_app.command("promote")
+def models_promote(
+    version: str,
+    models: Annotated[Path | None, typer.Option(help="Folder of model versions.")] = None,
+    project: ProjectOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Make a version live by hand, also an older one (a roll-back)."""
+    with told_plainly():
+        exactly_one(models=models, project=project)
+        show({"live": registry_of(home, models, project).promote(version).name})
+
+
+@app.command()
+def jobs(
+    cancel: Annotated[str | None, typer.Option(help="End the job of this id.")] = None,
+    log: Annotated[str | None, typer.Option(help="Show the log of the job of this id.")] = None,
+    home: HomeOption = None,
+) -> None:
+    """Trainings and other long work: state, progress, log, cancel."""
+    import hpc_jobs
+
+    with told_plainly():
+        records = hpc_jobs.list_jobs(home_of(home).jobs_folder)
+        if cancel is not None:
+            show({"state": hpc_jobs.cancel(named(records, cancel)).state})
+        elif log is not None:
+            out.print(named(records, log).read_log(), markup=False, highlight=False)
+        else:
+            table = Table("job", "what", "state", "progress", "error")
+            for job in records:
+                table.add_row(job.id, job.name, job.state, str(job.progress or ""), job.error or "")
+            out.print(table)
+
+
+@app.command("export")
+def export_(
+    project: ProjectOption = None,
+    export: ExportOption = None,
+    format: Annotated[Format, typer.Option(help="What to write.")] = Format.csv,
+    output: Annotated[Path | None, typer.Option(help="File to write.")] = None,
+    config: ConfigOption = "traits",
+    home: HomeOption = None,
+) -> None:
+    """Annotations and predictions as a data set: one row an image and annotator, or COCO."""
+    with told_plainly():
+        exactly_one(project=project, export=export)
+        from export_tools import export_tasks, read_export
+        from label_studio_config.project import find_project, read_config
+        from label_studio_config.schema import LabelSchema
+        from label_studio_config.server_tasks import fetch_project, fetch_tasks
+
+        if project is not None:
+            place = home_of(home)
+            found = fetch_project(place, find_project(place, project).id)
+            schema = LabelSchema.from_xml(found["label_config"])
+            tasks: Iterable[dict[str, Any]] = fetch_tasks(place, found["id"])
+            shown = bool(found.get("show_collab_predictions", True))
+        else:
+            schema = LabelSchema.from_xml(read_config(config))
+            tasks, shown = read_export(export), True  # type: ignore[arg-type]
+        extension = "coco.json" if format is Format.coco else format.value
+        report = export_tasks(
+            tasks,
+            schema,
+            format.value,
+            output or Path(f"traits.{extension}"),
+            suggestions_shown=shown,
+        )
+        show(report)
+
+
+def home_of(folder: Path | None) -> Any:
+    """The home of an option."""
+    from label_studio_config.home import Home
+
+    return Home(folder)
+
+
+def registry_of(home: Path | None, models: Path | None, project: str | None) -> Any:
+    """The registry of a folder, or of a project."""
+    from label_studio_config.project import find_project
+    from ml_backend.registry import Registry
+
+    if models is not None:
+        return Registry(models)
+    place = home_of(home)
+    return Registry(place.models_folder(find_project(place, str(project)).id))
+
+
+def named(records: list[Any], job_id: str) -> Any:
+    """The job of that id, or of the only one that begins or ends so."""
+    found = [job for job in records if job_id in job.id]
+    if len(found) != 1:
+        raise UsageError(f"{len(found)} jobs match {job_id!r}: see `planktrait jobs`")
+    return found[0]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def exactly_one(**options: Any) -> None:
+    """Refuse none or several of some options."""
+    names = [name if name.isupper() else f"--{name}" for name in options]
+    if len(given(**options)) != 1:
+        raise UsageError(f"give exactly one of {', '.join(names)}")
+
+
+def show(facts: dict[str, Any]) -> None:
+    """A small table of facts."""
+    table = Table(show_header=False)
+    for name, value in facts.items():
+        table.add_row(name, str(value))
+    out.print(table)
+
+
+def show_metrics(metrics: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """Per control: how good it is on held-out images."""
+    table = Table("images", "control", "macro recall", "accuracy", "ECE", "n")
+    for side, controls in metrics.items():
+        for control, values in controls.items():
+            cells = (values.get(key) for key in ("macro_recall", "accuracy", "ece", "images"))
+            table.add_row(side, control, *(number(cell) for cell in cells))
+    out.print(table)
+
+
+def number(value: Any) -> str:
+    """A number for people."""
+    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def list_skipped(skipped: list[Any], most: int = 10) -> None:
+    """Say which images were left out, and why."""
+    for skip in skipped[:most]:
+        errors.print(f"[yellow]skipped[/] {skip.path}: {skip.reason}", highlight=False)
+    if len(skipped) > most:
+        errors.print(f"[yellow]… and {len(skipped) - most} more[/]")
+
+
+@contextmanager
+def told_plainly() -> Iterator[None]:
+    """Turn our own errors into one line and exit code 1; Ctrl-C into 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except (ValueError, RuntimeError) as error:
+        if type(error).__module__.split(".")[0] not in ROOMS:
+            raise  # not one of ours: a fault of the program, whose traceback is needed
+        errors.print(f"[red]Error:[/] {error}", highlight=False)
+        logging.getLogger(__name__).debug("where it happened", exc_info=True)
+        raise typer.Exit(1) from None
+
+
+if __name__ == "__main__":
+    app()
