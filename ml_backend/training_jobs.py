@@ -16,7 +16,7 @@ from label_studio_config.manifest import Manifest
 from label_studio_config.schema import LabelSchema
 from label_studio_config.server_tasks import fetch_project, fetch_tasks
 from label_studio_config.task_manifest import manifest_of_tasks
-from label_studio_config.votes import is_blind
+from label_studio_config.votes import image_id_of, is_blind, read_votes, vote_shares
 from ml_backend.encoders import newest_encoder, set_newest_encoder
 from ml_backend.live_model import LiveModels
 from ml_backend.registry import Registry
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ml_backend.train import TrainingReport
 
 logger = logging.getLogger(__name__)
+
+PRETRAIN_EPOCHS = 20
 
 
 def train_key(project_id: int) -> str:
@@ -104,19 +106,39 @@ def train_from_server(home: Home, project_id: int) -> TrainingReport:
         resolve_image=home.resolve_image,
         registry=Registry(home.models_folder(project_id)),
         encoder=newest_encoder(home.encoders_folder(project_id)),
+        cache_folder=images_cache(home),
         suggestions_shown=bool(project.get("show_collab_predictions", True)),
     )
 
 
-def fetch_images(home: Home, project_id: int) -> Manifest:
-    """The images of a project, labelled or not, that may teach: all but the blind ones."""
-    project = fetch_project(home, project_id)
-    schema = LabelSchema.from_xml(project["label_config"])
-    tasks = (t for t in fetch_tasks(home, project_id, full=False) if not is_blind(t))
-    manifest, skipped = manifest_of_tasks(schema, tasks, home.resolve_image, home.images_root)
+def images_cache(home: Home) -> Path:
+    """Where trainings and SimCLR of all projects keep decoded images."""
+    return home.cache_folder / "images"
+
+
+def fetch_images(home: Home, project_id: int) -> tuple[Manifest, dict[str, str]]:
+    """The images of a project that may teach, labelled or not: all but the blind ones.
+
+    Returns
+    -------
+    manifest : Manifest
+    labels : dict
+        By image id, what most annotators chose for the primary control, where anybody did.
+    """
+    schema = LabelSchema.from_xml(fetch_project(home, project_id)["label_config"])
+    tasks = list(fetch_tasks(home, project_id, full=False))
+    blind = {image_id_of(schema, task) for task in tasks if is_blind(task)}
+    seen = [task for task in tasks if image_id_of(schema, task) not in blind]
+    manifest, skipped = manifest_of_tasks(schema, seen, home.resolve_image, home.images_root)
     for skip in skipped:
         logger.warning("skipped %s: %s", skip.path, skip.reason)
-    return manifest
+    control = schema.primary
+    if control is None or control.kind != "one of":
+        return manifest, {}
+    votes = read_votes(schema, fetch_tasks(home, project_id, annotated_only=True))
+    shares, n_votes = vote_shares(control, votes, manifest.image_ids)
+    choices = zip(manifest.image_ids, shares.argmax(axis=1), n_votes, strict=True)
+    return manifest, {image_id: control.labels[best] for image_id, best, n in choices if n}
 
 
 def pretrain_project(
@@ -124,19 +146,34 @@ def pretrain_project(
 ) -> dict[str, Any]:
     """Learn features from every image of a project (SimCLR); the next training starts from them.
 
-    A run that was killed is resumed by the next one.
+    A run that was killed is resumed by the next one, if the images are the same; a finished one is
+    not repeated.
 
     Returns
     -------
     dict
         encoder, images, for the record of the job.
+
+    Raises
+    ------
+    PretrainError
+        There are too few images.
+    LabelStudioError
+        Label Studio cannot be reached.
     """
+    import torch
+
+    from ml_backend.start import IMAGE_SIZE_PX, have_colour
+    from simclr.encoder import DEFAULT_BACKBONE, Encoder
     from simclr.pretrain import pretrain
 
     home = Home(home_folder)
+    epochs = epochs or PRETRAIN_EPOCHS
+    manifest, labels = fetch_images(home, project_id)
+    torch.manual_seed(0)  # a resumed run must begin with the same encoder
+    start = Encoder.create(DEFAULT_BACKBONE, IMAGE_SIZE_PX, 3 if have_colour(manifest) else 1)
     folder = home.encoders_folder(project_id)
-    manifest = fetch_images(home, project_id)
-    options = {} if epochs is None else {"epochs": epochs}
-    encoder = pretrain(manifest, folder=folder / "work", **options)
+    run = folder / f"{epochs}-epochs-{manifest.fingerprint[:12]}"
+    encoder = pretrain(manifest, start, run, epochs, labels=labels, cache_folder=images_cache(home))
     set_newest_encoder(folder, encoder)
-    return {"encoder": encoder.name, "images": len(manifest)}
+    return {"encoder": run.name, "images": len(manifest), "epochs": epochs}

@@ -102,7 +102,7 @@ class TrainRequest(_Message):
 
 
 class PretrainRequest(_Message):
-    """POST /pretrain. `epochs` by default as in `planktrait pretrain`."""
+    """POST /pretrain. `epochs` by default as `training_jobs.PRETRAIN_EPOCHS`."""
 
     model_config = ConfigDict(extra="forbid")
     project: ProjectId
