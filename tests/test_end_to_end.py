@@ -1,0 +1,237 @@
+"""The whole loop on real images: a real Label Studio, our backend, thousands of `ndsb` crops."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import requests
+from sklearn.metrics import recall_score
+
+from examples.simulated_annotators import Annotator, annotate
+from export_tools import export_tasks
+from label_studio_config.api import Api
+from label_studio_config.manifest import Manifest
+from label_studio_config.project import ProjectInfo, create_project
+from label_studio_config.results import read_probabilities, read_result
+from label_studio_config.server_tasks import fetch_tasks
+from label_studio_config.sources import read_folder
+from label_studio_config.task_import import import_manifest
+from label_studio_config.users import add_user
+from tests.label_studio_fixtures import LabelStudioForTests, serve_for_tests
+
+NDSB = Path(__file__).parents[2] / "shared" / "data" / "ndsb"
+IMAGES = 6500
+LABELS = 2000
+FEWEST_OTHERS = 3000
+WANTED_MACRO_RECALL = 0.50
+LONGEST_JOB_S = 1500
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(2700),
+    pytest.mark.skipif(not NDSB.is_dir(), reason=f"needs the real images in {NDSB}"),
+]
+
+
+@dataclass
+class Loop:
+    """A project that went through the loop, and what was known before."""
+
+    server: LabelStudioForTests
+    project: ProjectInfo
+    truth: dict[str, str]
+    answers: dict[tuple[str, str], str]
+    tasks: list[dict[str, Any]]
+    before: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory, database_template) -> Iterator[Loop]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PLANKTRAIT_TRAIN_EVERY", "1000000")
+        folder = tmp_path_factory.mktemp("loop")
+        with serve_for_tests(
+            folder, template=database_template, images_root=NDSB, with_backend=True
+        ) as server:
+            yield run_loop(server)
+
+
+def run_loop(server: LabelStudioForTests) -> Loop:
+    truth = true_groups()
+    manifest = some_images(sorted(truth))
+    project = create_project(server.home, "Loop", "functional_groups")
+    assert import_manifest(server.home, project.id, manifest).added == IMAGES
+    tasks = list(fetch_tasks(server.home, project.id, full=False))
+    before = ask_backend(server, project, tasks[:3])
+
+    action(server, project, "learn_features")
+    print("\npretraining:", wait_for_job(server, project.id, "pretrain")["progress"])
+    answers = give_answers(server, project, tasks, truth)
+    Api(server.home).post(f"/api/ml/{project.backend_id}/train", {})
+    print("training:", wait_for_job(server, project.id, "train")["progress"])
+    return Loop(server, project, truth, answers, list(fetch_tasks(server.home, project.id)), before)
+
+
+def true_groups() -> dict[str, str]:
+    with (NDSB / "labels.csv").open() as file:
+        return {row["image"]: row["functional_group"] for row in csv.DictReader(file)}
+
+
+def some_images(names: list[str]) -> Manifest:
+    manifest, skipped = read_folder(NDSB)
+    assert not skipped
+    chosen = random.Random(0).sample(names, IMAGES)
+    return manifest.select(sorted(chosen))
+
+
+def give_answers(
+    server: LabelStudioForTests,
+    project: ProjectInfo,
+    tasks: list[dict[str, Any]],
+    truth: dict[str, str],
+) -> dict[tuple[str, str], str]:
+    """2,000 labels by two people with accounts of their own; what each said of which image."""
+    chosen = random.Random(1).sample(tasks, LABELS)
+    answers: dict[tuple[str, str], str] = {}
+    for name, share in (("ada", chosen[: LABELS // 2]), ("rachel", chosen[LABELS // 2 :])):
+        user = add_user(server.home, f"{name}@example.org")
+        known = {t["data"]["image_id"]: {"group": truth[t["data"]["image_id"]]} for t in share}
+        annotate(server.url, Annotator(user.email, user.token), project.schema, share, known)
+        answers |= {(image_id, user.email): v["group"] for image_id, v in known.items()}
+    return answers
+
+
+def action(server: LabelStudioForTests, project: ProjectInfo, name: str) -> None:
+    Api(server.home).call(
+        "POST",
+        "/api/dm/actions",
+        params={"id": name, "project": project.id},
+        json={"selectedItems": {"all": True, "excluded": []}},
+    )
+
+
+def ask_backend(
+    server: LabelStudioForTests, project: ProjectInfo, tasks: list[dict[str, Any]]
+) -> list[Any]:
+    secrets = server.home.secrets
+    answer = requests.post(
+        f"{server.servers.backend_url}/predict",
+        json={
+            "tasks": [{"id": t["id"], "data": t["data"]} for t in tasks],
+            "project": f"{project.id}.1",
+            "label_config": project.schema.xml,
+        },
+        auth=(secrets.backend_username, secrets.backend_password),
+        timeout=60,
+    )
+    answer.raise_for_status()
+    return answer.json()["results"]
+
+
+def wait_for_job(server: LabelStudioForTests, project_id: int, kind: str) -> dict[str, Any]:
+    secrets = server.home.secrets
+    end = time.monotonic() + LONGEST_JOB_S
+    while True:
+        jobs = requests.get(
+            f"{server.servers.backend_url}/jobs",
+            params={"project": project_id},
+            auth=(secrets.backend_username, secrets.backend_password),
+            timeout=30,
+        ).json()["jobs"]
+        job = next(job for job in jobs if job["key"].startswith(kind))
+        if job["state"] not in ("queued", "running") and not job["follow_up"]:
+            assert job["state"] == "finished", job
+            return job
+        assert time.monotonic() < end, job
+        time.sleep(1)
+
+
+def others(loop: Loop) -> list[dict[str, Any]]:
+    """Tasks that nobody labelled."""
+    return [task for task in loop.tasks if not task["annotations"]]
+
+
+def suggested(loop: Loop, task: dict[str, Any]) -> str:
+    result = task["predictions"][-1]["result"]
+    return read_result(loop.project.schema, result)["group"].labels[0]
+
+
+def test_no_suggestion_before_there_is_a_model(loop):
+    assert loop.before == [[], [], []]
+
+
+def test_suggestions_are_there_for_images_that_nobody_labelled(loop):
+    tasks = others(loop)
+    assert len(tasks) >= FEWEST_OTHERS
+    assert all(task["predictions"] for task in tasks)
+    live = Api(loop.server.home).get(f"/api/projects/{loop.project.id}/")["model_version"]
+    assert {task["predictions"][-1]["model_version"] for task in tasks} == {live}
+
+
+def test_macro_recall_on_images_that_nobody_labelled(loop):
+    tasks = others(loop)
+    truth = [loop.truth[task["data"]["image_id"]] for task in tasks]
+    answers = [suggested(loop, task) for task in tasks]
+    macro = recall_score(
+        truth, answers, average="macro", zero_division=0, labels=sorted(set(truth))
+    )
+    micro = float(np.mean([a == t for a, t in zip(answers, truth, strict=True)]))
+    scores = np.array([task["predictions"][-1]["score"] for task in tasks])
+    print(
+        f"\n21 functional groups, {LABELS} labels, {len(tasks)} held-out images: macro recall "
+        f"{macro:.3f}, accuracy {micro:.3f}, mean confidence {scores.mean():.3f} (seed 0)"
+    )
+    assert len(set(truth)) == 21
+    assert macro > WANTED_MACRO_RECALL
+
+
+def test_confidence_is_calibrated(loop):
+    """Expected calibration error over 15 bins on images that nobody labelled."""
+    tasks = others(loop)
+    right = np.array([suggested(loop, t) == loop.truth[t["data"]["image_id"]] for t in tasks])
+    scores = np.array([t["predictions"][-1]["score"] for t in tasks])
+    bins = np.minimum((scores * 15).astype(int), 14)
+    error = sum(
+        abs(right[bins == b].mean() - scores[bins == b].mean()) * (bins == b).mean()
+        for b in np.unique(bins)
+    )
+    print(f"\nECE {error:.3f}")
+    assert error < 0.10
+    shares = read_probabilities(tasks[0]["predictions"][-1]["result"])["group"]
+    assert sum(shares.values()) == pytest.approx(1, abs=0.01)
+
+
+def test_data_manager_sorts_by_score(loop):
+    query = json.dumps({"ordering": ["tasks:predictions_score"]})
+    page = loop.server.get(
+        "/api/tasks/",
+        params={"project": loop.project.id, "query": query, "page_size": 200, "fields": "all"},
+    )["tasks"]
+    scores = [task["predictions_score"] for task in page]
+    assert len(scores) == 200
+    assert scores == sorted(scores)
+    assert scores[0] < 0.5
+
+
+def test_export_holds_every_annotation(loop, tmp_path):
+    for kind, read in (("csv", pd.read_csv), ("parquet", pd.read_parquet)):
+        path = tmp_path / f"traits.{kind}"
+        export_tasks(loop.tasks, loop.project.schema, kind, path)
+        table = read(path)
+        human = table[table["status"] != "predicted"]
+        exported = {
+            (row["image_id"], row["annotator"]): row["group"] for row in human.to_dict("records")
+        }
+        assert exported == loop.answers
+        assert len(human) == LABELS
+    assert len(table) == IMAGES
