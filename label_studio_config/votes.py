@@ -52,7 +52,7 @@ def read_votes(
     """
     rows: list[dict[str, Any]] = []
     for task in tasks:
-        for annotation in _newest_by_annotator(task):
+        for annotation in newest_by_annotator(task):
             problems: list[str] = []
             answers = read_result(schema, annotation.get("result") or [], problems)
             for problem in problems:
@@ -111,7 +111,8 @@ def vote_means(
     )
 
 
-def _newest_by_annotator(task: dict[str, Any]) -> list[dict[str, Any]]:
+def newest_by_annotator(task: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each person's newest annotation of a task; skipped ones are left out."""
     newest: dict[str, dict[str, Any]] = {}
     for annotation in task.get("annotations") or []:
         if annotation.get("was_cancelled"):
