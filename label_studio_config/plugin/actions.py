@@ -11,7 +11,6 @@ from data_manager.actions import register_action
 from django.db.models import QuerySet
 from projects.models import Project
 from tasks.models import Prediction, Task
-from tasks.serializers import TaskSimpleSerializer
 
 from label_studio_config.plugin import backend
 from label_studio_config.plugin.suggestions import (
@@ -115,10 +114,11 @@ def _missing_first(project: Project, ids: list[int]) -> list[int]:
 
 
 def _ask(project: Project, ids: list[int]) -> list[dict[str, Any]]:
-    tasks = list(Task.objects.filter(project=project, id__in=ids).order_by("id"))
-    answers = backend.predict(project, TaskSimpleSerializer(tasks, many=True).data)
+    # Not Label Studio's serializer: it asks the database for each task's annotations, drafts, …
+    tasks = list(Task.objects.filter(project=project, id__in=ids).values("id", "data", "project"))
+    answers = backend.predict(project, tasks)
     return [
-        {**prediction, "task": task.id}
+        {**prediction, "task": task["id"]}
         for task, predictions in zip(tasks, answers, strict=True)
         for prediction in predictions
         if prediction.get("result")

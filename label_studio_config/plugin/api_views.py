@@ -22,6 +22,9 @@ from users.models import User
 from label_studio_config.home import HomeError
 from label_studio_config.plugin.suggestions import SuggestionError, save_suggestions
 
+MOST_SUGGESTIONS = 10_000
+"""SQLite takes at most 32,766 values in one statement."""
+
 
 class _ProjectView(APIView):
     """A view of one project, for members who may change it."""
@@ -92,6 +95,8 @@ class Suggestions(_ProjectView):
         project = self.project(request, pk)
         if not isinstance(request.data, list):
             raise ValidationError("expected a list of predictions")
+        if len(request.data) > MOST_SUGGESTIONS:
+            raise ValidationError(f"at most {MOST_SUGGESTIONS} predictions in one call")
         try:
             saved = save_suggestions(project, request.data)
         except SuggestionError as error:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Count
+from django.utils import timezone
 from projects.models import Project
-from tasks.functions import update_tasks_counters
 from tasks.models import Prediction, Task
 
 from label_studio_config.results import ResultError, read_result
@@ -53,12 +54,43 @@ def save_suggestions(project: Project, suggestions: Sequence[dict[str, Any]]) ->
         if not is_blind(tasks.get(suggestion.get("task"), {}))
     ]
     with transaction.atomic():
-        for version in {row.model_version for row in rows}:
-            replaced = [row.task_id for row in rows if row.model_version == version]
-            Prediction.objects.filter(task_id__in=replaced, model_version=version).delete()
-        Prediction.objects.bulk_create(rows, batch_size=500)
-        update_tasks_counters(Task.objects.filter(id__in=[row.task_id for row in rows]))
+        _replace_or_create(project, rows)
+        _count([row.task_id for row in rows])
     return len(rows)
+
+
+def _replace_or_create(project: Project, rows: list[Prediction]) -> None:
+    """Rows that exist keep their id: annotations refer to it, and deleting is 20 times slower."""
+    versions = {row.model_version for row in rows}
+    existing = {
+        (task_id, version): prediction_id
+        for prediction_id, task_id, version in Prediction.objects.filter(
+            project=project, task_id__in=[row.task_id for row in rows], model_version__in=versions
+        ).values_list("id", "task_id", "model_version")
+    }
+    now = timezone.now()
+    replaced: list[Prediction] = []
+    created: list[Prediction] = []
+    for row in rows:
+        row.updated_at = now
+        row.id = existing.get((row.task_id, row.model_version))
+        (created if row.id is None else replaced).append(row)
+    Prediction.objects.bulk_update(replaced, ["result", "score", "updated_at"], batch_size=200)
+    Prediction.objects.bulk_create(created, batch_size=500)
+
+
+def _count(task_ids: list[int]) -> None:
+    """Label Studio's own recount joins annotations and predictions; only these have changed."""
+    counted = (
+        Prediction.objects.filter(task_id__in=task_ids)
+        .values_list("task_id")
+        .annotate(count=Count("id"))
+    )
+    by_count: dict[int, list[int]] = {}
+    for task_id, count in counted:
+        by_count.setdefault(count, []).append(task_id)
+    for count, ids in by_count.items():
+        Task.objects.filter(id__in=ids).update(total_predictions=count)
 
 
 def _prediction(

@@ -15,6 +15,9 @@ urlpatterns = [
     path(f"{_project}/images-folder", api_views.ImagesFolder.as_view()),
     path(f"{_project}/image-ids", api_views.ImageIds.as_view()),
     path(f"{_project}/model-version", api_views.ModelVersion.as_view()),
+    # After a 404 Label Studio tries the address with a slash, and takes any with "version/" in it
+    # for its own version page: a project that does not exist would be answered 200.
+    path(f"{_project}/model-version/", api_views.ModelVersion.as_view()),
     path(f"{_project}/suggestions", api_views.Suggestions.as_view()),
     *label_studio_urls,
 ]
