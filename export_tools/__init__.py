@@ -1,1 +1,6 @@
 """Annotations and predictions to files."""
+
+from export_tools.export import FORMATS, ExportReport, SkippedTask, export_tasks
+from export_tools.saved_export import ExportError, read_export
+
+__all__ = ["FORMATS", "ExportError", "ExportReport", "SkippedTask", "export_tasks", "read_export"]
