@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -18,6 +19,8 @@ from hpc_jobs.progress import JOB_FOLDER_VARIABLE
 from hpc_jobs.records import CANCELLED_FILE, JOB_FILE, OUTCOME_FILE, STARTED_FILE
 
 logger = logging.getLogger(__name__)
+
+LONGEST_RESULT = 10_000
 
 
 class JobCall:
@@ -69,7 +72,7 @@ class JobCall:
             logger.exception("job %s failed", self.job_folder.name)
             self._end("failed", f"{type(error).__name__}: {error}")
             raise
-        self._end("finished", None)
+        self._end("finished", None, _as_json(result))
         return result
 
     def checkpoint(self) -> Any:
@@ -78,19 +81,27 @@ class JobCall:
 
         return DelayedSubmission(self)
 
-    def _end(self, state: str, error: str | None) -> None:
+    def _end(self, state: str, error: str | None, result: Any = None) -> None:
         from hpc_jobs.once import end_job
 
         if (self.job_folder / CANCELLED_FILE).exists():
             # Whatever the function made of the interrupt, somebody asked for this end.
             state, error = "cancelled", None
-        outcome = {"state": state, "error": error, "time": time.time()}
+        outcome = {"state": state, "error": error, "result": result, "time": time.time()}
         job = read_json(self.job_folder / JOB_FILE) or {}
         end_job(
             self.job_folder.parent,
             job.get("key"),
             lambda: write_json(self.job_folder / OUTCOME_FILE, outcome),
         )
+
+
+def _as_json(result: Any) -> Any:
+    """What a record can show of a result; None for what JSON cannot hold in a few lines."""
+    try:
+        return result if len(json.dumps(result)) <= LONGEST_RESULT else None
+    except (TypeError, ValueError):
+        return None
 
 
 def _be_nice(niceness: int) -> None:

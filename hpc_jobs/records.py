@@ -6,7 +6,7 @@ program that started it is gone. A job's folder `<jobs folder>/<job id>/` holds
 - `job.json`: id, name, key, executor, when it was submitted, and by which process it is held
 - `started.json`: written by the job itself when it begins
 - `progress.json`: its last progress
-- `outcome.json`: written by the job itself when it ends, with its error if it failed
+- `outcome.json`: written by the job itself when it ends, with its result or its error
 - `cancelled`: an empty file, there once somebody asked for an end
 - the files of submitit: the pickled call, its result, and the log
 """
@@ -57,6 +57,8 @@ class JobRecord:
         Unix times in seconds.
     error : str or None
         Why it failed, in one line; the log has the traceback.
+    result : object
+        What the function returned, if it is short and JSON can hold it; else None.
     log : Path or None
     folder : Path
         The folder of this job.
@@ -73,6 +75,7 @@ class JobRecord:
     error: str | None
     log: Path | None
     folder: Path
+    result: Any = None
 
     @property
     def active(self) -> bool:
@@ -92,6 +95,7 @@ class JobRecord:
             "started": _iso(self.started),
             "finished": _iso(self.finished),
             "error": self.error,
+            "result": self.result,
             "log": None if self.log is None else str(self.log),
         }
 
@@ -129,6 +133,7 @@ def read_job(job_folder: Path) -> JobRecord | None:
         error=error,
         log=job_folder / log if log else None,
         folder=job_folder,
+        result=(read_json(job_folder / OUTCOME_FILE) or {}).get("result"),
     )
 
 

@@ -127,8 +127,8 @@ class LiveModels:
                 return known
             try:
                 model = LiveModel(version)
-            except ValueError as error:
-                logger.error("project %d: %s cannot be loaded: %s", project_id, version, error)
+            except Exception:  # whatever a damaged file makes its reader raise
+                logger.exception("project %d: %s cannot be loaded", project_id, version.name)
                 return known
             with self._lock:
                 self._models[project_id] = model

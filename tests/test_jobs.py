@@ -84,6 +84,7 @@ def test_result_and_record(tmp_path, executor):
     record = job.record()
     assert (record.id, record.name, record.state, record.error) == (job.id, "Add", "finished", None)
     assert record.submitted <= record.started <= record.finished
+    assert record.result == 3
     json.dumps(record.as_json())
 
 
