@@ -43,13 +43,19 @@ class ImageBatch:
 
 
 def read_batches(
-    manifest: Manifest, preprocessing: Preprocessing, batch_size: int
+    manifest: Manifest, preprocessing: Preprocessing, batch_size: int, extent_unit: str = "px"
 ) -> Iterator[ImageBatch]:
-    """Yield the images of a manifest in its order, at most `batch_size` at a time."""
+    """Yield the images of a manifest in its order, at most `batch_size` at a time.
+
+    With `extent_unit` "um", images without a pixel size are skipped: their size would be read as
+    if a pixel were a micrometre.
+    """
     paths = manifest.paths
-    sizes_um = pixel_sizes_um(manifest)
+    sizes_um = pixel_sizes_um(manifest) if extent_unit == "um" else [None] * len(paths)
 
     def decode(row: int) -> Decoded:
+        if extent_unit == "um" and sizes_um[row] is None:
+            return "has no pixel_size_um, and the model measures sizes in µm"
         try:
             return preprocessing.preprocess_image(read_image(paths[row]), sizes_um[row])
         except (PreprocessingError, OSError) as error:

@@ -118,6 +118,8 @@ class TraitModel(nn.Module):
         The config that the model was trained for.
     views : int
         Over how many turns of an image the features are averaged (1, 2, 4 or 8).
+    extent_unit : "px" or "um"
+        Unit of the extents it learned from, and must be given.
 
     Attributes
     ----------
@@ -129,7 +131,12 @@ class TraitModel(nn.Module):
     input_scale: Tensor
 
     def __init__(
-        self, encoder: Encoder, heads: Sequence[Head], schema: LabelSchema, views: int = 1
+        self,
+        encoder: Encoder,
+        heads: Sequence[Head],
+        schema: LabelSchema,
+        views: int = 1,
+        extent_unit: str = "px",
     ) -> None:
         super().__init__()
         if views not in VIEWS:
@@ -138,6 +145,7 @@ class TraitModel(nn.Module):
         self.heads = tuple(heads)
         self.schema = schema
         self.views = views
+        self.extent_unit = extent_unit
         self.novelty: Novelty | None = None
         n_inputs = encoder.feature_count + SIZE_INPUTS
         self.register_buffer("input_mean", torch.zeros(n_inputs))
@@ -236,7 +244,12 @@ class TraitModel(nn.Module):
         if self.novelty is not None:
             self.novelty.save(folder)
         (folder / "schema.xml").write_text(self.schema.xml, encoding="utf-8")
-        record = {"format": FORMAT, "views": self.views, "heads": [asdict(h) for h in self.heads]}
+        record = {
+            "format": FORMAT,
+            "views": self.views,
+            "extent_unit": self.extent_unit,
+            "heads": [asdict(head) for head in self.heads],
+        }
         text = json.dumps(record, indent=2, ensure_ascii=False)
         (folder / "model.json").write_text(text + "\n", encoding="utf-8")
         return folder
@@ -259,7 +272,8 @@ class TraitModel(nn.Module):
                 )
             schema = LabelSchema.from_xml((folder / "schema.xml").read_text(encoding="utf-8"))
             heads = [_read_head(head) for head in record["heads"]]
-            model = cls(Encoder.load(folder / "encoder"), heads, schema, record["views"])
+            encoder = Encoder.load(folder / "encoder")
+            model = cls(encoder, heads, schema, record["views"], record["extent_unit"])
             model.novelty = Novelty.load(folder)
             missing = model.load_state_dict(load_file(folder / "heads.safetensors"), strict=False)
         except (OSError, KeyError, TypeError, RuntimeError) as error:

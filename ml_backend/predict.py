@@ -60,6 +60,8 @@ class Predictions:
         The config they are valid for.
     served : list of ServedHead
         The heads that fit it.
+    unfit : dict
+        Why each other control has no prediction.
     values : dict
         By control: calibrated probabilities (n, k), labels as in `served`; numbers (n, 1).
     embedding : float32 array (n, d)
@@ -72,6 +74,7 @@ class Predictions:
     images: pd.DataFrame
     schema: LabelSchema
     served: list[ServedHead]
+    unfit: dict[str, str]
     values: dict[str, np.ndarray]
     embedding: np.ndarray
     novelty: np.ndarray
@@ -203,7 +206,8 @@ def predict(
         s.head.control: [np.zeros((0, len(s.labels) or 1))] for s in served
     }
     skipped: list[Skipped] = []
-    for batch in read_batches(manifest, model.encoder.preprocessing, batch_size):
+    preprocessing = model.encoder.preprocessing
+    for batch in read_batches(manifest, preprocessing, batch_size, model.extent_unit):
         skipped += batch.skipped
         if len(batch.rows):
             answers = model.answer(batch.pixels, batch.log_extents, priors)
@@ -220,6 +224,7 @@ def predict(
         images=table.iloc[np.concatenate(rows)].reset_index(drop=True),
         schema=schema,
         served=served,
+        unfit=unfit,
         values={name: np.concatenate(parts) for name, parts in values.items()},
         embedding=embedding,
         novelty=model.novelty.score(embedding) if model.novelty is not None else unknown,

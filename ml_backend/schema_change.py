@@ -10,6 +10,8 @@ import numpy as np
 from label_studio_config.schema import LabelSchema
 from ml_backend.model import Head, ModelError
 
+NOT_LEARNED = "not learned yet"
+
 
 @dataclass(frozen=True)
 class ServedHead:
@@ -70,7 +72,7 @@ def serve(heads: Iterable[Head], schema: LabelSchema) -> tuple[list[ServedHead],
     with_head = {served_head.head.control for served_head in served} | set(unfit)
     for control in schema.trainable:
         if control.name not in with_head:
-            unfit[control.name] = "not learned yet"
+            unfit[control.name] = NOT_LEARNED
     return served, unfit
 
 

@@ -1,0 +1,261 @@
+"""Second step of a training: the whole network, gently, from where the heads left it.
+
+A full fine-tune on few labels forgets what SimCLR learned, so the encoder moves slowly (a small
+learning rate), every image is seen turned and scaled anew, batches draw rare labels more often,
+and what is kept is the running average of the weights (Tarvainen & Valpola 2017, arXiv
+1703.01780).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, update_bn
+
+from hpc_jobs import progress
+from ml_backend.fit_heads import head_loss, standard_targets
+from ml_backend.model import TraitModel, turned
+from ml_backend.targets import LearningSet
+from simclr.augment import Augmentation
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint.pt"
+SETTLE_BATCH = 128
+GENTLE = Augmentation(
+    scale=(0.8, 1.15), shift=0.06, stretch=0.1, contrast=0.2, gamma=0.2, noise=0.02
+)
+"""Turned freely, but hardly cropped: what the annotator saw must still be in view."""
+
+
+@dataclass(frozen=True)
+class FineTuneSettings:
+    """How the whole network is trained.
+
+    Attributes
+    ----------
+    epochs : int
+        0 leaves the encoder as it is.
+    encoder_learning_rate, head_learning_rate : float
+        Peaks of a warm-up and cosine decay, for AdamW.
+    label_smoothing : float
+        Share of each target spread over all labels ("one of").
+    average : float
+        Decay of the running average of weights, per step; 0 keeps the last weights.
+    """
+
+    epochs: int = 12
+    batch_size: int = 64
+    min_images_per_epoch: int = 512
+    encoder_learning_rate: float = 3e-4
+    head_learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warm_up_share: float = 0.1
+    label_smoothing: float = 0.0
+    average: float = 0.99
+    freeze_batch_norm: bool = False
+    view_size_px: int | None = None
+    augmentation: Augmentation = field(default_factory=lambda: GENTLE)
+
+
+class FineTune:
+    """One fine-tuning run that can be killed and resumed.
+
+    Parameters
+    ----------
+    model : TraitModel
+        With fitted heads; changed in place.
+    data : LearningSet
+    images : uint8 array (n, c, s, s)
+        Rows as in `data`; a memory map is fine.
+    log_extents : float32 array (n, 2)
+    weights : array
+        How often each image of the training side is drawn.
+    folder : Path
+        Holds the checkpoint.
+    mark : str
+        Says which data, settings and start the run belongs to: a checkpoint with another mark is
+        thrown away.
+    """
+
+    def __init__(
+        self,
+        model: TraitModel,
+        data: LearningSet,
+        images: np.ndarray,
+        log_extents: np.ndarray,
+        weights: np.ndarray,
+        settings: FineTuneSettings,
+        folder: Path,
+        mark: str,
+        seed: int = 0,
+    ) -> None:
+        self.model, self.data, self.settings = model, data, settings
+        self.images, self.log_extents = images, log_extents
+        self.rows = data.rows("train")
+        self.probabilities = torch.from_numpy(weights / weights.sum())
+        self.folder, self.mark, self.seed = folder, mark, seed
+        self.targets = {
+            head.control: (
+                standard_targets(head, data.targets[head.control].shares),
+                torch.from_numpy(data.targets[head.control].known),
+            )
+            for head in model.heads
+        }
+        heads, encoder = list(model.classifiers.parameters()), list(model.encoder.parameters())
+        self.optimiser = torch.optim.AdamW(
+            [
+                {"params": encoder, "lr": settings.encoder_learning_rate},
+                {"params": heads, "lr": settings.head_learning_rate},
+            ],
+            weight_decay=settings.weight_decay,
+        )
+        drawn = max(settings.min_images_per_epoch, len(self.rows))
+        self.steps_per_epoch = max(1, drawn // settings.batch_size)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self._rate)
+        self.averaged = AveragedModel(model, avg_fn=self._average)
+        self.epoch = 0
+
+    def run(self) -> TraitModel:
+        """Train to the end, from the checkpoint if there is one that belongs; return the model."""
+        self._resume()
+        for _ in self.epochs():
+            pass
+        self.finish()
+        return self.model
+
+    def epochs(self) -> Iterator[float]:
+        """Train epoch by epoch; yields the mean loss of each."""
+        while self.epoch < self.settings.epochs:
+            loss = self._train_epoch()
+            self.epoch += 1
+            self._save()
+            progress.report("fine-tune", self.epoch, self.settings.epochs, f"loss {loss:.3f}")
+            yield loss
+
+    def finish(self) -> None:
+        """Put the averaged weights into the model, and remove the checkpoint."""
+        if self.settings.average and self.epoch:
+            self.model.load_state_dict(self.averaged.module.state_dict())
+        if self.epoch and not self.settings.freeze_batch_norm:
+            settle_batch_norm(self.model, self.images, self.rows)
+        self.model.eval()
+        (self.folder / CHECKPOINT).unlink(missing_ok=True)
+
+    def _train_epoch(self) -> float:
+        # Seeded by the epoch, so that a resumed run draws what the killed one would have drawn.
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
+        self.model.train()
+        if self.settings.freeze_batch_norm:
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        count = self.steps_per_epoch * self.settings.batch_size
+        drawn = torch.multinomial(
+            self.probabilities, count, replacement=True, generator=generator
+        ).numpy()
+        losses = []
+        for batch in np.split(self.rows[drawn], self.steps_per_epoch):
+            losses.append(self._step(batch, generator))
+        return float(np.mean(losses))
+
+    def _step(self, rows: np.ndarray, generator: torch.Generator) -> float:
+        pixels = torch.from_numpy(self.images[rows])
+        with torch.no_grad():
+            views = self.settings.augmentation(pixels, generator, self.settings.view_size_px)
+        outputs = self.model(views, torch.from_numpy(self.log_extents[rows]), views=1)
+        loss = self._loss(outputs, torch.from_numpy(rows))
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        self.optimiser.step()
+        self.schedule.step()
+        self.averaged.update_parameters(self.model)
+        return float(loss.detach())
+
+    def _loss(self, outputs: dict[str, Tensor], rows: Tensor) -> Tensor:
+        """Sum over controls of the mean loss of the images that have votes for it."""
+        total = torch.zeros(())
+        for head in self.model.heads:
+            shares, known = self.targets[head.control]
+            mine = known[rows]
+            if not mine.any():
+                continue
+            wanted = shares[rows][mine]
+            if head.kind == "one of":
+                smooth = self.settings.label_smoothing
+                wanted = wanted * (1 - smooth) + smooth / wanted.shape[1]
+            total = total + head_loss(head.kind, outputs[head.control][mine], wanted).mean()
+        return total
+
+    def _average(self, averaged: Tensor, current: Tensor, n_averaged: Tensor) -> Tensor:
+        """Running average that forgets faster at first: early weights are no good."""
+        n = float(n_averaged)
+        keep = min(self.settings.average, (1 + n) / (10 + n))
+        return averaged.lerp(current, 1 - keep)
+
+    def _rate(self, step: int) -> float:
+        total = max(1, self.settings.epochs * self.steps_per_epoch)
+        warm_up = max(1, round(total * self.settings.warm_up_share))
+        if step < warm_up:
+            return (step + 1) / warm_up
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, total - warm_up))))
+
+    def _save(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            "mark": self.mark,
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+        temporary = self.folder / f".{CHECKPOINT}.{os.getpid()}"
+        torch.save(state, temporary)
+        temporary.replace(self.folder / CHECKPOINT)
+
+    def _resume(self) -> None:
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            return
+        state = _read_checkpoint(path)
+        if state.get("mark") != self.mark:
+            logger.info("%s belongs to other data or settings: starting clean", path)
+            return
+        self.model.load_state_dict(state["model"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.epoch = int(state["epoch"])
+        logger.info("training goes on after epoch %d", self.epoch)
+
+
+@torch.no_grad()
+def settle_batch_norm(model: TraitModel, images: np.ndarray, rows: np.ndarray) -> None:
+    """Measure the batch statistics of the encoder anew, on training images as they are.
+
+    Averaged weights were never run on a batch, and an untrained network has no statistics at all.
+    """
+    shuffled = np.random.default_rng(0).permutation(rows)
+    batches = np.array_split(shuffled, max(1, len(rows) // SETTLE_BATCH))
+    loader = (turned(torch.from_numpy(images[b]), i % 8) for i, b in enumerate(batches))
+    update_bn(loader, model.encoder)
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    """The checkpoint, or {} for one that cannot be read (a full disk, say): then start clean."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        logger.warning("%s cannot be read (%s): starting clean", path, error)
+        return {}

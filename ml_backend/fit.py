@@ -1,0 +1,163 @@
+"""From annotated images to a TraitModel: heads, the whole network, calibration."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hpc_jobs import progress
+from ml_backend.calibrate import fit_temperature
+from ml_backend.fine_tune import FineTune, FineTuneSettings, settle_batch_norm
+from ml_backend.fit_heads import fit_heads, image_weights, make_heads, set_priors
+from ml_backend.model import TraitModel
+from ml_backend.novelty import Novelty
+from ml_backend.targets import LearningSet
+from simclr.encoder import Encoder
+
+logger = logging.getLogger(__name__)
+
+DESCRIBE_BATCH = 256
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a model is fitted.
+
+    Attributes
+    ----------
+    balance : float
+        0 draws training images as they come, 1 every label of a one-of control equally often.
+    views : int
+        Turns of an image over which features are averaged, when predicting too.
+    min_images : int
+        Training images with votes that a control needs to get a head.
+    untrained : bool
+        The encoder has not seen an image yet.
+    fine_tune : FineTuneSettings
+    """
+
+    balance: float = 0.5
+    views: int = 4
+    min_images: int = 10
+    seed: int = 0
+    untrained: bool = False
+    fine_tune: FineTuneSettings = field(default_factory=FineTuneSettings)
+
+
+FROM_SCRATCH = FitSettings(
+    untrained=True,
+    fine_tune=FineTuneSettings(epochs=30, encoder_learning_rate=2e-3, head_learning_rate=2e-3),
+)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted model, and what to know of how it came about.
+
+    Attributes
+    ----------
+    left_out : dict
+        Reason by control that got no head.
+    """
+
+    model: TraitModel
+    left_out: dict[str, str]
+    penalties: dict[str, float]
+
+
+def fit(
+    encoder: Encoder,
+    data: LearningSet,
+    images: np.ndarray,
+    log_extents: np.ndarray,
+    settings: FitSettings,
+    folder: Path,
+    mark: str,
+    extent_unit: str = "px",
+) -> Fitted:
+    """Fit a model on the training side; temperatures and choices on the validation side.
+
+    Test and blind images are not touched.
+
+    Parameters
+    ----------
+    images : uint8 array (n, c, s, s)
+        Rows as in `data`, preprocessed as the encoder asks.
+    log_extents : float32 array (n, 2)
+        In `extent_unit`.
+    folder, mark
+        Where the checkpoint is, and what it must belong to.
+
+    Raises
+    ------
+    TrainingRefused
+        No control can be learned yet.
+    """
+    torch.manual_seed(settings.seed)
+    heads, left_out = make_heads(data, settings.min_images)
+    model = TraitModel(encoder, heads, data.schema, settings.views, extent_unit)
+    weights = image_weights(data, data.rows("train"), settings.balance)
+    if settings.untrained:
+        settle_batch_norm(model, images, data.rows("train"))
+    set_priors(model, data, data.rows("train"), weights)
+    inputs = describe(model, images, log_extents, data.rows("train", "validation"))
+    model.fit_inputs(inputs[data.rows("train")])
+    penalties = fit_heads(model, data, inputs, weights)
+    if settings.fine_tune.epochs:
+        run = FineTune(
+            model,
+            data,
+            images,
+            log_extents,
+            weights,
+            settings.fine_tune,
+            folder,
+            mark,
+            settings.seed,
+        )
+        run.run()
+        inputs = describe(model, images, log_extents, data.rows("train", "validation"))
+    calibrate_heads(model, data, inputs)
+    embedding = inputs[:, : encoder.feature_count].numpy()
+    model.novelty = Novelty.fit(
+        embedding[data.rows("train")], embedding[data.rows("validation")], settings.seed
+    )
+    return Fitted(model.eval(), left_out, penalties)
+
+
+@torch.inference_mode()
+def describe(
+    model: TraitModel, images: np.ndarray, log_extents: np.ndarray, rows: np.ndarray
+) -> Tensor:
+    """The heads' inputs of some images, (n, d) over all rows; zeros elsewhere."""
+    model.eval()
+    inputs = torch.zeros(len(images), len(model.input_mean))
+    for start in range(0, len(rows), DESCRIBE_BATCH):
+        batch = rows[start : start + DESCRIBE_BATCH]
+        pixels, extents = torch.from_numpy(images[batch]), torch.from_numpy(log_extents[batch])
+        inputs[batch] = model.describe(pixels, extents)
+        progress.report("describe images", start + len(batch), len(rows))
+    return inputs
+
+
+@torch.no_grad()
+def calibrate_heads(model: TraitModel, data: LearningSet, inputs: Tensor) -> None:
+    """Fit each head's temperature, or a number's interval, on the validation side."""
+    rows = data.rows("validation")
+    outputs = model.classify(inputs[rows])
+    for head in model.heads:
+        target = data.targets[head.control].take(rows)
+        logits = outputs[head.control].numpy()[target.known]
+        shares = target.shares[target.known].astype(float)
+        if head.kind == "number":
+            residuals = head.answer(logits) - shares
+            sd = float(np.sqrt((residuals**2).mean())) if len(shares) > 1 else head.scale
+            model.set_head(replace(head, sd=sd))
+            continue
+        temperature = fit_temperature(head.kind, logits, shares, head.shift())
+        model.set_head(replace(head, temperature=temperature))

@@ -1,0 +1,88 @@
+"""A version's figures on images it never learned from, through the same door as predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from label_studio_config.manifest import Manifest
+from ml_backend.evaluate import evaluate_labels, evaluate_number
+from ml_backend.model import TraitModel
+from ml_backend.predict import predict
+from ml_backend.split import Side
+from ml_backend.targets import LearningSet
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A model's answers on annotated images.
+
+    Attributes
+    ----------
+    data : LearningSet
+        The n images that could be read.
+    values : dict
+        By control that the model serves: calibrated probabilities (n, k), labels in the order of
+        today's config (0 for those it does not know), or numbers (n, 1).
+    unfit : dict
+        Reason by control that it does not serve.
+    sd : dict
+        Standard deviation of a number's prediction, by control.
+    """
+
+    data: LearningSet
+    values: dict[str, np.ndarray]
+    unfit: dict[str, str]
+    sd: dict[str, float]
+
+
+def answer(model: TraitModel, data: LearningSet, manifest: Manifest) -> Answered:
+    """Let a model predict annotated images, for the config that `data` was read with.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        Holds the images of `data` that can be found.
+    """
+    wanted = set(data.images["image_id"])
+    mask = np.array([image_id in wanted for image_id in manifest.image_ids], dtype=bool)
+    predictions = predict(model, manifest.select(mask), schema=data.schema)
+    row_of = {image_id: row for row, image_id in enumerate(data.images["image_id"])}
+    rows = np.array([row_of[i] for i in predictions.images["image_id"]], dtype=int)
+    values = {
+        s.head.control: s.spread(
+            predictions.values[s.head.control], data.schema.control(s.head.control).labels
+        )
+        for s in predictions.served
+    }
+    return Answered(
+        data.select(rows),
+        values,
+        predictions.unfit,
+        {s.head.control: s.head.sd for s in predictions.served if s.head.kind == "number"},
+    )
+
+
+def measure(answered: Answered, side: Side) -> dict[str, dict[str, Any]]:
+    """Metrics by control on one side; controls without a vote there are left out."""
+    rows = answered.data.rows(side)
+    units = answered.data.images["split_key"].to_numpy(dtype=str)[rows]
+    measured = {}
+    for name, values in answered.values.items():
+        target = answered.data.targets[name].take(rows)
+        known = target.known
+        if not known.any():
+            continue
+        mine, control = values[rows][known], target.control
+        if control.kind == "number":
+            truth = target.shares[known][:, 0]
+            measured[name] = evaluate_number(
+                mine[:, 0], truth, answered.sd.get(name, float("nan")), control.unit
+            )
+        else:
+            measured[name] = evaluate_labels(
+                control.kind, control.labels, mine, target.shares[known], units[known]
+            )
+    return measured

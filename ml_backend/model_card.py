@@ -1,0 +1,109 @@
+"""The model card of a version: what it is, what it learned from, how good it is, what to beware."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+WORST_LABELS = 5
+
+
+def model_card(name: str, record: Mapping[str, Any]) -> str:
+    """Return the card as Markdown.
+
+    Parameters
+    ----------
+    name : str
+        The project's model.
+    record : mapping
+        As in metrics.json: see `TrainingReport.as_dict`.
+    """
+    counts = record["images"]
+    lines = [
+        f"# {name}",
+        "",
+        "Suggests labels for plankton images; learned from the votes of annotators.",
+        "",
+        f"- Made {record['made_at']} in {record['seconds']:.0f} s, starting from "
+        f"{record['encoder']}.",
+        f"- Images with votes: {counts.get('train', 0)} taught it, {counts.get('validation', 0)} "
+        f"fitted its temperatures, {counts.get('test', 0)} were held out, "
+        f"{counts.get('blind', 0)} are blind (annotated without suggestions, only evaluated).",
+        f"- Split by {record['split']['unit']}: {record['split']['reason']}.",
+        f"- Data fingerprint `{record['data_fingerprint'][:16]}`, config fingerprint "
+        f"`{record['schema_fingerprint'][:16]}`.",
+    ]
+    for side, title in (("test", "On held-out images"), ("blind", "On blind images")):
+        lines += _figures(title, record["metrics"].get(side, {}))
+    lines += _list("Controls without a head", record["left_out"])
+    if record["notes"]:
+        lines += ["", "## Beware", ""] + [f"- {note}" for note in record["notes"]]
+    lines += [
+        "",
+        "## How to read its answers",
+        "",
+        "Every probability is calibrated: tempered on the validation side and moved to the natural "
+        "frequencies of the training votes. Where the frequencies differ (another sea, another "
+        "season), give them as the deployment prior. Probabilities of a control that is asked only "
+        "under a condition hold given that condition. The expected calibration error (ECE) above "
+        "says how far they are off on average.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _figures(title: str, metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    labelled = {name: m for name, m in metrics.items() if m["kind"] != "number"}
+    numbers = {name: m for name, m in metrics.items() if m["kind"] == "number"}
+    lines: list[str] = []
+    if labelled:
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            "| control | images | macro recall [95 %] | macro precision | macro F1 | micro | ECE "
+            "| NLL |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+    for name, m in labelled.items():
+        low, high = m["macro_recall_interval"]
+        few = " (few)" if m["few_images"] else ""
+        lines.append(
+            f"| {name} | {m['n_images']}{few} | {m['macro_recall']:.3f} [{low:.3f}, {high:.3f}] | "
+            f"{m['macro_precision']:.3f} | {m['macro_f1']:.3f} | {m['micro_accuracy']:.3f} | "
+            f"{m['ece']:.3f} | {m['nll']:.3f} |"
+        )
+    for name, m in labelled.items():
+        lines += _worst(name, m["per_label"])
+    if numbers:
+        lines += [
+            "",
+            f"## {title}: numbers",
+            "",
+            "| control | unit | images | MAE | RMSE | R² | 90 % interval holds |",
+            "|---|---|---|---|---|---|---|",
+        ]
+    lines += [
+        f"| {name} | {m['unit'] or ''} | {m['n_images']} | {m['mae']:.3g} | {m['rmse']:.3g} | "
+        f"{m['r2']:.3f} | {m['interval_90_coverage']:.0%} |"
+        for name, m in numbers.items()
+    ]
+    return lines
+
+
+def _worst(name: str, per_label: Mapping[str, Mapping[str, float]]) -> list[str]:
+    occurring = {label: m for label, m in per_label.items() if m["support"]}
+    if len(occurring) <= 2:
+        return []
+    worst = sorted(occurring, key=lambda label: occurring[label]["recall"])[:WORST_LABELS]
+    named = ", ".join(
+        f"{label} {occurring[label]['recall']:.2f} (of {occurring[label]['support']:.0f})"
+        for label in worst
+    )
+    return ["", f"Lowest recall in {name}: {named}."]
+
+
+def _list(title: str, reasons: Mapping[str, str]) -> list[str]:
+    if not reasons:
+        return []
+    return ["", f"## {title}", ""] + [f"- {name}: {reason}" for name, reason in reasons.items()]

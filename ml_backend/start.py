@@ -1,0 +1,98 @@
+"""What a training starts from: SimCLR features, timm's pretrained weights, or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from label_studio_config.manifest import Manifest
+from ml_backend.fit import FROM_SCRATCH, FitSettings
+from simclr.encoder import DEFAULT_BACKBONE, Encoder
+from simclr.preprocessing import PreprocessingError, read_image
+
+IMAGE_SIZE_PX = 64
+IMAGES_LOOKED_AT = 40
+GREY_TOLERANCE = 4.0  # mean spread between channels, of 255, that JPEG alone makes of grey
+
+
+@dataclass(frozen=True)
+class Start:
+    """The encoder a training starts from.
+
+    Attributes
+    ----------
+    name : str
+        Where it comes from, for the model card.
+    fingerprint : str
+        The same weights have the same one.
+    settings : FitSettings
+        How to go on from it.
+    """
+
+    encoder: Encoder
+    name: str
+    fingerprint: str
+    settings: FitSettings
+
+
+def choose_start(
+    encoder: str | Path | None, manifest: Manifest, settings: FitSettings | None = None
+) -> Start:
+    """Load or make the encoder.
+
+    Parameters
+    ----------
+    encoder : str or Path, optional
+        A folder that `Encoder.save` wrote, or a timm name whose pretrained weights are fetched; by
+        default an untrained network, grey or colour as the images are.
+    settings : FitSettings, optional
+        By default those measured to be best for this kind of start.
+
+    Raises
+    ------
+    EncoderError
+        The folder holds no encoder, or the weights cannot be had.
+    """
+    if encoder is None:
+        chosen = settings or FROM_SCRATCH
+        torch.manual_seed(chosen.seed)
+        channels = 3 if have_colour(manifest) else 1
+        made = Encoder.create(DEFAULT_BACKBONE, IMAGE_SIZE_PX, channels)
+        return Start(made, f"an untrained {DEFAULT_BACKBONE}", _fingerprint(made), chosen)
+    chosen = settings or FitSettings()
+    if Path(encoder).is_dir():
+        loaded = Encoder.load(encoder)
+        name = f"the encoder {Path(encoder).name} ({loaded.backbone_name})"
+        return Start(loaded, name, _fingerprint(loaded), chosen)
+    channels = 3 if have_colour(manifest) else 1
+    fetched = Encoder.create(str(encoder), IMAGE_SIZE_PX, channels, pretrained=True)
+    return Start(fetched, f"timm's pretrained {encoder}", _fingerprint(fetched), chosen)
+
+
+def have_colour(manifest: Manifest) -> bool:
+    """Whether most of a few images have colour; images that cannot be read do not count."""
+    step = max(1, len(manifest) // IMAGES_LOOKED_AT)
+    coloured = []
+    for path in manifest.paths[::step][:IMAGES_LOOKED_AT]:
+        try:
+            image = read_image(path)
+        except (PreprocessingError, OSError):
+            continue
+        if image.mode in ("L", "LA", "1", "I", "F") or image.mode.startswith("I;"):
+            coloured.append(False)
+            continue
+        pixels = np.asarray(image.convert("RGB").resize((64, 64)), dtype=float)
+        coloured.append(float(np.ptp(pixels, axis=2).mean()) > GREY_TOLERANCE)
+    return bool(coloured) and float(np.mean(coloured)) > 0.5
+
+
+def _fingerprint(encoder: Encoder) -> str:
+    digest = hashlib.sha256(repr(encoder.preprocessing).encode())
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,271 @@
+"""A training from beginning to end: votes → fit → calibration → evaluation → version → promotion.
+
+One function, called alone from the command line or as a job. Killed half-way it leaves the live
+model as it was, and the next call goes on from the last whole epoch when data and settings are the
+same, or starts clean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from hpc_jobs import progress
+from label_studio_config.manifest import Manifest, Skipped
+from label_studio_config.schema import LabelSchema
+from label_studio_config.task_manifest import manifest_of_tasks
+from label_studio_config.votes import read_votes
+from ml_backend.fit import FitSettings, Fitted, fit
+from ml_backend.fit_heads import TrainingRefused, make_heads
+from ml_backend.measure import Answered, answer, measure
+from ml_backend.model import ModelError, TraitModel
+from ml_backend.model_card import model_card
+from ml_backend.promote import Promotion, decide
+from ml_backend.registry import METRICS_FILE, ModelVersion, Registry
+from ml_backend.report import TrainingReport, plain
+from ml_backend.schema_change import NOT_LEARNED
+from ml_backend.split import Side, settled_rule
+from ml_backend.start import Start, choose_start
+from ml_backend.targets import LearningSet, learning_set, task_images
+from simclr.cache import ImageCache
+
+__all__ = ["TrainingRefused", "TrainingReport", "train"]
+
+logger = logging.getLogger(__name__)
+
+MEASURED: tuple[Side, ...] = ("test", "blind")
+
+
+def train(
+    tasks: Iterable[dict[str, Any]],
+    schema: LabelSchema,
+    *,
+    resolve_image: Callable[[str], Path],
+    registry: Registry,
+    encoder: str | Path | None = None,
+    work_folder: Path | None = None,
+    cache_folder: Path | None = None,
+    settings: FitSettings | None = None,
+    suggestions_shown: bool = True,
+) -> TrainingReport:
+    """Learn from the annotations of a project, and promote the new version if it is not worse.
+
+    Parameters
+    ----------
+    tasks : iterable of dict
+        All tasks of a Label Studio JSON export; those without annotations tell the samples.
+    schema : LabelSchema
+        The project's config.
+    resolve_image : callable
+        From an image URL in a task to a path under the allowed root; raises ValueError otherwise.
+    registry : Registry
+        Takes the new version.
+    encoder : str or Path, optional
+        A folder with a SimCLR encoder, or a timm name whose pretrained weights are fetched; by
+        default an untrained network.
+    work_folder, cache_folder : Path, optional
+        For the checkpoint, and for decoded images; by default beside the versions.
+    settings : FitSettings, optional
+        By default those that were measured to be best for the kind of encoder.
+    suggestions_shown : bool
+        Whether the project shows predictions to annotators.
+
+    Raises
+    ------
+    TrainingRefused
+        There is nothing to learn from yet, or another training of this project is running. The
+        live model stays.
+    """
+    work_folder = work_folder or registry.folder / ".work"
+    work_folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(work_folder / "lock", timeout=0):
+            report = _train(
+                list(tasks),
+                schema,
+                resolve_image,
+                registry,
+                encoder,
+                work_folder,
+                cache_folder or registry.folder / ".cache",
+                settings,
+                suggestions_shown,
+            )
+    except Timeout as error:
+        raise TrainingRefused(
+            f"another training works in {work_folder}: wait for it to end, or cancel it"
+        ) from error
+    return report
+
+
+def _train(
+    tasks: list[dict[str, Any]],
+    schema: LabelSchema,
+    resolve_image: Callable[[str], Path],
+    registry: Registry,
+    encoder: str | Path | None,
+    work_folder: Path,
+    cache_folder: Path,
+    settings: FitSettings | None,
+    suggestions_shown: bool,
+) -> TrainingReport:
+    started_s = time.monotonic()
+    data, facts = _read(tasks, schema, registry, suggestions_shown)
+    make_heads(data, (settings or FitSettings()).min_images)  # refuse before anything slow
+    voted = set(data.images["image_id"])
+    manifest, skipped = manifest_of_tasks(
+        schema, (t for t in tasks if t.get("annotations")), resolve_image, Path("/")
+    )
+    manifest = manifest.select(np.array([i in voted for i in manifest.image_ids], dtype=bool))
+    start = choose_start(encoder, manifest, settings)
+    cache = ImageCache.build(manifest, start.encoder.preprocessing, cache_folder)
+    skipped += cache.skipped
+    data = _readable(data, cache)
+    mark = _mark(data, start)
+    fitted = fit(
+        start.encoder,
+        data,
+        cache.images,
+        cache.log_extents,
+        start.settings,
+        work_folder,
+        mark,
+        cache.extent_unit,
+    )
+    rows = data.rows("test", "blind")
+    answered = answer(fitted.model, data.select(rows), manifest)
+    record = _record(data, answered, fitted, start, facts, skipped)
+    record["seconds"] = round(time.monotonic() - started_s, 1)
+    title = registry.folder.resolve().name
+    version = registry.add(lambda folder: _write(folder, fitted.model, record, title))
+    promotion = _promote(registry, version, answered, manifest)
+    for note in [*record["notes"], *promotion.notes]:
+        logger.warning("%s: %s", version.name, note)
+    return TrainingReport(version, promotion, record, skipped)
+
+
+def _read(
+    tasks: list[dict[str, Any]], schema: LabelSchema, registry: Registry, suggestions_shown: bool
+) -> tuple[LearningSet, dict[str, Any]]:
+    """The images with votes and their sides, and what to record of both."""
+    votes = read_votes(schema, tasks, suggestions_shown)
+    images = task_images(schema, tasks)
+    rule = settled_rule(registry.folder, list(images["sample_id"]))
+    facts = {
+        "split": asdict(rule),
+        "votes": len(votes),
+        "annotators": int(votes["annotator"].nunique()),
+        "share_with_suggestion_shown": float(votes["suggestion_shown"].mean()) if len(votes) else 0,
+    }
+    return learning_set(schema, images, votes, rule), facts
+
+
+def _readable(data: LearningSet, cache: ImageCache) -> LearningSet:
+    """The images that are in the cache, in its order."""
+    row_of = {image_id: row for row, image_id in enumerate(data.images["image_id"])}
+    return data.select(np.array([row_of[i] for i in cache.image_ids], dtype=int))
+
+
+def _mark(data: LearningSet, start: Start) -> str:
+    """What a checkpoint must have been made from to be of use."""
+    text = f"{data.fingerprint}\0{start.fingerprint}\0{start.settings!r}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _record(
+    data: LearningSet,
+    answered: Answered,
+    fitted: Fitted,
+    start: Start,
+    facts: dict[str, Any],
+    skipped: list[Skipped],
+) -> dict[str, Any]:
+    return {
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "encoder": start.name,
+        "images": data.counts,
+        **facts,
+        "metrics": {side: measure(answered, side) for side in MEASURED},
+        "left_out": fitted.left_out,
+        "notes": _notes(fitted, facts, skipped),
+        "heads": [asdict(head) for head in fitted.model.heads],
+        "penalties": fitted.penalties,
+        "settings": asdict(start.settings),
+        "data_fingerprint": data.fingerprint,
+        "schema_fingerprint": data.schema.fingerprint,
+        "skipped_images": len(skipped),
+    }
+
+
+def _notes(fitted: Fitted, facts: dict[str, Any], skipped: list[Skipped]) -> list[str]:
+    notes = []
+    if facts["split"]["unit"] == "image" and "only" in facts["split"]["reason"]:
+        notes.append(f"split by image: {facts['split']['reason']}")
+    if skipped:
+        notes.append(f"{len(skipped)} image(s) could not be read, e.g. {skipped[0].reason}")
+    for head in fitted.model.heads:
+        unseen = [label for label, n in zip(head.labels, head.n_per_label, strict=True) if n == 0]
+        if unseen:
+            notes.append(f"{head.control}: no training votes yet for {', '.join(unseen)}")
+    return notes
+
+
+def _write(folder: Path, model: TraitModel, record: dict[str, Any], title: str) -> None:
+    model.save(folder)
+    text = json.dumps(plain(record), indent=2, ensure_ascii=False)
+    (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(model_card(title, record), encoding="utf-8")
+
+
+def _promote(
+    registry: Registry, version: ModelVersion, candidate: Answered, manifest: Manifest
+) -> Promotion:
+    """Compare with the live version on today's held-out images, and promote unless worse."""
+    progress.report("compare with the live version", 0, 1)
+    heldout = candidate.data.rows("test")
+    ours, theirs = _values(candidate, heldout), None
+    live = registry.live
+    notes: list[str] = []
+    data = candidate.data.select(heldout)
+    if live is not None:
+        try:
+            answered = answer(TraitModel.load(live.folder), data, manifest)
+        except ModelError as error:
+            notes.append(f"the live version {live.name} cannot be loaded: {error}")
+        else:
+            data, ours = _shared(answered, data, ours)
+            theirs = answered.values
+            unserved = {k: v for k, v in answered.unfit.items() if v != NOT_LEARNED}
+            notes += [f"live version, control {k!r}: {v}" for k, v in unserved.items()]
+    units = data.images["split_key"].to_numpy(dtype=str)
+    promotion = decide(ours, theirs, data.targets, units)
+    promotion.notes.extend(notes)
+    if promotion.promoted:
+        registry.promote(version.name, promotion.reason)
+    else:
+        logger.warning("%s stays unpromoted: %s", version.name, promotion.reason)
+    progress.report("compare with the live version", 1, 1)
+    return promotion
+
+
+def _values(answered: Answered, rows: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: values[rows] for name, values in answered.values.items()}
+
+
+def _shared(
+    live: Answered, data: LearningSet, ours: dict[str, np.ndarray]
+) -> tuple[LearningSet, dict[str, np.ndarray]]:
+    """The images both versions could read, in the order of the live version's answers."""
+    row_of = {image_id: row for row, image_id in enumerate(data.images["image_id"])}
+    rows = np.array([row_of[i] for i in live.data.images["image_id"]], dtype=int)
+    return data.select(rows), {name: values[rows] for name, values in ours.items()}
