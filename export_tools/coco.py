@@ -18,21 +18,14 @@ Layout, beyond the format of cocodataset.org:
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
+from PIL import Image
 
-from export_tools.coco_key_points import free_slot, skeleton_of, slots_of
-from export_tools.geometry import (
-    FORMULAS,
-    GeometryError,
-    area_px,
-    box_px,
-    mask_px,
-    outline_px,
-    points_px,
-)
+from export_tools.coco_shapes import free_slot, shape_of, skeleton_of, slots_of
+from export_tools.geometry import FORMULAS, GeometryError, box_px, points_px
 from export_tools.rows import Row
 from export_tools.traits import TraitValue
 from label_studio_config.controls import Control
@@ -43,6 +36,25 @@ ImageSize = Callable[[str], tuple[int, int] | None]
 """From the image's address in a task to (width, height) in pixels, or None."""
 
 WHOLE_IMAGE = "whole image"
+
+
+def sizes_from_files(resolve_image: Callable[[str], Path]) -> ImageSize:
+    """Sizes read from the files' headers; None where a file is absent or no image.
+
+    Parameters
+    ----------
+    resolve_image
+        From an image's address in a task to its path; may raise ValueError.
+    """
+
+    def size(address: str) -> tuple[int, int] | None:
+        try:
+            with Image.open(resolve_image(address)) as image:
+                return image.size
+        except (OSError, ValueError, Image.DecompressionBombError):
+            return None
+
+    return size
 
 
 class CocoBuilder:
@@ -101,9 +113,8 @@ class CocoBuilder:
 
     def dataset(self) -> dict[str, Any]:
         """The data set as a JSON-ready dict."""
-        slots = {
-            c["id"]: len(c["keypoints"]) for c in self._categories.values() if "keypoints" in c
-        }
+        categories = list(self._categories.values())
+        slots = {c["id"]: len(c["keypoints"]) for c in categories if "keypoints" in c}
         for annotation in self._annotations:
             if "keypoints" in annotation:
                 missing = 3 * slots[annotation["category_id"]] - len(annotation["keypoints"])
@@ -119,7 +130,7 @@ class CocoBuilder:
             "licenses": [],
             "images": self._images,
             "annotations": self._annotations,
-            "categories": list(self._categories.values()),
+            "categories": categories,
         }
 
     def _add_categories(self, control: Control) -> None:
@@ -191,7 +202,7 @@ class CocoBuilder:
     ) -> None:
         attributes = {"control": control.name, "region": region.id, **attributes}
         try:
-            box, area, segmentation, more = _shape(control, region)
+            box, area, segmentation, more = shape_of(control, region)
         except GeometryError as error:
             self.problems.append(f"image {self._images[-1]['file_name']}: {error}")
             return
@@ -285,25 +296,6 @@ def _state(rows: list[Row]) -> str:
     if people:
         return "empty"
     return rows[0].status
-
-
-def _shape(control: Control, region: Region) -> tuple[list[float], float, Any, dict[str, Any]]:
-    """Box, area, segmentation and further attributes of a region."""
-    if not region.points:
-        mask = mask_px(region)
-        encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-        box = [float(value) for value in coco_mask.toBbox(encoded)]
-        encoded["counts"] = encoded["counts"].decode("ascii")
-        return box, float(mask.sum()), encoded, {}
-    if control.kind == "line":
-        points = points_px(region)
-        polyline = points.ravel().round(2).tolist()
-        flat = np.concatenate([points, points[::-1]]).ravel().round(2).tolist()
-        return box_px(points), 0.0, [flat], {"polyline": polyline}
-    outline = outline_px(region)
-    if len(outline) < 3:
-        raise GeometryError(f"region {region.id!r} has fewer than three points")
-    return box_px(outline), area_px(region), [outline.ravel().round(2).tolist()], {}
 
 
 def _attribute(control: Control, trait: TraitValue) -> Any:
