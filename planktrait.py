@@ -445,7 +445,7 @@ def export_(
     """Annotations and predictions as a data set: one row an image and annotator, or COCO."""
     with told_plainly():
         exactly_one(project=project, export=export)
-        from export_tools import export_tasks, read_export
+        from export_tools import export_tasks, read_export, sizes_from_files
         from label_studio_config.project import find_project, read_config
         from label_studio_config.schema import LabelSchema
         from label_studio_config.server_tasks import fetch_project, fetch_tasks
@@ -466,8 +466,9 @@ def export_(
             format.value,
             output or Path(f"traits.{extension}"),
             suggestions_shown=shown,
+            image_size=sizes_from_files(home_of(home).resolve_image),
         )
-        show(report)
+        show(report.facts)
 
 
 def home_of(folder: Path | None) -> Any:
