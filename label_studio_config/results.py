@@ -85,7 +85,7 @@ def read_result(
         name: _answer(schema.control(name), items, problems)
         for name, items in items_by_control.items()
     }
-    return _with_companions(schema, answers)
+    return _without_hidden_numbers(schema, _with_companions(schema, answers))
 
 
 def write_result(
@@ -270,6 +270,17 @@ def _with_companions(schema: LabelSchema, answers: dict[str, Answer]) -> dict[st
         if control.masks is not None and companion is not None and not companion.assessable:
             answers[control.masks] = Answer(control=control.masks, assessable=False)
     return answers
+
+
+def _without_hidden_numbers(schema: LabelSchema, answers: dict[str, Answer]) -> dict[str, Answer]:
+    # Label Studio drops the choices of a panel that was hidden again, but submits its numbers.
+    chosen = {name: answer.labels for name, answer in answers.items()}
+    return {
+        name: answer
+        for name, answer in answers.items()
+        if schema.control(name).kind != "number"
+        or all(c.holds(chosen) for c in schema.control(name).conditions if c.control in chosen)
+    }
 
 
 def _as_labels(schema: LabelSchema, name: str, value: object) -> tuple[str, ...]:

@@ -296,6 +296,23 @@ def test_a_copepod_is_measured_and_judged(shelf, visit):
     assert answers["image_quality"].labels == ("Sharp",)
 
 
+def test_a_number_whose_panel_was_hidden_again_is_no_answer(shelf, visit):
+    project = create_project(shelf.server.home, "Changed my mind", "traits")
+    task_id = shelf.add(project, shelf.images(COPEPOD, 4)[3])
+    visit.open_label_stream(project.id)
+    press(visit, "c")
+    choose(visit, "Egg sac", "present")
+    choose(visit, "Sex", "female")
+    visit.page.locator("input[name=egg_count]").fill("12")
+    visit.page.locator(".pt-groups h3").first.click()
+    press(visit, "m")
+    submit(visit)
+
+    task = shelf.exported(project, task_id)
+    answers = read_result(project.schema, task["annotations"][0]["result"])
+    assert {name: answer.labels for name, answer in answers.items()} == {"group": ("Medusa",)}
+
+
 def test_a_chain_is_traced(shelf, visit):
     project = create_project(shelf.server.home, "Traced", "traits")
     task_id = shelf.add(project, shelf.images("ndsb/images/diatom_chain_string", 1)[0])

@@ -126,6 +126,15 @@ def test_traits_appear_only_with_their_group(traits):
     assert always == ["group", "image_quality"]
 
 
+def test_a_number_left_in_a_hidden_panel_is_no_answer(traits):
+    values = {"group": "Copepod", "egg_sac": "present", "egg_count": 12}
+    result = write_result(traits, values)
+    assert read_result(traits, result)["egg_count"].number == 12
+    changed = [item for item in result if item["from_name"] != "egg_sac"]
+    changed[0]["value"] = {"choices": ["Medusa"]}
+    assert set(read_result(traits, changed)) == {"group"}
+
+
 def test_counts_have_a_unit_and_ordinals_are_marked(traits):
     assert all(c.unit == "count" for c in traits.controls if c.kind == "number")
     assert [c.name for c in traits.controls if c.ordinal] == ["gut_fullness", "damage"]
