@@ -7,6 +7,7 @@ imports this module, so what is heavy is imported when it is used.
 from __future__ import annotations
 
 import logging
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from label_studio_config.task_manifest import manifest_of_tasks
 from label_studio_config.votes import image_id_of, is_blind, read_votes, vote_shares
 from ml_backend.encoders import newest_encoder, set_newest_encoder
 from ml_backend.live_model import LiveModels
-from ml_backend.registry import Registry
+from ml_backend.registry import Registry, RegistryError
 from ml_backend.suggestions import refresh_suggestions
 
 if TYPE_CHECKING:
@@ -94,6 +95,25 @@ def train_project(home_folder: str | Path, project_id: int) -> dict[str, Any]:
     return outcome
 
 
+def suggest_project(home_folder: str | Path, project_id: int) -> dict[str, Any]:
+    """Give the tasks of a project that have none yet a suggestion of the live version.
+
+    Raises
+    ------
+    RegistryError
+        No version is live yet.
+    LabelStudioError
+        Label Studio cannot be reached.
+    """
+    home = Home(home_folder)
+    live = LiveModels(home).get(project_id)
+    if live is None:
+        raise RegistryError(
+            f"project {project_id} has no live model: run `planktrait train` for it first"
+        )
+    return vars(refresh_suggestions(home, project_id, live))
+
+
 def train_from_server(home: Home, project_id: int) -> TrainingReport:
     """Train on a project's annotations and promote if not worse; Label Studio is only read."""
     from ml_backend.train import train
@@ -142,38 +162,93 @@ def fetch_images(home: Home, project_id: int) -> tuple[Manifest, dict[str, str]]
 
 
 def pretrain_project(
-    home_folder: str | Path, project_id: int, epochs: int | None = None
+    home_folder: str | Path,
+    project_id: int,
+    epochs: int | None = None,
+    *,
+    backbone: str | None = None,
+    image_size_px: int | None = None,
+    batch_size: int | None = None,
 ) -> dict[str, Any]:
     """Learn features from every image of a project (SimCLR); the next training starts from them.
 
-    A run that was killed is resumed by the next one, if the images are the same; a finished one is
-    not repeated.
+    A run that was killed is resumed by the next one, if images and settings are the same; a
+    finished one is not repeated.
 
     Returns
     -------
     dict
-        encoder, images, for the record of the job.
+        encoder, images, epochs, for the record of the job.
 
     Raises
     ------
     PretrainError
         There are too few images.
+    EncoderError
+        There is no such backbone.
     LabelStudioError
         Label Studio cannot be reached.
+    """
+    home = Home(home_folder)
+    manifest, labels = fetch_images(home, project_id)
+    folder = home.encoders_folder(project_id)
+    settings: dict[str, Any] = {
+        "epochs": epochs or PRETRAIN_EPOCHS,
+        "backbone": backbone,
+        "image_size_px": image_size_px,
+        "batch_size": batch_size,
+    }
+    named = "\0".join([manifest.fingerprint, *map(str, settings.values())])
+    run = folder / f"{settings['epochs']}-epochs-{sha256(named.encode()).hexdigest()[:12]}"
+    encoder = learn_features(
+        manifest, run, labels=labels, cache_folder=images_cache(home), **settings
+    )
+    set_newest_encoder(folder, encoder)
+    return {"encoder": run.name, "images": len(manifest), "epochs": settings["epochs"]}
+
+
+def learn_features(
+    manifest: Manifest,
+    folder: Path,
+    *,
+    epochs: int | None = None,
+    backbone: str | None = None,
+    image_size_px: int | None = None,
+    batch_size: int | None = None,
+    labels: dict[str, str] | None = None,
+    cache_folder: Path | None = None,
+) -> Path:
+    """`simclr.pretrain.pretrain` with a new encoder, grey or colour as the images are.
+
+    Parameters
+    ----------
+    backbone : str, optional
+        A timm model, or the folder of a saved encoder to go on from.
+
+    Returns
+    -------
+    Path
+        Folder of the encoder.
     """
     import torch
 
     from ml_backend.start import IMAGE_SIZE_PX, have_colour
     from simclr.encoder import DEFAULT_BACKBONE, Encoder
-    from simclr.pretrain import pretrain
+    from simclr.pretrain import SimCLRSettings, pretrain
 
-    home = Home(home_folder)
-    epochs = epochs or PRETRAIN_EPOCHS
-    manifest, labels = fetch_images(home, project_id)
-    torch.manual_seed(0)  # a resumed run must begin with the same encoder
-    start = Encoder.create(DEFAULT_BACKBONE, IMAGE_SIZE_PX, 3 if have_colour(manifest) else 1)
-    folder = home.encoders_folder(project_id)
-    run = folder / f"{epochs}-epochs-{manifest.fingerprint[:12]}"
-    encoder = pretrain(manifest, start, run, epochs, labels=labels, cache_folder=images_cache(home))
-    set_newest_encoder(folder, encoder)
-    return {"encoder": run.name, "images": len(manifest), "epochs": epochs}
+    settings = SimCLRSettings() if batch_size is None else SimCLRSettings(batch_size=batch_size)
+    torch.manual_seed(settings.seed)  # a resumed run must begin with the same encoder
+    encoder = Encoder.create(
+        backbone or DEFAULT_BACKBONE,
+        image_size_px or IMAGE_SIZE_PX,
+        3 if have_colour(manifest) else 1,
+    )
+    return pretrain(
+        manifest,
+        encoder,
+        folder,
+        epochs or PRETRAIN_EPOCHS,
+        labels=labels,
+        cache_folder=cache_folder,
+        settings=settings,
+    )

@@ -162,7 +162,7 @@ def end_jobs(home: Home) -> None:
         hpc_jobs.cancel(record, grace_s=1)
 
 
-def await_jobs(home: Home, timeout_s: float = 300) -> list[hpc_jobs.JobRecord]:
+def await_jobs(home: Home, timeout_s: float = 900) -> list[hpc_jobs.JobRecord]:
     """Wait until no job runs; the jobs, newest first."""
     end = time.monotonic() + timeout_s
     while True:
