@@ -40,6 +40,8 @@ class Encoder(nn.Module):
         A timm model with `num_classes=0`.
     preprocessing : Preprocessing
         How an image becomes the backbone's input.
+    trained : bool
+        False for random weights.
 
     Attributes
     ----------
@@ -56,8 +58,11 @@ class Encoder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: nn.Module, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self, backbone: nn.Module, preprocessing: Preprocessing, trained: bool = True
+    ) -> None:
         super().__init__()
+        self.trained = trained
         # Convolutions on channels_last are a tenth faster or more, on CPUs as on GPUs.
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.preprocessing = preprocessing
@@ -111,7 +116,8 @@ class Encoder(nn.Module):
             config = backbone.pretrained_cfg
             if config.get("fixed_input_size") and hasattr(backbone, "set_input_size"):
                 backbone.set_input_size(img_size=(image_size_px, image_size_px))
-            return cls(backbone, _preprocessing_of(config, image_size_px, channels, pretrained))
+            preprocessing = _preprocessing_of(config, image_size_px, channels, pretrained)
+            return cls(backbone, preprocessing, trained=pretrained)
         except EncoderError:
             raise
         except Exception as error:
