@@ -10,7 +10,6 @@ import base64
 import io
 
 import numpy as np
-from label_studio_sdk.converter.brush import decode_rle
 from PIL import Image
 
 from label_studio_config.results import Region
@@ -100,6 +99,9 @@ def mask_px(region: Region) -> np.ndarray:
     GeometryError
         The region holds no readable mask of its image's size.
     """
+    # The converter pulls in a language toolkit: only masks pay for it.
+    from label_studio_sdk.converter.brush import decode_rle
+
     width, height = region.original_width, region.original_height
     try:
         if region.value.get("imageDataURL"):

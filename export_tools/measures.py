@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -44,7 +45,8 @@ def slug(label: str) -> str:
     return "_".join("".join(c if c.isalnum() else " " for c in label.lower()).split())
 
 
-def measures_of(schema: LabelSchema) -> list[Measure]:
+@lru_cache(maxsize=16)
+def measures_of(schema: LabelSchema) -> tuple[Measure, ...]:
     """The measurements that annotations of this config can give, in the order of the config."""
     found: list[Measure] = []
     for control in schema.controls:
@@ -69,7 +71,7 @@ def measures_of(schema: LabelSchema) -> list[Measure]:
                 ]
             elif control.kind == "boxes":
                 found.append(Measure(f"{name}_marked", "count", f"{where}: how many were marked"))
-    return found
+    return tuple(found)
 
 
 def measure(

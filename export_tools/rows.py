@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from export_tools.measures import measure
@@ -134,14 +135,14 @@ def _row(
     human = read_result(schema, (annotation or {}).get("result") or [], problems)
     answers = predicted if annotation is None else human
     scores = _scores(schema, (model or {}).get("result") or [])
-    chosen = {name: answer.labels for name, answer in answers.items()}
+    asked = _asked(schema, frozenset((name, a.labels) for name, a in answers.items()))
     traits = {
         control.name: trait_of(
             control,
             answers.get(control.name),
             predicted.get(control.name),
             scores.get(control.name),
-            is_asked(schema, control, chosen),
+            control.name in asked,
             by_person=annotation is not None,
         )
         for control in schema.controls
@@ -175,6 +176,13 @@ def _row(
         is_empty=annotation is not None and not any(map(has_content, human.values())),
         answers=answers,
     )
+
+
+@lru_cache(maxsize=4096)
+def _asked(schema: LabelSchema, labels: frozenset[tuple[str, tuple[str, ...]]]) -> frozenset[str]:
+    """The controls that the config asks, given the labels chosen by control."""
+    chosen = dict(labels)
+    return frozenset(c.name for c in schema.controls if is_asked(schema, c, chosen))
 
 
 def _scores(schema: LabelSchema, result: list[dict[str, Any]]) -> dict[str, float]:

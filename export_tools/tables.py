@@ -78,17 +78,21 @@ def arrow_fields(schema: LabelSchema) -> list[pa.Field]:
 
 def arrow_table(schema: LabelSchema, rows: Iterable[Row]) -> pa.Table:
     """Rows as an Arrow table; further columns of the source come last, as `source_<name>`."""
-    flat = [_flat(schema, row) for row in rows]
-    extras = dict.fromkeys(name for cells in flat for name in cells if name.startswith("source_"))
-    known = arrow_fields(schema)
-    taken = {field.name for field in known}
-    fields = known + [
+    rows = list(rows)
+    columns: dict[str, list[Any]] = {}
+    for index, row in enumerate(rows):
+        for name, cell in _flat(schema, row).items():
+            if cell is not None:
+                columns.setdefault(name, [None] * len(rows))[index] = cell
+    fields = arrow_fields(schema)
+    taken = {field.name for field in fields}
+    fields += [
         _field(name, pa.string(), "", f"{name.removeprefix('source_')}, as imported")
-        for name in extras
-        if name not in taken
+        for name in columns
+        if name.startswith("source_") and name not in taken
     ]
-    columns = [pa.array([cells.get(f.name) for cells in flat], f.type) for f in fields]
-    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+    arrays = [pa.array(columns.get(f.name, [None] * len(rows)), f.type) for f in fields]
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
 
 def data_dictionary(schema: LabelSchema, table: pa.Table) -> list[dict[str, str]]:
@@ -221,15 +225,17 @@ def _flat(schema: LabelSchema, row: Row) -> dict[str, Any]:
 
 def _trait_cells(control: Control, trait: TraitValue) -> dict[str, Any]:
     name = column_of(control)
-    cells = {
+    cells: dict[str, Any] = {f"{name}__state": trait.state}
+    if control.kind == "number":
+        cells[f"{name}__unit"] = control.unit
+    if trait.status == "" and trait.predicted is None:
+        return cells
+    cells |= {
         name: _cell(control, trait.value),
-        f"{name}__state": trait.state,
         f"{name}__status": trait.status or None,
         f"{name}__predicted": _cell(control, trait.predicted),
         f"{name}__confidence": trait.confidence,
     }
-    if control.kind == "number":
-        cells[f"{name}__unit"] = control.unit
     if trait.regions:
         cells[f"{name}__regions"] = json.dumps(trait.regions, ensure_ascii=False)
     return cells

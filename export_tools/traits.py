@@ -38,6 +38,9 @@ class TraitValue:
     regions: tuple[dict[str, Any], ...] = ()
 
 
+_EMPTY, _NOT_ASKED = TraitValue(state="empty"), TraitValue(state="not asked")
+
+
 def trait_of(
     control: Control,
     answer: Answer | None,
@@ -48,6 +51,8 @@ def trait_of(
     by_person: bool,
 ) -> TraitValue:
     """What `answer` (a person's, or the model's own in a row of the model) says of a control."""
+    if answer is None and predicted is None:
+        return _EMPTY if asked else _NOT_ASKED
     state = _state(control, answer, asked)
     status = ""
     if state in ("answered", "absent", "not assessable"):
