@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import logging
 import os
@@ -15,15 +14,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO
 
 from label_studio_config.home import Home
 from label_studio_config.processes import HostingError, ServerProcess, require_free_port
+from label_studio_config.serve_lock import ServeLock
 
 logger = logging.getLogger(__name__)
 
 BACKEND_APPLICATION = "ml_backend.server:create_app()"
 _START_SECONDS = 300.0
+_MOST_RESTARTS = 3
 
 
 class Servers:
@@ -35,18 +35,38 @@ class Servers:
     processes : the `ServerProcess` of each, Label Studio first
     """
 
-    def __init__(self, home: Home, processes: list[ServerProcess], lock: IO[str]) -> None:
+    def __init__(self, home: Home, processes: list[ServerProcess], lock: ServeLock) -> None:
         self.home = home
         self.processes = processes
         self._lock = lock
+        self._restarts = 0
         settings = home.settings
         self.label_studio_url = settings.label_studio_url
         self.backend_url = settings.backend_url
 
     def check(self) -> None:
-        """Raise `HostingError` with the end of the log if a server has stopped."""
-        for process in self.processes:
-            process.check_alive()
+        """Raise `HostingError` if Label Studio has stopped; start a backend that has stopped again.
+
+        Annotating goes on without a backend: one that keeps stopping is left alone.
+        """
+        label_studio, *backends = self.processes
+        label_studio.check_alive()
+        for backend in backends:
+            try:
+                backend.check_alive()
+            except HostingError as error:
+                self._start_again(backend, error)
+
+    def _start_again(self, backend: ServerProcess, error: HostingError) -> None:
+        backend.stop()
+        if self._restarts >= _MOST_RESTARTS:
+            logger.error("%s\nIt stays off; annotating goes on without suggestions", error)
+            self.processes.remove(backend)
+            return
+        self._restarts += 1
+        logger.warning("%s\nStarting it again", error)
+        backend.start()
+        self._lock.write([process.pid for process in self.processes if process.pid])
 
     def stop(self) -> None:
         """Stop all servers and their workers; safe to repeat."""
@@ -54,7 +74,7 @@ class Servers:
             process.ask_to_stop()
         for process in self.processes:
             process.stop()
-        self._lock.close()
+        self._lock.release()
 
     def __enter__(self) -> Servers:
         return self
@@ -100,7 +120,7 @@ def start_in_background(
     HostingError
         If this home is being served already, a port is taken, or a server stops or is too slow.
     """
-    lock = _lock_home(home)
+    lock = ServeLock(home)
     processes: list[ServerProcess] = []
     try:
         _write_settings(home, images_root, port, backend_port)
@@ -115,6 +135,7 @@ def start_in_background(
         for process in processes:
             report(f"Starting {process.name} (log: {process.log_file})")
             process.start()
+            lock.write([process.pid for process in processes if process.pid])
         for process in processes:
             process.await_health(timeout_s, report)
             report(f"{process.name} answers at {process.health_url.removesuffix('/health')}")
@@ -122,7 +143,7 @@ def start_in_background(
     except BaseException:
         for process in processes:
             process.stop()
-        lock.close()
+        lock.release()
         raise
 
 
@@ -134,7 +155,10 @@ def serve(home: Home, **options: object) -> None:
     HostingError
         As `start_in_background`, and when a server stops by itself.
     """
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    # SIGHUP: the terminal was closed, which must not leave the servers behind.
+    previous = {
+        number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         with start_in_background(home, **options) as servers:  # type: ignore[arg-type]
             while True:
@@ -143,30 +167,12 @@ def serve(home: Home, **options: object) -> None:
     except KeyboardInterrupt:
         logger.info("Stopped")
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def _lock_home(home: Home) -> IO[str]:
-    # The lock goes with the process, however it ends; the file only says who holds it.
-    file = (home.folder / "serve.lock").open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        file.close()
-        raise HostingError(
-            f"{home.folder} is being served already ({holder}): "
-            f"stop that first, or name another home with PLANKTRAIT_HOME"
-        ) from error
-    file.truncate(0)
-    file.write(f"process {os.getpid()}")
-    file.flush()
-    return file
 
 
 def _write_settings(
@@ -179,12 +185,24 @@ def _write_settings(
     if images_root is not None:
         if not Path(images_root).expanduser().is_dir():
             raise HostingError(f"images root {images_root} is not a folder: create it first")
+        _require_root_holds_imported(home, Path(images_root).expanduser().resolve())
         changes["images_root"] = images_root
     if port is not None:
         changes |= {"label_studio_port": port, "label_studio_url": f"http://127.0.0.1:{port}"}
     if backend_port is not None:
         changes |= {"backend_port": backend_port, "backend_url": f"http://127.0.0.1:{backend_port}"}
     home.change_settings(**changes)
+
+
+def _require_root_holds_imported(home: Home, root: Path) -> None:
+    """A wider root is fine, tasks follow it (`plugin/bootstrap.py`); another one loses images."""
+    old = home.settings.images_root
+    imported = any(home.manifests_folder.glob("project-*.parquet"))
+    if imported and old is not None and not Path(old).is_relative_to(root):
+        raise HostingError(
+            f"images root {root} does not hold {old}, where imported images are: "
+            f"choose a folder that holds both, or name another home with PLANKTRAIT_HOME"
+        )
 
 
 def server_environment(home: Home) -> dict[str, str]:

@@ -94,6 +94,10 @@ class ServerProcess:
         """Process id of the master, None before the start."""
         return self._process.pid if self._process else None
 
+    def is_running(self) -> bool:
+        """Whether it was started and has not stopped."""
+        return self._process is not None and self._process.poll() is None
+
     def check_alive(self) -> None:
         """Raise if it has stopped.
 

@@ -8,13 +8,18 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
+import pandas as pd
 import pytest
 import requests
 
 from label_studio_config.home import Home
 from label_studio_config.hosting import server_environment, start_in_background
+from label_studio_config.manifest import Manifest
 from label_studio_config.processes import HostingError, ServerProcess, free_port, require_free_port
+from label_studio_config.project import create_project
+from label_studio_config.task_import import import_manifest
 from tests.label_studio_fixtures import serve_for_tests
 
 pytestmark = pytest.mark.slow
@@ -156,16 +161,14 @@ def test_a_server_that_dies_shows_its_log(tmp_path):
         process.await_health(30, lambda line: None)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_everything(tmp_path, database_template, number):
-    folder = tmp_path / "home"
-    home = Home(folder)
-    (home.label_studio_folder / "label_studio.sqlite3").write_bytes(database_template.read_bytes())
+@contextmanager
+def served_by_another_process(home, images_root):
+    """`serve` in a process of its own once Label Studio answers: that process, and the port."""
     port = free_port()
     code = (
         "from label_studio_config.home import Home\n"
         "from label_studio_config.hosting import serve\n"
-        f"serve(Home({str(folder)!r}), images_root={str(tmp_path)!r}, port={port}, "
+        f"serve(Home({str(home.folder)!r}), images_root={str(images_root)!r}, port={port}, "
         "with_backend=False, report=lambda line: print(line, flush=True))"
     )
     command = [sys.executable, "-c", code]
@@ -173,8 +176,21 @@ def test_a_signal_stops_everything(tmp_path, database_template, number):
         command, env=server_environment(home), stdout=subprocess.PIPE, text=True
     ) as front:
         assert front.stdout is not None
-        lines = [front.stdout.readline(), front.stdout.readline()]
-        assert "answers at" in lines[1], lines
+        assert any("answers at" in line for line in iter(front.stdout.readline, ""))
+        yield front, port
+
+
+@pytest.fixture
+def own_home(tmp_path, database_template):
+    """A home with a migrated database, not served yet."""
+    home = Home(tmp_path / "home")
+    (home.label_studio_folder / "label_studio.sqlite3").write_bytes(database_template.read_bytes())
+    return home
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_stops_everything(own_home, tmp_path, number):
+    with served_by_another_process(own_home, tmp_path) as (front, port):
         front.send_signal(number)
         assert front.wait(30) == 0
     with pytest.raises(requests.ConnectionError):
@@ -182,13 +198,51 @@ def test_a_signal_stops_everything(tmp_path, database_template, number):
     require_free_port(port, "127.0.0.1", "--port")
 
 
-def test_secrets_and_users_survive_a_restart(tmp_path, database_template):
-    started = time.monotonic()
-    with serve_for_tests(tmp_path, template=database_template) as server:
+def test_servers_left_by_a_killed_serve_are_stopped_by_the_next(own_home, tmp_path):
+    with served_by_another_process(own_home, tmp_path) as (front, port):
+        front.kill()
+    assert requests.get(f"http://127.0.0.1:{port}/health", timeout=5).ok
+    # Another process that has got a number from the lock file is left alone.
+    with (own_home.folder / "serve.lock").open("a") as lock:
+        lock.write(f"\n{os.getppid()}")
+    with start_in_background(own_home, port=port, with_backend=False, workers=1):
+        assert requests.get(f"http://127.0.0.1:{port}/health", timeout=5).ok
+
+
+def test_a_backend_that_dies_is_started_again_and_label_studio_stays(own_home, tmp_path):
+    with serve_for_tests(tmp_path, with_backend=True) as server:
+        backend = server.servers.processes[1]
+        for _ in range(4):
+            if backend not in server.servers.processes:
+                break
+            os.killpg(backend.pid or -1, signal.SIGKILL)
+            while backend.is_running():
+                time.sleep(0.05)
+            server.servers.check()
+        assert backend not in server.servers.processes
+        assert server.request("GET", "/health").ok
+
+
+def test_a_restart_keeps_everything_and_a_wider_images_root_finds_the_images(own_home, tmp_path):
+    folder = tmp_path / "data" / "cruise ü" / "images"
+    folder.mkdir(parents=True)
+    (folder / "a+b.png").write_bytes(b"an image")
+    table = pd.DataFrame({"image_id": ["a"], "path": ["a+b.png"]})
+    config = """<View><Image name="image" value="$image"/><Choices name="group" toName="image">
+    <Choice value="Copepod"/><Choice value="Detritus"/></Choices></View>"""
+    with serve_for_tests(tmp_path, images_root=folder) as server:
+        project = create_project(server.home, "Wider", config)
+        import_manifest(server.home, project.id, Manifest(table, folder))
         token = server.home.secrets.api_token
-        server.request("POST", "/api/projects", json={"title": "kept"})
-    with serve_for_tests(tmp_path) as server:
+    with pytest.raises(HostingError, match="does not hold"):
+        start_in_background(own_home, images_root=tmp_path / "home")
+    with serve_for_tests(tmp_path, images_root=tmp_path / "data") as server:
         assert server.home.secrets.api_token == token
-        assert [p["title"] for p in server.get("/api/projects/")["results"]] == ["kept"]
         assert len(server.get("/api/users/")) == 1
-    assert time.monotonic() - started < 120
+        assert [p["title"] for p in server.get("/api/projects/")["results"]] == ["Wider"]
+        (task,) = server.get("/api/tasks", params={"project": project.id})["tasks"]
+        assert server.home.resolve_image(task["data"]["image"]) == (folder / "a+b.png").resolve()
+        assert server.request("GET", task["data"]["image"]).content == b"an image"
+        again = import_manifest(server.home, project.id, Manifest(table, folder))
+        assert (again.added, again.present) == (0, 1)
+        assert len(server.get(f"/api/storages/localfiles?project={project.id}")) == 1

@@ -20,6 +20,7 @@ from users.forms import UserSignupForm
 from users.models import User
 
 from label_studio_config.home import HomeError
+from label_studio_config.plugin.bootstrap import STORAGE_TITLE
 from label_studio_config.plugin.suggestions import SuggestionError, save_suggestions
 
 MOST_SUGGESTIONS = 10_000
@@ -55,7 +56,7 @@ class ImagesFolder(_ProjectView):
         storage, created = LocalFilesImportStorage.objects.get_or_create(
             project=project,
             path=root,
-            defaults={"title": "Images (nothing to synchronise)", "use_blob_urls": True},
+            defaults={"title": STORAGE_TITLE, "use_blob_urls": True},
         )
         return Response({"id": storage.id, "path": root, "created": created})
 

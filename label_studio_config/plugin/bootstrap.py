@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
+from urllib.parse import quote
 
 from label_studio_config.backend_connection import BACKEND_TITLE, authorization
-from label_studio_config.home import Home
+from label_studio_config.home import LOCAL_FILES_URL, Home
 
 logger = logging.getLogger(__name__)
+
+STORAGE_TITLE = "Images (nothing to synchronise)"
+_BATCH_SIZE = 2000
 
 
 def prepare_database(home: Home) -> None:
@@ -25,6 +30,7 @@ def prepare_database(home: Home) -> None:
         call_command("migrate", interactive=False, verbosity=0)
     ensure_first_user(home)
     follow_backend(home)
+    follow_images_root(home)
 
 
 def ensure_first_user(home: Home) -> None:
@@ -70,3 +76,56 @@ def follow_backend(home: Home) -> None:
         if webhook.headers.get("Authorization") == header:
             webhook.url = f"{url}/webhook"
             webhook.save(update_fields=["url"])
+
+
+def follow_images_root(home: Home) -> None:
+    """Address the images of every project from the images root of today, if that became wider.
+
+    The storage row and the tasks of a project change in one transaction: a start that is broken
+    off leaves the project as it was, and the next start does it.
+    """
+    from django.db import transaction
+    from io_storages.localfiles.models import LocalFilesImportStorage
+
+    if home.settings.images_root is None:
+        return
+    root = Path(home.settings.images_root)
+    for storage in LocalFilesImportStorage.objects.filter(title=STORAGE_TITLE):
+        old = Path(storage.path)
+        if old == root:
+            continue
+        if not old.is_relative_to(root):
+            logger.warning(
+                "Images of project %d lie in %s, outside the images root %s: they are not shown",
+                storage.project_id,
+                old,
+                root,
+            )
+            continue
+        with transaction.atomic():
+            count = _move_images(storage.project_id, old.relative_to(root).as_posix())
+            storage.path = str(root)
+            storage.save(update_fields=["path"])
+        logger.info("Project %d: %d images found from %s", storage.project_id, count, root)
+
+
+def _move_images(project_id: int, folder: str) -> int:
+    from tasks.models import Task
+
+    start = f"{LOCAL_FILES_URL}?d="
+    moved: list[Task] = []
+    count = 0
+    for task in Task.objects.filter(project_id=project_id).only("id", "data").iterator():
+        data = {
+            key: f"{start}{quote(folder)}/{value.removeprefix(start)}"
+            if isinstance(value, str) and value.startswith(start)
+            else value
+            for key, value in task.data.items()
+        }
+        if data != task.data:
+            task.data = data
+            moved.append(task)
+        if len(moved) == _BATCH_SIZE:
+            count += Task.objects.bulk_update(moved, ["data"], batch_size=200)
+            moved.clear()
+    return count + Task.objects.bulk_update(moved, ["data"], batch_size=200)
