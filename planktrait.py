@@ -456,9 +456,11 @@ def export_(
             schema = LabelSchema.from_xml(found["label_config"])
             tasks: Iterable[dict[str, Any]] = fetch_tasks(place, found["id"])
             shown = bool(found.get("show_collab_predictions", True))
+            image_size: Any = sizes_from_files(place.resolve_image)
         else:
             schema = LabelSchema.from_xml(read_config(config))
             tasks, shown = read_export(export), True  # type: ignore[arg-type]
+            image_size = None if home is None else sizes_from_files(home_of(home).resolve_image)
         extension = "coco.json" if format is Format.coco else format.value
         report = export_tasks(
             tasks,
@@ -466,7 +468,7 @@ def export_(
             format.value,
             output or Path(f"traits.{extension}"),
             suggestions_shown=shown,
-            image_size=sizes_from_files(home_of(home).resolve_image),
+            image_size=image_size,
         )
         show(report.facts)
 

@@ -70,7 +70,8 @@ def trait_of(
 def _state(control: Control, answer: Answer | None, asked: bool) -> State:
     if answer is None or not has_content(answer):
         return "empty" if asked else "not asked"
-    if not answer.assessable:
+    # Of several boxes one may be beyond judging; the others are answers all the same.
+    if not answer.assessable and not (answer.regions and answer.labels):
         return "not assessable"
     if answer.labels and control.absent.issuperset(answer.labels):
         return "absent"

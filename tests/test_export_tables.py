@@ -83,6 +83,21 @@ def test_absent_not_assessable_and_empty_differ() -> None:
     assert number_row.traits["cells"].value is None
 
 
+def test_one_box_that_cannot_be_judged_does_not_hide_the_others() -> None:
+    xml = """<View><Image name="image" value="$image"/><RectangleLabels name="boxes" toName="image">
+      <Label value="Copepod"/><Label value="Not assessable" role="not_assessable"/>
+      </RectangleLabels></View>"""
+    place = {"x": 1, "y": 1, "width": 2, "height": 2}
+    good = region("boxes", "rectanglelabels", "b1", place, "Copepod")
+    hazy = region("boxes", "rectanglelabels", "b2", place, "Not assessable")
+    frames = LabelSchema.from_xml(xml)
+    (both,) = rows_of_task(frames, task(1, [annotation([good, hazy])]))
+    assert both.traits["boxes"].state == "answered"
+    assert [r["labels"] for r in both.traits["boxes"].regions] == [["Copepod"], ["Not assessable"]]
+    (only,) = rows_of_task(frames, task(1, [annotation([hazy])]))
+    assert only.traits["boxes"].state == "not assessable"
+
+
 def test_one_row_a_person_and_the_newest_of_each() -> None:
     old = annotation([choice("group", "Copepod")], 1, id=1, updated_at="2025-03-04T10:00:00Z")
     new = annotation([choice("group", "Diatom chain")], 1, id=2, updated_at="2025-03-05T10:00:00Z")
