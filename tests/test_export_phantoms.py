@@ -24,7 +24,7 @@ def marked_by_hand(row: dict[str, str], width: int, height: int) -> list[dict[st
         return [[100 * x / width, 100 * y / height] for x, y in points]
 
     size = {"original_width": width, "original_height": height, "image_rotation": 0}
-    items = []
+    items: list[dict[str, Any]] = []
 
     def add(control: str, type_: str, value: dict[str, Any], label: str) -> None:
         item = {"id": f"r{len(items)}", "from_name": control, "to_name": "image", "type": type_}
@@ -54,7 +54,8 @@ def test_truth_survives_marking_and_export(tmp_path: Path) -> None:
     truth = pd.read_csv(drawn.truth_csv, dtype=str, keep_default_na=False)
     metadata = pd.read_csv(drawn.metadata_csv).set_index("filename")
     tasks = []
-    for number, row in enumerate(truth.to_dict("records")):
+    for number, record in enumerate(truth.to_dict("records")):
+        row = {str(name): str(cell) for name, cell in record.items()}
         with Image.open(drawn.folder / row["image_id"]) as image:
             width, height = image.size
         values: dict[str, Any] = {
@@ -73,7 +74,7 @@ def test_truth_survives_marking_and_export(tmp_path: Path) -> None:
     assert (report.skipped, report.problems) == ([], [])
     table = pd.read_parquet(tmp_path / "traits.parquet")
 
-    traits = [name for name in truth if name in schema]
+    traits = [name for name in map(str, truth) if name in schema]
     for name in traits:
         is_number = schema.control(name).kind == "number"
         for cell, known in zip(table[name], truth[name], strict=True):
