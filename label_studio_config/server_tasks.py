@@ -31,8 +31,8 @@ def fetch_tasks(
 ) -> Iterator[dict[str, Any]]:
     """The tasks of a project in the order of their ids, as in a JSON export.
 
-    Each has `data`, `annotations` (`completed_by` with id and email) and `predictions` in full,
-    which Label Studio's own JSON export gives as ids only.
+    Each has `data`, `annotations` (`completed_by` with id and email, `prediction` the suggestion
+    that was shown) and `predictions` in full, which Label Studio's JSON export gives as ids only.
 
     Parameters
     ----------
@@ -59,7 +59,11 @@ def fetch_tasks(
         }
         page = _get(home, "/api/tasks/", parameters)["tasks"]
         for task in page:
+            suggestions = {found["id"]: found for found in task.get("predictions") or []}
             for annotation in task.get("annotations") or []:
+                # What the annotator saw: a JSON export has a copy of it, this list its id only.
+                shown = suggestions.get(annotation.get("parent_prediction"), {})
+                annotation.setdefault("prediction", shown)
                 user_id = annotation.get("completed_by")
                 if isinstance(user_id, int):
                     annotation["completed_by"] = {"id": user_id, "email": emails.get(user_id, "")}

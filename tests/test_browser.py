@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from playwright.sync_api import expect
 
+from export_tools import export_tasks
 from label_studio_config.api import Api
 from label_studio_config.project import ProjectInfo, create_project
 from label_studio_config.results import read_result, write_result
+from label_studio_config.server_tasks import fetch_tasks
 from label_studio_config.votes import read_votes
 from tests.browser_fixtures import Visit, browser, visiting
 from tests.label_studio_fixtures import LabelStudioForTests, serve_for_tests
@@ -79,8 +82,8 @@ class Shelf:
         return int(self.api.post(path, [task])["task_ids"][0])
 
     def exported(self, project: ProjectInfo, task_id: int) -> dict[str, Any]:
-        """The task as Label Studio exports it, with exactly one annotation."""
-        tasks = self.api.get(f"/api/projects/{project.id}/export?exportType=JSON")
+        """The task as every export reads it, with exactly one annotation."""
+        tasks = fetch_tasks(self.server.home, project.id)
         (task,) = [task for task in tasks if task["id"] == task_id]
         assert len(task["annotations"]) == 1
         return task
@@ -145,7 +148,7 @@ def submit(visit: Visit) -> None:
     expect(visit.page.get_by_text("Annotation saved successfully").first).to_be_visible()
 
 
-def test_from_a_suggestion_to_the_export(shelf, visit):
+def test_from_a_suggestion_to_the_export(shelf, visit, tmp_path):
     project = create_project(shelf.server.home, "Browser loop", "functional_groups")
     tasks = {}
     for number, (folder, group) in enumerate(SUGGESTED.items()):
@@ -189,6 +192,14 @@ def test_from_a_suggestion_to_the_export(shelf, visit):
     assert votes.loc["group", "labels"] == ("Noctiluca scintillans",)
     assert votes.loc["group", "suggestion_shown"]
     assert votes.loc["group", "suggestion_version"] == VERSION
+
+    export_tasks([task], project.schema, "parquet", tmp_path / "export.parquet")
+    (row,) = pd.read_parquet(tmp_path / "export.parquet").to_dict("records")
+    assert row["group"] == "Noctiluca scintillans"
+    assert row["image_quality"] == "Blurry"
+    assert row["annotator"] == shelf.server.home.secrets.user_email
+    assert row["suggestion_shown"]
+    assert row["suggestion_version"] == VERSION
 
 
 @pytest.mark.parametrize("where", ["stream", "list"])
@@ -254,6 +265,19 @@ def test_traits_appear_with_their_group(shelf, visit):
     assert "Egg sac" not in visible.all_inner_texts()
     expect(page.get_by_text("Cells in chain", exact=True)).to_be_in_viewport()
     visit.keep_screenshot("traits-diatom-chain")
+
+
+def test_suggested_traits_are_answered_in_their_panels(shelf, visit):
+    project = create_project(shelf.server.home, "Suggested traits", "traits")
+    values = {"group": "Copepod", "egg_sac": "present", "egg_count": 9.0, "antennae": "tucked"}
+    suggestion = {"model_version": VERSION, "result": write_result(project.schema, values)}
+    image = shelf.server.home.image_url(shelf.images(COPEPOD, 1)[0])
+    task = {"data": {"image": image}, "predictions": [suggestion]}
+    shelf.api.post(f"/api/projects/{project.id}/import", [task])
+    visit.open_label_stream(project.id)
+    assert chosen(visit) == ["Copepod", "present", "tucked"]
+    expect(visit.page.locator("input[name=egg_count]")).to_have_value("9")
+    visit.keep_screenshot("traits-suggested")
 
 
 def test_a_copepod_is_measured_and_judged(shelf, visit):
