@@ -24,7 +24,7 @@ from rich.table import Table
 
 from examples.simulated_annotators import Annotator, annotate
 from examples.truth import Truth, config_of_labels, labels_from_folders, read_truth
-from export_tools import export_tasks
+from export_tools import export_tasks, sizes_from_files
 from label_studio_config.api import Api
 from label_studio_config.home import Home
 from label_studio_config.hosting import Servers, start_in_background
@@ -296,7 +296,13 @@ def _export(home: Home, project: ProjectInfo) -> str:
     names["coco"] = "coco.json"
     rows = 0
     for kind, name in names.items():
-        report = export_tasks(tasks, project.schema, kind, folder / name)
+        report = export_tasks(
+            tasks,
+            project.schema,
+            kind,
+            folder / name,
+            image_size=sizes_from_files(home.resolve_image),
+        )
         rows = max(rows, report.rows)
     return f"{rows} rows as JSON, CSV and Parquet, and COCO, in {folder}"
 
