@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 BACKEND_APPLICATION = "ml_backend.server:create_app()"
 _START_SECONDS = 300.0
 _MOST_RESTARTS = 3
+_RESTARTS_WITHIN_S = 600.0
 
 
 class Servers:
@@ -39,7 +40,7 @@ class Servers:
         self.home = home
         self.processes = processes
         self._lock = lock
-        self._restarts = 0
+        self._restarts: list[float] = []
         settings = home.settings
         self.label_studio_url = settings.label_studio_url
         self.backend_url = settings.backend_url
@@ -59,11 +60,13 @@ class Servers:
 
     def _start_again(self, backend: ServerProcess, error: HostingError) -> None:
         backend.stop()
-        if self._restarts >= _MOST_RESTARTS:
+        now = time.monotonic()
+        self._restarts = [then for then in self._restarts if now - then < _RESTARTS_WITHIN_S]
+        if len(self._restarts) >= _MOST_RESTARTS:
             logger.error("%s\nIt stays off; annotating goes on without suggestions", error)
             self.processes.remove(backend)
             return
-        self._restarts += 1
+        self._restarts.append(now)
         logger.warning("%s\nStarting it again", error)
         backend.start()
         self._lock.write([process.pid for process in self.processes if process.pid])

@@ -215,7 +215,8 @@ def test_a_backend_that_dies_is_started_again_and_label_studio_stays(own_home, t
         for _ in range(4):
             if backend not in server.servers.processes:
                 break
-            os.killpg(backend.pid or -1, signal.SIGKILL)
+            assert backend.pid
+            os.killpg(backend.pid, signal.SIGKILL)
             while backend.is_running():
                 time.sleep(0.05)
             server.servers.check()

@@ -160,6 +160,18 @@ def test_wrong_backend_password_is_refused(home, tmp_path):
         create_project(home, "Wrong password", CONFIG)
 
 
+def test_our_own_backend_connects(label_studio_with_backend):
+    home = label_studio_with_backend.home
+    project = create_project(home, "Own backend", CONFIG)
+    (backend,) = Api(home).get("/api/ml", project=project.id)
+    assert backend["readable_state"] == "Connected", backend
+    assert backend["basic_auth_pass_is_set"]
+    for path in ("health", "versions", "jobs", "nothing"):
+        url = f"{home.settings.backend_url}/{path}"
+        assert requests.get(url, timeout=30).status_code == 401
+        assert requests.get(url, auth=("label-studio", "wrong"), timeout=30).status_code == 401
+
+
 def test_without_a_backend_the_project_is_made_and_connected_later(label_studio, home):
     project = create_project(home, "Later", CONFIG)
     assert project.backend_id is None
