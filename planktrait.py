@@ -242,6 +242,10 @@ def pretrain(
     image_size_px: Annotated[int | None, typer.Option(help="Side of the network's input.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(min=4)] = None,
+    label_column: Annotated[
+        str | None,
+        typer.Option(help="Column of the source with labels: only to report kNN accuracy."),
+    ] = None,
     images: RootOption = None,
     home: HomeOption = None,
 ) -> None:
@@ -250,8 +254,13 @@ def pretrain(
     With --project, every image of the project is used (but the blind ones) and the next training
     of that project starts from the result.
     """
-    from ml_backend.image_sources import images_of_export, images_of_path, images_root_of
-    from ml_backend.training_jobs import pretrain_project
+    from ml_backend.image_sources import (
+        column_labels,
+        images_of_export,
+        images_of_path,
+        labels_of_export,
+    )
+    from ml_backend.training_jobs import learn_features, pretrain_project
 
     settings = given(
         backbone=backbone, image_size_px=image_size_px, epochs=epochs, batch_size=batch_size
@@ -264,16 +273,17 @@ def pretrain(
             place = home_of(home)
             show(pretrain_project(place.folder, find_project(place, project).id, **settings))
             return
-        from export_tools import read_export
-        from simclr.pretrain import pretrain as pretrain_images
-
         if export is not None:
-            root = images_root_of(home_of(home), images)
-            manifest, skipped = images_of_export(read_export(export), root)
+            from export_tools import read_export
+
+            tasks = read_export(export)
+            manifest, skipped = images_of_export(tasks, root_of(home, images))
+            labels = labels_of_export(tasks)
         else:
             manifest, skipped = images_of_path(source)  # type: ignore[arg-type]
+            labels = column_labels(manifest, label_column)
         list_skipped(skipped)
-        folder = pretrain_images(manifest, folder=output or Path("encoder"), **settings)
+        folder = learn_features(manifest, output or Path("encoder"), labels=labels, **settings)
         show({"images": len(manifest), "encoder": folder})
 
 
@@ -289,14 +299,16 @@ def embed(
 ) -> None:
     """Write the features of images, one row an image."""
     from ml_backend.image_sources import images_of_path
+    from simclr.embed import embed as embed_images
     from simclr.embed import write_embeddings
     from simclr.encoder import Encoder
 
     with told_plainly():
         manifest, skipped = images_of_path(source)
         list_skipped(skipped)
-        write_embeddings(Encoder.load(encoder), manifest, output)
-        show({"images": len(manifest), "embeddings": output})
+        image_ids, features = embed_images(Encoder.load(encoder), manifest)
+        write_embeddings(output, image_ids, features, source=str(encoder))
+        show({"images": len(image_ids), "embeddings": output})
 
 
 @app.command()
@@ -321,26 +333,24 @@ def train(
     """
     with told_plainly():
         exactly_one(project=project, export=export)
-        place = home_of(home)
         if project is not None:
             from label_studio_config.project import find_project
             from ml_backend.training_jobs import train_project
 
-            options = given(encoder=encoder)
-            show(train_project(place.folder, find_project(place, project).id, **options))
+            place = home_of(home)
+            show(train_project(place.folder, find_project(place, project).id, encoder))
             return
         from export_tools import read_export
         from label_studio_config.home import resolve_image
         from label_studio_config.project import read_config
         from label_studio_config.schema import LabelSchema
-        from ml_backend.image_sources import images_root_of
         from ml_backend.registry import Registry
         from ml_backend.train import train as train_tasks
 
         report = train_tasks(
             read_export(export),  # type: ignore[arg-type]
             LabelSchema.from_xml(read_config(config)),
-            resolve_image=partial(resolve_image, images_root_of(place, images)),
+            resolve_image=partial(resolve_image, root_of(home, images)),
             registry=Registry(models),
             encoder=encoder,
         )
@@ -371,13 +381,24 @@ def predict(
 
     with told_plainly():
         exactly_one(models=models, project=project)
-        chosen = registry_of(home, models, project).usable(version)
+        chosen = registry_of(home, models, project).chosen(version)
         manifest, skipped = images_of_path(source)
         shards, unreadable = write_predictions(
             TraitModel.load(chosen.folder), manifest, output, model_version=chosen.name
         )
         list_skipped([*skipped, *unreadable])
         show({"images": len(manifest), "shards": len(shards), "folder": output})
+
+
+@app.command()
+def suggest(project: NeededProject, home: HomeOption = None) -> None:
+    """Give the images of a project that have none the live version's suggestions."""
+    from label_studio_config.project import find_project
+    from ml_backend.training_jobs import suggest_project
+
+    with told_plainly():
+        place = home_of(home)
+        show(suggest_project(place.folder, find_project(place, project).id))
 
 
 @models_app.command("list")
@@ -393,8 +414,9 @@ def models_list(
         live = registry.live
         table = Table("version", "made", "macro recall on held-out images", "live")
         for version in registry.list():
-            made, recall = version.summary
-            table.add_row(version.name, made, recall, "live" if version == live else "")
+            made, recall = version.metrics.get("made_at"), version.macro_recall()
+            mark = "live" if live is not None and version.name == live.name else ""
+            table.add_row(version.name, made, number(recall), mark)
         out.print(table)
 
 
@@ -425,7 +447,7 @@ def jobs(
         if cancel is not None:
             show({"state": hpc_jobs.cancel(named(records, cancel)).state})
         elif log is not None:
-            out.print(named(records, log).read_log(), markup=False, highlight=False)
+            out.print(Path(named(records, log).log).read_text(), markup=False, highlight=False)
         else:
             table = Table("job", "what", "state", "progress", "error")
             for job in records:
@@ -480,6 +502,11 @@ def home_of(folder: Path | None) -> Any:
     return Home(folder)
 
 
+def root_of(home: Path | None, images: Path | None) -> Path:
+    """The images root of an option, else the home's."""
+    return home_of(home).images_root if images is None else images.expanduser().resolve()
+
+
 def registry_of(home: Path | None, models: Path | None, project: str | None) -> Any:
     """The registry of a folder, or of a project."""
     from label_studio_config.project import find_project
@@ -524,7 +551,9 @@ def show_metrics(metrics: dict[str, dict[str, dict[str, Any]]]) -> None:
     table = Table("images", "control", "macro recall", "accuracy", "ECE", "n")
     for side, controls in metrics.items():
         for control, values in controls.items():
-            cells = (values.get(key) for key in ("macro_recall", "accuracy", "ece", "images"))
+            cells = (
+                values.get(key) for key in ("macro_recall", "micro_accuracy", "ece", "n_images")
+            )
             table.add_row(side, control, *(number(cell) for cell in cells))
     out.print(table)
 

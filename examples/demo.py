@@ -14,12 +14,13 @@ import signal
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import requests
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from examples.simulated_annotators import Annotator, annotate
@@ -194,19 +195,24 @@ def _annotate(
     with Progress(console=console) as bars:
         for annotator, share in zip(annotators, shares, strict=True):
             bar = bars.add_task(annotator.email, total=len(share))
+            show = partial(_show_done, bars, bar)
             annotate(
                 servers.label_studio_url,
                 annotator,
                 project.schema,
                 share,
                 truth,
-                on_answer=lambda done, bar=bar: bars.update(bar, completed=done),
+                on_answer=show,
             )
     done = Counter(
         len(task["annotations"]) for task in fetch_tasks(home, project.id, annotated_only=True)
     )
     both = sum(count for n, count in done.items() if n > 1)
     return f"{sum(n * c for n, c in done.items())} annotations, {both} images judged by both"
+
+
+def _show_done(bars: Progress, bar: TaskID, done: int) -> None:
+    bars.update(bar, completed=done)
 
 
 def _action(home: Home, project: ProjectInfo, name: str) -> None:
@@ -259,7 +265,7 @@ def _training_figure(home: Home, project: ProjectInfo) -> str:
     mine = test[primary.name]
     return (
         f"{live.name} is live: {primary.name} macro recall {mine['macro_recall']:.2f} on "
-        f"{mine['images']} held-out images, ECE {mine['ece']:.2f}; {len(test)} controls learned"
+        f"{mine['n_images']} held-out images, ECE {mine['ece']:.2f}; {len(test)} controls learned"
     )
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from label_studio_config.home import LOCAL_FILES_URL, Home, resolve_image
+from label_studio_config.home import LOCAL_FILES_URL, resolve_image
 from label_studio_config.manifest import Manifest, ManifestError, Skipped
 from label_studio_config.schema import LabelSchema
 from label_studio_config.sources import read_ecotaxa, read_folder
@@ -49,15 +49,35 @@ def images_of_export(
     return manifest_of_tasks(schema, tasks, partial(resolve_image, images_root), images_root)
 
 
-def images_root_of(home: Home, images_root: Path | None) -> Path:
-    """The root given, else the home's.
+def labels_of_export(tasks: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """The first choice that anybody made on each image, for a signal of progress."""
+    labels: dict[str, str] = {}
+    for task in tasks:
+        for annotation in task.get("annotations") or []:
+            for item in annotation.get("result") or []:
+                chosen = (item.get("value") or {}).get("choices")
+                image_id = (task.get("data") or {}).get("image_id")
+                if chosen and image_id and not is_blind(task):
+                    labels.setdefault(str(image_id), str(chosen[0]))
+    return labels
+
+
+def column_labels(manifest: Manifest, column: str | None) -> dict[str, str]:
+    """The labels that a column of the manifest gives, by image id.
 
     Raises
     ------
-    HomeError
-        None is given, and the home has none.
+    ManifestError
+        There is no such column.
     """
-    return home.images_root if images_root is None else images_root.expanduser().resolve()
+    if column is None:
+        return {}
+    if column not in manifest.table:
+        raise ManifestError(
+            f"there is no column {column!r}; the images have {list(manifest.table.columns)}"
+        )
+    known = manifest.table[manifest.table[column].notna()]
+    return dict(zip(known["image_id"], known[column].astype(str), strict=True))
 
 
 def _image_key(tasks: list[dict[str, Any]]) -> str:

@@ -56,6 +56,13 @@ class ModelVersion:
         path = self.folder / METRICS_FILE
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
+    def macro_recall(self, control: str | None = None) -> float | None:
+        """Macro recall on its held-out images: of a control, or the mean over all that have one."""
+        measured = self.metrics.get("metrics", {}).get("test", {})
+        chosen = measured.values() if control is None else [measured.get(control, {})]
+        recalls = [m["macro_recall"] for m in chosen if m.get("macro_recall") is not None]
+        return sum(recalls) / len(recalls) if recalls else None
+
     @cached_property
     def schema_xml(self) -> str:
         """The labeling config the version was trained for."""
@@ -98,6 +105,23 @@ class Registry:
             known = ", ".join(version.name for version in self.list()) or "none yet"
             raise RegistryError(f"No model version {name!r} in {self.folder}. Known: {known}.")
         return ModelVersion(name, self.folder / name)
+
+    def chosen(self, name: str | None) -> ModelVersion:
+        """The version of that name, or the live one.
+
+        Raises
+        ------
+        RegistryError
+            There is none.
+        """
+        if name is not None:
+            return self.version(name)
+        if self.live is None:
+            raise RegistryError(
+                f"no version is live in {self.folder}: train one, or promote one of "
+                f"{[version.name for version in self.list()] or 'none'}"
+            )
+        return self.live
 
     @property
     def live(self) -> ModelVersion | None:

@@ -61,7 +61,9 @@ def fetch_for_training(home: Home, project_id: int) -> tuple[LabelSchema, list[d
     return schema, list(tasks.values())
 
 
-def train_project(home_folder: str | Path, project_id: int) -> dict[str, Any]:
+def train_project(
+    home_folder: str | Path, project_id: int, encoder: str | None = None
+) -> dict[str, Any]:
     """Train on a project's annotations, promote if not worse, and refresh its suggestions.
 
     Parameters
@@ -69,6 +71,8 @@ def train_project(home_folder: str | Path, project_id: int) -> dict[str, Any]:
     home_folder : path
         Folder of the home.
     project_id : int
+    encoder : str, optional
+        A folder or a timm name to start from; by default the project's newest SimCLR encoder.
 
     Returns
     -------
@@ -83,7 +87,7 @@ def train_project(home_folder: str | Path, project_id: int) -> dict[str, Any]:
         Label Studio cannot be reached.
     """
     home = Home(home_folder)
-    report = train_from_server(home, project_id)
+    report = train_from_server(home, project_id, encoder)
     live = LiveModels(home).get(project_id)
     outcome: dict[str, Any] = {
         "version": report.version.name,
@@ -114,7 +118,7 @@ def suggest_project(home_folder: str | Path, project_id: int) -> dict[str, Any]:
     return vars(refresh_suggestions(home, project_id, live))
 
 
-def train_from_server(home: Home, project_id: int) -> TrainingReport:
+def train_from_server(home: Home, project_id: int, encoder: str | None = None) -> TrainingReport:
     """Train on a project's annotations and promote if not worse; Label Studio is only read."""
     from ml_backend.train import train
 
@@ -125,7 +129,7 @@ def train_from_server(home: Home, project_id: int) -> TrainingReport:
         schema,
         resolve_image=home.resolve_image,
         registry=Registry(home.models_folder(project_id)),
-        encoder=newest_encoder(home.encoders_folder(project_id)),
+        encoder=encoder or newest_encoder(home.encoders_folder(project_id)),
         cache_folder=images_cache(home),
         suggestions_shown=bool(project.get("show_collab_predictions", True)),
     )
