@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 ExecutorName = Literal["local", "slurm", "debug"]
 
-NICENESS = 15
+NICENESS = 10
 LONGEST_JOB_MIN = 60 * 24 * 30
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 

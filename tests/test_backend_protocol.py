@@ -6,9 +6,11 @@ import multiprocessing
 import os
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from label_studio_sdk.label_interface import LabelInterface
 
+from benchmarks import health_latency
 from label_studio_config.home import Home
 from label_studio_config.results import read_result
 from label_studio_config.schema import LabelSchema
@@ -25,6 +27,7 @@ from tests.backend_fixtures import (
     UID,
     add_version,
     await_jobs,
+    draw_images,
     end_jobs,
     home,
     image_task,
@@ -376,3 +379,19 @@ def test_every_worker_notices_a_promotion(home):
             assert versions() == {version.name}
     log = backend.process.log_file.read_text()
     assert log.count(f"{version.name} loaded") == 2, "one of the two workers was never asked"
+
+
+@pytest.mark.slow
+def test_health_stays_quick(home):
+    """Within 0.2 s while 500 tasks are predicted, and while a training runs."""
+    draw_images(home.images_root, 120)
+    add_version(home, image_size_px=64)
+    with serve_backend(home) as backend:
+        predicting, took_s = health_latency.during_predict(backend, 500)
+        training = health_latency.during_training(backend, most_s=60)
+    print(f"during /predict of 500 ({took_s:.1f} s): {health_latency.describe(predicting)}")
+    print(f"during a training: {health_latency.describe(training)}")
+    for latencies in (predicting, training):
+        assert len(latencies) > 10
+        # One in a hundred may be late on a machine that does something else besides.
+        assert np.percentile(latencies, 99) < 0.2

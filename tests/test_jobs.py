@@ -112,7 +112,7 @@ def test_call_that_cannot_be_unpickled_is_failed(tmp_path, monkeypatch):
 def test_job_is_nice_in_its_own_session_and_knows_its_folder(tmp_path):
     job = hpc_jobs.submit(niceness_and_threads, name="x", folder=tmp_path, threads=1)
     niceness, threads, folder, session = job.result(30)
-    assert (niceness, threads, folder) == (15, "1", str(job.folder))
+    assert (niceness, threads, folder) == (10, "1", str(job.folder))
     assert session != os.getsid(0)
 
 
