@@ -269,10 +269,13 @@ def test_traits_appear_with_their_group(shelf, visit):
 
 def test_suggested_traits_are_answered_in_their_panels(shelf, visit):
     project = create_project(shelf.server.home, "Suggested traits", "traits")
-    values = {"group": "Copepod", "egg_sac": "present", "egg_count": 9.0, "antennae": "tucked"}
-    suggestion = {"model_version": VERSION, "result": write_result(project.schema, values)}
+    values: dict[str, str | float] = {"group": "Copepod", "egg_sac": "present", "egg_count": 9}
+    result = write_result(project.schema, values | {"antennae": "tucked"})
     image = shelf.server.home.image_url(shelf.images(COPEPOD, 1)[0])
-    task = {"data": {"image": image}, "predictions": [suggestion]}
+    task = {
+        "data": {"image": image},
+        "predictions": [{"model_version": VERSION, "result": result}],
+    }
     shelf.api.post(f"/api/projects/{project.id}/import", [task])
     visit.open_label_stream(project.id)
     assert chosen(visit) == ["Copepod", "present", "tucked"]
