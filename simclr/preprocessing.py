@@ -158,7 +158,7 @@ class Preprocessing:
         canvas = Image.new(image.mode, (size, size), fill)
         canvas.paste(resized, ((size - width) // 2, (size - height) // 2))
         pixels = np.asarray(canvas).reshape(size, size, self.channels)
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        return pixels.transpose(2, 0, 1).copy()  # writable, and in the order that it says
 
 
 def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -31,8 +31,6 @@ from simclr.encoder import Encoder
 from simclr.precision import fastest_precision
 from simclr.record import CHECKPOINT_FILE, ENCODER_FOLDER, METRICS_FILE, EpochRecord, read_history
 
-logger = logging.getLogger(__name__)
-
 SMALLEST_DATASET = 8
 RUN_FILE = "run.json"
 
@@ -219,6 +217,7 @@ def _train(
     devices: int | str,
     node_count: int,
 ) -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     trainer = lightning.Trainer(
         max_epochs=epochs,
         precision=fastest_precision(),
@@ -239,7 +238,6 @@ def _train(
         collate_fn=_as_it_is,
     )
     checkpoint = folder / CHECKPOINT_FILE
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         # One process gathers a batch from the memory map in well under a millisecond.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")

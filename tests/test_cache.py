@@ -37,9 +37,12 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Paths of the images decoded from now on."""
     paths: list[Path] = []
     read_image = decoding.read_image
-    monkeypatch.setattr(
-        decoding, "read_image", lambda path, limit: paths.append(path) or read_image(path, limit)
-    )
+
+    def noted(path: Path, limit: int) -> Image.Image:
+        paths.append(path)
+        return read_image(path, limit)
+
+    monkeypatch.setattr(decoding, "read_image", noted)
     return paths
 
 

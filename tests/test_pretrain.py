@@ -65,9 +65,11 @@ def test_a_run_leaves_encoder_figures_and_plot(tmp_path: Path) -> None:
 
     learned = Encoder.load(folder)
     assert learned.preprocessing.mean[0] == pytest.approx(0.9, abs=0.06)  # of the images
-    assert not torch.equal(
-        learned.backbone.state_dict()["conv1.weight"], weights["backbone.conv1.weight"]
-    )
+    moved = [
+        not torch.equal(value, weights[f"backbone.{name}"])
+        for name, value in learned.backbone.state_dict().items()
+    ]
+    assert sum(moved) > len(moved) / 2
     for name, value in encoder.state_dict().items():  # the one that was given is left as it is
         assert torch.equal(value, weights[name])
 
@@ -133,7 +135,7 @@ def test_knn_leaves_the_image_itself_out() -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_same_call(tmp_path: Path) -> None:
-    manifest, labels = draw_shapes(tmp_path / "images", 64)
+    manifest, _ = draw_shapes(tmp_path / "images", 64)
     path = manifest.write(tmp_path / "manifest.parquet")
     code = f"""
 import torch
