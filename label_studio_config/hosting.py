@@ -109,8 +109,8 @@ def start_in_background(
     Parameters
     ----------
     home : Home
-    images_root : the one folder under which images may lie; default: as before, else the
-        current folder's `images`
+    images_root : the one folder under which images may lie; default: as before. A wider one than
+        before is followed by the tasks; without any, no images are served.
     port, backend_port : default: as before
     host : address to listen on for Label Studio; the backend listens on loopback only
     with_backend : False for Label Studio alone
