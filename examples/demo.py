@@ -75,6 +75,8 @@ class Stages:
 def main() -> int:
     """Run the loop; returns the exit code."""
     options = _options()
+    # As Ctrl-C: the servers are stopped on the way out.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(level=logging.WARNING)
     # The demo calls "Start training" itself; otherwise every 50th annotation would.
     os.environ.setdefault("PLANKTRAIT_TRAIN_EVERY", "1000000")
@@ -151,7 +153,7 @@ def _images(
 ) -> tuple[Manifest, list[Skipped], str, Truth | None, Path]:
     if options.images is None:
         drawn = draw_phantoms(home.folder / "phantoms", options.n)
-        manifest, skipped = read_folder(drawn.folder / "images", drawn.metadata_csv)
+        manifest, skipped = read_folder(drawn.folder, drawn.metadata_csv)
         config = read_config("traits")
         return manifest, skipped, config, _truth_of(drawn.folder, manifest, config), drawn.folder
     folder = Path(options.images).expanduser().resolve()
@@ -320,7 +322,6 @@ def _samples(manifest: Manifest) -> str:
 
 
 def _until_stopped(servers: Servers) -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while True:
             servers.check()
