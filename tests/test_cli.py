@@ -1,0 +1,144 @@
+"""The command line, as a user types it, without a server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from label_studio_config.phantoms import draw_phantoms
+from planktrait import app
+
+COMMANDS = (
+    ["serve"],
+    ["user", "add"],
+    ["project", "create"],
+    ["import"],
+    ["phantoms"],
+    ["pretrain"],
+    ["embed"],
+    ["train"],
+    ["predict"],
+    ["suggest"],
+    ["models", "list"],
+    ["models", "promote"],
+    ["jobs"],
+    ["export"],
+)
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory) -> Path:
+    return draw_phantoms(tmp_path_factory.mktemp("phantoms"), 60, processes=1).folder
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*words: object):
+        return CliRunner().invoke(app, [str(word) for word in words])
+
+    return call
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_that_teaches(run, command):
+    answer = run(*command, "--help")
+    assert answer.exit_code == 0
+    assert len(answer.output.splitlines()) > 5
+
+
+def test_without_a_command_the_help_is_shown(run):
+    assert "pretrain" in run().output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train"], "give exactly one of --project, --export"),
+        (["pretrain", "here", "--project", "P"], "give exactly one of SOURCE"),
+        (["pretrain", "nowhere"], "no folder, manifest"),
+        (["embed", "nowhere", "--encoder", "e"], "no folder, manifest"),
+        (["predict", ".", "--models", "m"], "no version is live"),
+        (["train", "--export", "nowhere.json", "--images", "."], "nowhere.json"),
+        (["import", ".", "--project", "P"], "planktrait serve"),
+        (["export", "--project", "P"], "planktrait serve"),
+        (["jobs", "--log", "x"], "0 jobs match 'x'"),
+    ],
+)
+def test_errors_are_one_line_with_the_remedy(run, words, said):
+    answer = run(*words)
+    assert answer.exit_code == 1
+    assert said in " ".join(answer.output.split())
+    assert "Traceback" not in answer.output
+
+
+def test_a_saved_export_needs_no_home(run, tmp_path):
+    export = tmp_path / "export.json"
+    data = {"image": "/data/local-files/?d=a.png", "image_id": "a"}
+    result = [
+        {
+            "from_name": "group",
+            "to_name": "image",
+            "type": "choices",
+            "value": {"choices": ["Copepod"]},
+        }
+    ]
+    annotation = {"id": 1, "completed_by": 1, "result": result, "was_cancelled": False}
+    task = {"id": 1, "data": data, "annotations": [annotation], "predictions": []}
+    export.write_text(json.dumps([task]))
+    answer = run("export", "--export", export, "--format", "csv", "--output", "traits.csv")
+    assert answer.exit_code == 0, answer.output
+    assert pd.read_csv("traits.csv")["group"].tolist() == ["Copepod"]
+    assert not (tmp_path / "planktrait-home").exists()
+
+
+@pytest.mark.slow
+def test_learn_predict_and_embed_from_files(run, phantoms, tmp_path):
+    truth = pd.read_csv(phantoms / "truth.csv").set_index("image_id")["group"]
+    tasks = []
+    for number, path in enumerate(sorted(phantoms.glob("images/*/*.png")), start=1):
+        name = path.relative_to(phantoms).as_posix()
+        group = truth.get(name, truth.get(path.stem))
+        result = [
+            {
+                "from_name": "group",
+                "to_name": "image",
+                "type": "choices",
+                "value": {"choices": [group]},
+            }
+        ]
+        tasks.append(
+            {
+                "id": number,
+                "data": {"image": f"/data/local-files/?d={name}", "image_id": name},
+                "annotations": [{"id": number, "completed_by": 1, "result": result}],
+            }
+        )
+    Path("export.json").write_text(json.dumps(tasks))
+
+    pretrained = run(
+        "pretrain", "--export", "export.json", "--images", phantoms, "--epochs", 1, "--output", "e"
+    )
+    assert pretrained.exit_code == 0, pretrained.output
+    encoder = next(Path("e").rglob("config.json")).parent
+    embedded = run("embed", phantoms, "--encoder", encoder)
+    assert embedded.exit_code == 0, embedded.output
+    assert len(pd.read_parquet("embeddings.parquet")) == 60
+
+    trained = run(
+        "train", "--export", "export.json", "--images", phantoms, "--config", "functional_groups",
+        "--encoder", encoder,
+    )  # fmt: skip
+    assert trained.exit_code == 0, trained.output
+    assert "models-v0001" in run("models", "list", "--models", "models").output
+    predicted = run("predict", phantoms, "--models", "models", "--output", "p")
+    assert predicted.exit_code == 0, predicted.output
+    table = pd.read_parquet("p")
+    assert len(table) == 60
+    assert table["group__confidence"].between(0, 1).all()
