@@ -218,6 +218,8 @@ def server_environment(home: Home) -> dict[str, str]:
         "DJANGO_SETTINGS_MODULE": "label_studio_config.settings",
         "PYTHONPATH": os.pathsep.join(filter(None, [packages, inherited])),
         "PYTHONUNBUFFERED": "1",
+        # Threads that wait for each other must not spin while a job needs the processors.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
     }
 
 
