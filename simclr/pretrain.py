@@ -69,7 +69,7 @@ class SimCLRSettings:
     weight_decay: float = 1e-4
     warmup: float = 0.2
     projection_size: int = 128
-    view_share: float = 0.75
+    view_share: float = 0.5
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
 
@@ -241,6 +241,7 @@ def _train(
     with warnings.catch_warnings():
         # One process gathers a batch from the memory map in well under a millisecond.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 with torch 2.14
         trainer.fit(
             SimCLR(encoder, settings),
             loader,
