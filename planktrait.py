@@ -9,9 +9,9 @@ annotate in the browser, `planktrait train --project "My cruise"`,
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -78,6 +78,8 @@ def main(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
     """Set up logging: messages go to stderr, results to stdout."""
+    # Threads of a training must not spin while the servers beside it need the processors.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     level = logging.DEBUG if verbose else logging.INFO
     handler = RichHandler(console=errors, show_path=False, log_time_format="%H:%M:%S")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
@@ -215,15 +217,13 @@ def import_(
             manifest, skipped = read_folder(source, metadata, pixel_size_um=pixel_size_um)
         list_skipped(skipped)
         report = import_manifest(place, found.id, manifest, blind_share=blind_share)
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        written = manifest.write(place.manifests_folder / f"project-{found.id}-{stamp}.parquet")
         show(
             {
                 "added": report.added,
                 "already there": report.present,
                 "blind among the added": report.blind,
                 "skipped": len(skipped),
-                "manifest": written,
+                "manifest in": place.manifests_folder,
             }
         )
 

@@ -1,6 +1,11 @@
 """Fixtures that all tests share: a real Label Studio, with and without the backend."""
 
-from tests.label_studio_fixtures import (
+import os
+
+# Before torch is imported: its threads must not spin while real servers run beside the tests.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from tests.label_studio_fixtures import (  # noqa: E402
     database_template,
     label_studio,
     label_studio_with_backend,
