@@ -57,7 +57,8 @@ def refresh_suggestions(home: Home, project_id: int, live: LiveModel) -> Refresh
     LabelStudioError, ApiError
         Label Studio cannot be reached or refuses.
     """
-    schema = LabelSchema.from_xml(fetch_project(home, project_id)["label_config"])
+    project = fetch_project(home, project_id)
+    schema = LabelSchema.from_xml(project["label_config"])
     version = live.version.name
     missing = {
         "filter": "filter:tasks:predictions_model_versions",
@@ -65,13 +66,14 @@ def refresh_suggestions(home: Home, project_id: int, live: LiveModel) -> Refresh
         "type": "List",
         "value": [version],
     }
-    first = _suggest(home, project_id, live, schema, [missing, _annotations("equal", 0)])
+    tally = _Tally(total=int(project.get("task_number") or 0))
+    _suggest(home, project_id, live, schema, [missing, _annotations("equal", 0)], tally)
     set_model_version(home, project_id, version)
-    then = _suggest(home, project_id, live, schema, [missing, _annotations("greater", 0)])
+    _suggest(home, project_id, live, schema, [missing, _annotations("greater", 0)], tally)
     deleted = delete_old_suggestions(home, project_id, live)
-    suggested, blind, without = (a + b for a, b in zip(first, then, strict=True))
-    logger.info("project %d: %d suggestions of %s", project_id, suggested, version)
-    return Refreshed(suggested, blind, without, deleted)
+    logger.info("project %d: %d suggestions of %s", project_id, tally.suggested, version)
+    progress.report("suggest", tally.total, tally.total, f"{tally.suggested} suggestions")
+    return Refreshed(tally.suggested, tally.blind, tally.without, deleted)
 
 
 def set_model_version(home: Home, project_id: int, version: str) -> None:
@@ -108,19 +110,29 @@ def delete_old_suggestions(home: Home, project_id: int, live: LiveModel) -> int:
     return deleted
 
 
+@dataclass
+class _Tally:
+    total: int
+    suggested: int = 0
+    blind: int = 0
+    without: int = 0
+
+    def report(self) -> None:
+        done = self.suggested + self.blind + self.without
+        progress.report("suggest", done, self.total, f"{self.suggested} suggestions")
+
+
 def _suggest(
     home: Home,
     project_id: int,
     live: LiveModel,
     schema: LabelSchema,
     filters: list[dict[str, Any]],
-) -> tuple[int, int, int]:
+    tally: _Tally,
+) -> None:
     api = Api(home)
-    tasks = fetch_tasks(home, project_id, full=False, filters=filters)
-    suggested = blind = without = 0
-    for batch in _batches(tasks):
+    for batch in _batches(fetch_tasks(home, project_id, full=False, filters=filters)):
         seen = [task for task in batch if not is_blind(task)]
-        blind += len(batch) - len(seen)
         predictions = [
             suggestion | {"task": task["id"]}
             for task, suggestion in zip(seen, live.suggest(seen, schema, home), strict=True)
@@ -128,10 +140,10 @@ def _suggest(
         ]
         if predictions:
             api.post(f"/api/planktrait/projects/{project_id}/suggestions", predictions)
-        suggested += len(predictions)
-        without += len(seen) - len(predictions)
-        progress.report("suggest", suggested + blind + without, 0, f"{suggested} suggestions")
-    return suggested, blind, without
+        tally.suggested += len(predictions)
+        tally.blind += len(batch) - len(seen)
+        tally.without += len(seen) - len(predictions)
+        tally.report()
 
 
 def _versions_annotators_saw(home: Home, project_id: int) -> set[str]:
