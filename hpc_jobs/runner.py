@@ -16,7 +16,6 @@ import re
 import secrets
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -45,7 +44,6 @@ ExecutorName = Literal["local", "slurm", "debug"]
 
 NICENESS = 10
 LONGEST_JOB_MIN = 60 * 24 * 30
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class JobError(RuntimeError):
@@ -185,7 +183,7 @@ def cancel(job: Job[Any] | JobRecord, grace_s: float = 10.0) -> JobRecord:
     for process in (own, holder):
         if process is not None and process.is_alive():
             with suppress(ProcessLookupError):
-                # Its session is its own (see `_submit_local`), so this ends its workers too.
+                # Its session is its own (see `local_executor`), so this ends its workers too.
                 os.killpg(os.getpgid(process.pid), signal.SIGKILL)
     return handle.wait(2.0)
 
@@ -233,60 +231,13 @@ def _submit(
         job = slurm.submit(call)
         scheduler = {"scheduler_id": job.job_id, "submitit_folder": str(job_folder)}
         return scheduler | {"log": job.paths.stdout.name}
-    local = _local_executor_class()(folder=job_folder)
+    from hpc_jobs.local_executor import OwnSessionExecutor
+
+    local = OwnSessionExecutor(folder=job_folder)
     local.update_parameters(stderr_to_stdout=True, threads=threads, **parameters)
     job = local.submit(call)
     process = ProcessIdentity.of(int(job.job_id))
     return {"process": process.as_json(), "log": job.paths.stdout.name}
-
-
-def _local_executor_class() -> type[Any]:
-    """submitit's local executor, whose jobs have a session of their own.
-
-    submitit starts them in the session of the caller, where Ctrl-C, or the end of a web server's
-    process group, would take them along.
-    """
-    from submitit.local.local import LocalExecutor, LocalJob
-
-    class OwnSessionExecutor(LocalExecutor):
-        def _submit_command(self, command: str) -> LocalJob[Any]:
-            with open(self.folder / "controller.log", "ab") as log:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "submitit.local._local", str(self.folder)],
-                    env=_environment(command, self.parameters),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
-            return LocalJob(self.folder, str(process.pid), process=process)
-
-    return OwnSessionExecutor
-
-
-def _environment(command: str, parameters: Mapping[str, Any]) -> dict[str, str]:
-    """The environment of a local job: the caller's, without what belongs to a job it may be."""
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("SUBMITIT_") and name != JOB_FOLDER_VARIABLE
-    }
-    threads = parameters["threads"] or len(os.sched_getaffinity(0))
-    environment |= dict.fromkeys(THREAD_VARIABLES, str(threads))
-    # OpenMP's threads spin while they wait for each other. Beside a busy server that is most of
-    # the work: training steps took three times the processor time, and four times as long.
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return environment | {
-        "SUBMITIT_EXECUTOR": "local",
-        "SUBMITIT_LOCAL_COMMAND": command,
-        "SUBMITIT_LOCAL_NTASKS": "1",
-        "SUBMITIT_LOCAL_NODEID": "0",
-        "SUBMITIT_LOCAL_JOB_NUM_NODES": "1",
-        "SUBMITIT_LOCAL_TIMEOUT_S": str(int(60 * parameters["timeout_min"])),
-        "SUBMITIT_LOCAL_SIGNAL_DELAY_S": "30",
-        "SUBMITIT_LOCAL_WITH_SHELL": "",
-        "SUBMITIT_STDERR_TO_STDOUT": "1",
-    }
 
 
 def _read_result(job_folder: Path) -> tuple[Any] | None:
