@@ -92,10 +92,19 @@ def log_loss(
     return float(-losses.sum(axis=1).mean())
 
 
+def brier_score(probabilities: np.ndarray, shares: np.ndarray) -> float:
+    """Return the mean squared distance of probabilities to vote shares, both (n, k)."""
+    return float(((probabilities - shares) ** 2).sum(axis=1).mean())
+
+
 def fit_temperature(
     kind: str, logits: np.ndarray, shares: np.ndarray, shift: np.ndarray | float = 0.0
 ) -> float:
-    """Return the temperature under which held-out votes are likeliest.
+    """Return the temperature with the lowest Brier score on held-out votes.
+
+    Not the likelihood: with a few hundred images a handful of surprises decide it. On 300 ndsb
+    images (30 draws, heads on SimCLR features) the ECE on 1,500 others was .046 by Brier score and
+    .069 by likelihood, and .138 untempered; likelihoods there differed by less than 2 %.
 
     Parameters
     ----------
@@ -114,7 +123,7 @@ def fit_temperature(
         return 1.0
     bounds = tuple(np.log(TEMPERATURE_RANGE))
     found = minimize_scalar(
-        lambda log_t: log_loss(kind, logits, shares, float(np.exp(log_t)), shift),
+        lambda log_t: brier_score(calibrated(kind, logits, float(np.exp(log_t)), shift), shares),
         bounds=bounds,
         method="bounded",
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ml_backend.calibrate import expected_calibration_error
+from ml_backend.calibrate import brier_score, expected_calibration_error
 
 N_BOOTSTRAP = 1000
 INTERVAL_PERCENT = (2.5, 97.5)
@@ -188,7 +188,7 @@ def _likelihoods(kind: str, probabilities: np.ndarray, shares: np.ndarray) -> di
     return {
         "nll": float(nll),
         "kl": float(nll - entropy.sum(axis=1).mean()),
-        "brier": float(((probabilities - shares) ** 2).sum(axis=1).mean()),
+        "brier": brier_score(probabilities, shares),
     }
 
 

@@ -197,7 +197,7 @@ class FineTune:
             total = total + head_loss(head.kind, outputs[head.control][mine], wanted).mean()
         return total
 
-    def _average(self, averaged: Tensor, current: Tensor, n_averaged: Tensor) -> Tensor:
+    def _average(self, averaged: Tensor, current: Tensor, n_averaged: Tensor | int) -> Tensor:
         """Running average that forgets faster at first: early weights are no good."""
         n = float(n_averaged)
         keep = min(self.settings.average, (1 + n) / (10 + n))

@@ -16,13 +16,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ml_backend.calibrate import estimate_prior
+from ml_backend.calibrate import (
+    MIN_IMAGES_FOR_TEMPERATURE,
+    estimate_prior,
+    fit_temperature,
+    log_loss,
+)
 from ml_backend.model import Head, TraitModel
 from ml_backend.targets import ControlTargets, LearningSet
 
 logger = logging.getLogger(__name__)
 
-PENALTIES = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
+PENALTIES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3)
 MAX_ITERATIONS = 80
 
 
@@ -220,12 +225,23 @@ def _fit_path(
 
 
 def _choose(head: Head, fitted: list[Tensor], inputs: Tensor, shares: Tensor) -> int:
-    """Position of the solution with the lowest loss on held-out images; the middle one without."""
-    if len(inputs) < 10:
+    """Position of the solution with the lowest loss on held-out images; the middle one without.
+
+    Each is tempered first, as it will be when it serves: a weak penalty is then not punished for
+    its overconfidence, only for what it confuses.
+    """
+    if len(inputs) < MIN_IMAGES_FOR_TEMPERATURE:
         return len(fitted) // 2
     rows = torch.cat([inputs, torch.ones(len(inputs), 1)], dim=1)
-    shift = torch.from_numpy(np.asarray(head.shift() if head.kind != "number" else 0.0)).float()
-    losses = [float(head_loss(head.kind, rows @ w + shift, shares).mean()) for w in fitted]
+    if head.kind == "number":
+        losses = [float(head_loss(head.kind, rows @ w, shares).mean()) for w in fitted]
+        return int(np.argmin(losses))
+    votes, shift = shares.numpy(), head.shift()
+    losses = []
+    for solution in fitted:
+        logits = (rows @ solution).numpy()
+        temperature = fit_temperature(head.kind, logits, votes, shift)
+        losses.append(log_loss(head.kind, logits, votes, temperature, shift))
     return int(np.argmin(losses))
 
 

@@ -61,7 +61,7 @@ def answer(model: TraitModel, data: LearningSet, manifest: Manifest) -> Answered
         data.select(rows),
         values,
         predictions.unfit,
-        {s.head.control: s.head.sd for s in predictions.served if s.head.kind == "number"},
+        {s.head.control: s.head.sd for s in predictions.served if s.head.sd is not None},
     )
 
 

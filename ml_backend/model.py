@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -63,8 +64,7 @@ class Head:
     deployed_prior: tuple[float, ...] = ()
     offset: float = 0.0
     scale: float = 1.0
-    sd: float = float("nan")
-    notes: tuple[str, ...] = ()
+    sd: float | None = None
 
     @property
     def n_outputs(self) -> int:
@@ -276,7 +276,9 @@ class TraitModel(nn.Module):
             model = cls(encoder, heads, schema, record["views"], record["extent_unit"])
             model.novelty = Novelty.load(folder)
             missing = model.load_state_dict(load_file(folder / "heads.safetensors"), strict=False)
-        except (OSError, KeyError, TypeError, RuntimeError) as error:
+        except ModelError:
+            raise
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"{folder} holds no model that can be loaded: {error}") from error
         lost = [name for name in missing.missing_keys if not name.startswith("encoder.")]
         if lost or missing.unexpected_keys:

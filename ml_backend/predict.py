@@ -155,7 +155,7 @@ class Predictions:
             name, values = head.head.control, self.values[head.head.control]
             columns[name] = [answer.get(name) for answer in answers]
             if head.head.kind == "number":
-                sd = None if np.isnan(head.head.sd) else head.head.sd
+                sd = head.head.sd
                 columns[sd_column(name)] = [sd if name in answer else None for answer in answers]
                 continue
             confidence = _confidence(head, values)

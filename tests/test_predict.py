@@ -1,0 +1,224 @@
+"""Predictions as suggestions for Label Studio and as Parquet shards."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from label_studio_config.manifest import Manifest
+from label_studio_config.prediction import labels_of
+from label_studio_config.results import read_novelty, read_probabilities, read_result
+from label_studio_config.schema import LabelSchema
+from ml_backend import predict as predict_module
+from ml_backend.images import read_batches
+from ml_backend.model import Head, TraitModel
+from ml_backend.novelty import Novelty
+from ml_backend.predict import PredictionError, predict, write_predictions
+from simclr.encoder import Encoder
+from simclr.preprocessing import Preprocessing
+from tests.trait_fixtures import XML, make_tasks
+
+SCHEMA = LabelSchema.from_xml(XML)
+SMALL = Preprocessing(image_size_px=32)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory) -> Manifest:
+    """Twelve drawn images, two of which cannot be read."""
+    folder = tmp_path_factory.mktemp("images")
+    make_tasks(folder, 12)
+    (folder / "3.png").write_bytes(b"")
+    (folder / "7.png").write_text("not an image")
+    table = pd.DataFrame(
+        {
+            "image_id": [f"image-{n}" for n in range(12)],
+            "path": [f"{n}.png" for n in range(12)],
+            "sample_id": [f"haul-{n % 2}" for n in range(12)],
+        }
+    )
+    return Manifest(table, folder)
+
+
+def make_model(xml: str = XML) -> TraitModel:
+    torch.manual_seed(0)
+    half = (0.5, 0.5)
+    heads = [
+        Head(
+            "group",
+            "one of",
+            ("Disc", "Rod", "Ring"),
+            trained_prior=(0.3, 0.3, 0.4),
+            deployed_prior=(0.3, 0.3, 0.4),
+        ),
+        Head("spot", "one of", ("with spot", "no spot"), trained_prior=half, deployed_prior=half),
+        Head("flags", "any of", ("dark", "noisy"), trained_prior=half, deployed_prior=half),
+        Head("diameter", "number", offset=40.0, scale=10.0, sd=2.5),
+    ]
+    model = TraitModel(Encoder.create("resnet10t", 32), heads, LabelSchema.from_xml(xml))
+    for classifier in model.classifiers:
+        torch.nn.init.normal_(classifier.weight, std=0.2)  # type: ignore[arg-type]
+    return model.eval()
+
+
+def test_bad_images_are_skipped_and_listed(manifest: Manifest) -> None:
+    predictions = predict(make_model(), manifest)
+    assert len(predictions) == 10
+    assert "image-3" not in set(predictions.images["image_id"])
+    assert sorted(Path(s.path).name for s in predictions.skipped) == ["3.png", "7.png"]
+    assert all(s.reason for s in predictions.skipped)
+
+
+def test_a_batch_of_bad_images_only(manifest: Manifest) -> None:
+    predictions = predict(make_model(), manifest.select(["image-3", "image-7"]))
+    assert len(predictions) == 0
+    assert len(predictions.skipped) == 2
+    assert predictions.table().num_rows == 0
+
+
+def test_batches_do_not_change_answers(manifest: Manifest) -> None:
+    one, many = predict(make_model(), manifest, batch_size=1), predict(make_model(), manifest)
+    np.testing.assert_allclose(one.values["group"], many.values["group"], atol=1e-5)
+    assert list(one.images["image_id"]) == list(many.images["image_id"])
+
+
+def test_suggestions_are_valid_for_the_config(manifest: Manifest) -> None:
+    predictions = predict(make_model(), manifest, model_version="p-v0001")
+    suggestions = predictions.suggestions()
+    assert set(suggestions) == set(predictions.images["image_id"])
+    for suggestion in suggestions.values():
+        answers = read_result(SCHEMA, suggestion["result"])  # raises on what does not fit
+        assert suggestion["model_version"] == "p-v0001"
+        probabilities = read_probabilities(suggestion["result"])["group"]
+        assert sum(probabilities.values()) == pytest.approx(1.0, abs=0.001)
+        assert suggestion["score"] == pytest.approx(max(probabilities.values()), abs=0.001)
+        assert probabilities[answers["group"].labels[0]] == max(probabilities.values())
+
+
+def test_a_trait_is_suggested_only_where_its_condition_holds(manifest: Manifest) -> None:
+    model = make_model()
+    groups = set()
+    for wanted in ("Disc", "Ring"):
+        index = ("Disc", "Rod", "Ring").index(wanted)
+        with torch.no_grad():
+            model.classifiers[0].weight.zero_()  # type: ignore[operator]
+            model.classifiers[0].bias.copy_(torch.eye(3)[index] * 9)  # type: ignore[operator]
+        predictions = predict(model, manifest)
+        for suggestion in predictions.suggestions().values():
+            answers = read_result(SCHEMA, suggestion["result"])
+            groups.add(answers["group"].labels[0])
+            assert ("spot" in answers) == (answers["group"].labels == ("Disc",))
+        spots = predictions.table().column("spot").to_pylist()
+        assert all((spot is not None) == (wanted == "Disc") for spot in spots)
+    assert groups == {"Disc", "Ring"}
+
+
+def test_the_table_holds_what_the_contract_says(manifest: Manifest) -> None:
+    table = predict(make_model(), manifest, model_version="p-v0002").table()
+    assert table.column("model_version").to_pylist() == ["p-v0002"] * 10
+    assert table.column("sample_id")[0].as_py() == "haul-0"
+    probabilities = np.array(table.column("group__probabilities").to_pylist())
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-5)
+    assert labels_of(table.schema.field("group__probabilities")) == ("Disc", "Rod", "Ring")
+    np.testing.assert_allclose(
+        table.column("confidence").to_pylist(), probabilities.max(axis=1), atol=1e-5
+    )
+    assert table.column("diameter__sd").to_pylist() == [2.5] * 10
+    assert len(table.column("embedding")[0].as_py()) == 512
+    assert table.column("novelty").null_count == 10
+
+
+def test_a_changed_config_keeps_what_fits(manifest: Manifest) -> None:
+    xml = XML.replace('<Choice value="Ring"/>', "").replace('name="flags"', 'name="marks"')
+    schema = LabelSchema.from_xml(xml)
+    predictions = predict(make_model(), manifest, schema=schema)
+    assert set(predictions.unfit) == {"flags", "marks"}
+    for suggestion in predictions.suggestions().values():
+        answers = read_result(schema, suggestion["result"])
+        assert answers["group"].labels[0] in ("Disc", "Rod")
+
+
+def test_without_a_head_that_fits_there_is_nothing_to_say(manifest: Manifest) -> None:
+    xml = (
+        '<View><Image name="i" value="$image"/><Choices name="new" toName="i">'
+        '<Choice value="a"/><Choice value="b"/></Choices></View>'
+    )
+    predictions = predict(make_model(), manifest, schema=LabelSchema.from_xml(xml))
+    suggestion = predictions.suggestions()["image-0"]
+    assert suggestion["result"] == []
+    assert suggestion["score"] is None
+
+
+def test_sizes_in_um_need_a_pixel_size(manifest: Manifest) -> None:
+    table = manifest.table.assign(pixel_size_um=[2.0] * 6 + [np.nan] * 6)
+    mixed = Manifest(table, manifest.root)
+    batches = list(read_batches(mixed, SMALL, 4, "um"))
+    assert sum(len(b.rows) for b in batches) == 5
+    reasons = {s.reason for b in batches for s in b.skipped}
+    assert any("pixel_size_um" in reason for reason in reasons)
+    in_px = next(iter(read_batches(mixed, SMALL, 4, "px"))).log_extents
+    np.testing.assert_allclose(batches[0].log_extents, in_px + np.log(2.0), atol=1e-5)
+
+
+def test_novelty_is_low_for_ordinary_images_and_high_for_others() -> None:
+    rng = np.random.default_rng(0)
+    centre = rng.normal(size=64).astype(np.float32) * 3
+    ordinary = centre + rng.normal(size=(600, 64)).astype(np.float32)
+    novelty = Novelty.fit(ordinary[:300], ordinary[300:500])
+    assert novelty is not None
+    assert novelty.score(ordinary[500:]).mean() == pytest.approx(0.5, abs=0.1)
+    assert novelty.score(-ordinary[500:]).min() == 1.0
+    assert Novelty.fit(ordinary[:300], ordinary[300:305]) is None
+
+
+def test_novelty_travels_with_the_model(manifest: Manifest, tmp_path: Path) -> None:
+    model = make_model()
+    rng = np.random.default_rng(0)
+    model.novelty = Novelty.fit(
+        rng.random((30, 512)).astype(np.float32), rng.random((30, 512)).astype(np.float32)
+    )
+    model.save(tmp_path)
+    predictions = predict(TraitModel.load(tmp_path), manifest)
+    assert ((predictions.novelty >= 0) & (predictions.novelty <= 1)).all()
+    first = predictions.suggestions()["image-0"]["result"]
+    assert read_novelty(first) == pytest.approx(float(predictions.novelty[0]), abs=1e-3)
+
+
+def test_shards_are_resumed(manifest: Manifest, tmp_path: Path, monkeypatch) -> None:
+    shards, skipped = write_predictions(
+        make_model(), manifest, tmp_path, model_version="p-v0001", shard_size=5
+    )
+    assert [s.name for s in shards] == [f"part-0000{n}.parquet" for n in range(3)]
+    assert len(skipped) == 2
+    assert pq.read_table(tmp_path).num_rows == 10
+    shards[1].unlink()
+    asked = []
+
+    def counted(model, part, **kwargs):
+        asked.append(len(part))
+        return predict(model, part, **kwargs)
+
+    monkeypatch.setattr(predict_module, "predict", counted)
+    again, skipped_again = write_predictions(
+        make_model(), manifest, tmp_path, model_version="p-v0001", shard_size=5
+    )
+    assert again == shards
+    assert asked == [5]
+    assert len(skipped_again) == 2
+
+
+def test_shards_of_another_version_are_refused(manifest: Manifest, tmp_path: Path) -> None:
+    write_predictions(make_model(), manifest, tmp_path, model_version="p-v0001")
+    with pytest.raises(PredictionError, match="another version"):
+        write_predictions(make_model(), manifest, tmp_path, model_version="p-v0002")
+
+
+def test_numbers_alone_have_no_confidence(manifest: Manifest) -> None:
+    model = make_model()
+    only = TraitModel(model.encoder, [replace(model.head("diameter"))], model.schema)
+    assert np.isnan(predict(only, manifest).confidence).all()
