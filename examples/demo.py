@@ -124,8 +124,7 @@ def _loop(
 
     stages.start("Learn features from all images (SimCLR)")
     _action(home, project, "learn_features")
-    outcome = _wait_for_job(home, project.id, "pretrain")
-    stages.done(_features_figure(outcome))
+    stages.done(_features_figure(_wait_for_job(home, project.id, "pretrain")))
     if truth is None:
         console.print("No labels were found beside the images: annotate some in the browser, then")
         console.print(f"`planktrait train --project {project.id} --home {options.home}`.")
@@ -138,7 +137,7 @@ def _loop(
     stages.start("Start training")
     api = Api(home)
     api.post(f"/api/ml/{project.backend_id}/train", {})
-    outcome = _wait_for_job(home, project.id, "train")
+    _wait_for_job(home, project.id, "train")
     stages.done(_training_figure(home, project))
 
     stages.start("Suggestions")
@@ -253,8 +252,9 @@ def _wait_for_job(home: Home, project_id: int, kind: str) -> dict[str, Any]:
 
 
 def _features_figure(job: dict[str, Any]) -> str:
-    progress = job.get("progress") or {}
-    return f"{progress.get('total') or ''} epochs done; {progress.get('message') or ''}".strip()
+    result, progress = job.get("result") or {}, job.get("progress") or {}
+    epochs, images = result.get("epochs"), result.get("images")
+    return f"{epochs} epochs over {images} images; {progress.get('message', '')}"
 
 
 def _training_figure(home: Home, project: ProjectInfo) -> str:
