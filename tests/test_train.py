@@ -1,0 +1,371 @@
+"""A training from tasks to a live version, and all that must not harm the live one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from filelock import FileLock
+
+from label_studio_config.manifest import Manifest
+from label_studio_config.schema import LabelSchema
+from ml_backend.calibrate import expected_calibration_error
+from ml_backend.evaluate import FEW_IMAGES
+from ml_backend.fine_tune import CHECKPOINT, FineTuneSettings
+from ml_backend.fit import FROM_SCRATCH, FitSettings
+from ml_backend.model import TraitModel
+from ml_backend.predict import predict
+from ml_backend.registry import Registry
+from ml_backend.report import TrainingReport
+from ml_backend.split import SplitRule
+from ml_backend.train import TrainingRefused, train
+from simclr.encoder import Encoder
+from tests.trait_fixtures import XML, make_tasks, resolver
+
+SCHEMA = LabelSchema.from_xml(XML)
+QUICK = FitSettings(
+    untrained=True, views=1, fine_tune=FineTuneSettings(epochs=2, min_images_per_epoch=128)
+)
+NDSB = Path(os.environ.get("PLANKTRAIT_NDSB", Path(__file__).parents[2] / "shared/data/ndsb"))
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory) -> Path:
+    """A small encoder, so that trainings take seconds."""
+    return Encoder.create("resnet10t", image_size_px=32).save(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    return folder
+
+
+def run(
+    tasks: list[dict[str, Any]],
+    images: Path,
+    registry: Registry,
+    encoder: Path | None,
+    schema: LabelSchema = SCHEMA,
+    settings: FitSettings = QUICK,
+) -> TrainingReport:
+    return train(
+        tasks,
+        schema,
+        resolve_image=resolver(images),
+        registry=registry,
+        encoder=encoder,
+        settings=settings,
+    )
+
+
+def test_from_tasks_to_a_live_version(images: Path, tmp_path: Path, encoder: Path) -> None:
+    registry = Registry(tmp_path / "project-1")
+    tasks = make_tasks(images, 200, annotators=2, blind_share=0.15)
+    report = run(tasks, images, registry, encoder)
+    assert report.promotion.promoted
+    assert registry.live is not None
+    assert registry.live.name == "project-1-v0001"
+    group = report.metrics["test"]["group"]
+    assert group["macro_recall"] > group["majority_macro_recall"] + 0.2
+    assert {"group", "diameter"} <= set(report.metrics["blind"])
+    assert report.record["left_out"] == {"flags": "no votes on training images"}
+    assert any("held-out images" in note for note in report.promotion.notes)
+    folder = registry.live.folder
+    card = (folder / "README.md").read_text()
+    assert "macro recall" in card
+    assert "flags: no votes" in card
+    assert LabelSchema.from_xml(registry.live.schema_xml).fingerprint == SCHEMA.fingerprint
+    stored = json.loads(
+        (folder / "metrics.json").read_text(), parse_constant=lambda text: pytest.fail(text)
+    )
+    assert stored["data_fingerprint"] == report.record["data_fingerprint"]
+    json.dumps(report.as_dict(), allow_nan=False)
+    model = TraitModel.load(folder)
+    assert {head.control for head in model.heads} == {"group", "spot", "diameter"}
+    assert not (registry.folder / ".work" / CHECKPOINT).exists()
+
+
+def test_blind_images_change_nothing_but_their_own_figures(
+    images: Path, tmp_path: Path, encoder: Path
+) -> None:
+    """The same training twice; the second time every blind image bears the wrong group."""
+    reports = []
+    for wrong in (False, True):
+        tasks = make_tasks(images, 120, blind_share=0.3, wrong_if_blind=wrong)
+        reports.append(run(tasks, images, Registry(tmp_path / f"wrong-{wrong}"), encoder))
+    right, wrong_blind = reports
+    assert right.record["images"]["blind"] > 20
+    assert right.record["heads"] == wrong_blind.record["heads"]
+    for name in ("heads.safetensors", "encoder/model.safetensors"):
+        first, second = ((r.version.folder / name).read_bytes() for r in reports)
+        assert first == second
+    accuracy = [r.metrics["blind"]["group"]["micro_accuracy"] for r in reports]
+    assert accuracy[1] < accuracy[0] - 0.2
+    assert right.metrics["test"] == wrong_blind.metrics["test"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda task: task.update(annotations=[]), "No votes|no votes"),
+        (lambda task: relabel(task, "Rod"), r"one label only \(Rod\)"),
+        (lambda task: task["data"].update(blind="yes"), "no votes on training images"),
+        (lambda task: relabel(task, "Cannot tell"), "no votes on training images"),
+    ],
+    ids=["none annotated", "one class", "all blind", "none assessable"],
+)
+def test_nothing_to_learn_is_refused_and_the_live_model_stays(
+    images: Path, tmp_path: Path, encoder: Path, change, reason: str
+) -> None:
+    registry = Registry(tmp_path / "p")
+    tasks = make_tasks(images, 80)
+    run(tasks, images, registry, encoder)
+    live = registry.live
+    for task in tasks:
+        change(task)
+    groups_only = LabelSchema.from_xml(XML.replace("Number", "TextArea"))
+    with pytest.raises(TrainingRefused, match=reason):
+        run(tasks, images, registry, encoder, schema=groups_only)
+    assert registry.live == live
+    assert len(registry.list()) == 1
+
+
+def relabel(task: dict[str, Any], label: str) -> None:
+    for annotation in task["annotations"]:
+        annotation["result"] = [
+            {
+                "from_name": "group",
+                "to_name": "image",
+                "type": "choices",
+                "value": {"choices": [label]},
+            }
+        ]
+
+
+def test_bad_images_are_skipped_listed_and_counted(
+    images: Path, tmp_path: Path, encoder: Path
+) -> None:
+    tasks = make_tasks(images, 100)
+    (images / "4.png").write_bytes(b"")
+    (images / "5.png").unlink()
+    tasks[6]["data"]["image"] = "/data/local-files/?d=../secret.png"
+    report = run(tasks, images, Registry(tmp_path / "p"), encoder)
+    assert len(report.skipped) == 3
+    assert sum(report.record["images"].values()) == 97
+    assert any("3 image(s) could not be read" in note for note in report.record["notes"])
+
+
+def test_a_worse_version_is_kept_but_not_promoted(
+    images: Path, tmp_path: Path, encoder: Path, caplog
+) -> None:
+    registry = Registry(tmp_path / "p")
+    tasks = make_tasks(images, 500)
+    settings = replace(QUICK, fine_tune=replace(QUICK.fine_tune, epochs=0))
+    run(tasks, images, registry, encoder, settings=settings)
+    rng = np.random.default_rng(0)
+    held_out = held_out_ids(tasks)
+    for task in tasks:  # an annotator who answers at random, on all but the held-out images
+        if task["data"]["image_id"] not in held_out:
+            relabel(task, str(rng.choice(["Disc", "Rod", "Ring"])))
+    with caplog.at_level(logging.WARNING):
+        report = run(tasks, images, registry, encoder, settings=settings)
+    assert not report.promotion.promoted
+    assert report.promotion.difference_interval[1] < 0
+    assert registry.live is not None
+    assert registry.live.name == "p-v0001"
+    assert [v.name for v in registry.list()] == ["p-v0001", "p-v0002"]
+    assert "stays unpromoted" in caplog.text
+    assert f"fewer than {FEW_IMAGES}" in caplog.text
+
+
+def held_out_ids(tasks: list[dict[str, Any]]) -> set[str]:
+    rule = SplitRule(unit="image")
+    ids = [task["data"]["image_id"] for task in tasks]
+    return {image_id for image_id in ids if rule.side(image_id) == "test"}
+
+
+def test_a_config_changed_after_training(images: Path, tmp_path: Path, encoder: Path) -> None:
+    """A new label and a renamed control: the next version learns both; what was lost is named."""
+    registry = Registry(tmp_path / "p")
+    tasks = make_tasks(images, 150)
+    run(tasks, images, registry, encoder)
+    xml = XML.replace('<Choice value="Ring"/>', '<Choice value="Ring"/><Choice value="Star"/>')
+    changed = LabelSchema.from_xml(xml.replace('name="spot"', 'name="mark"'))
+    for task in tasks:
+        for annotation in task["annotations"]:
+            for entry in annotation["result"]:
+                if entry["from_name"] == "spot":
+                    entry["from_name"] = "mark"
+    report = run(tasks, images, registry, encoder, schema=changed)
+    assert report.promotion.shared_controls == ("group",)
+    notes = " ".join(report.promotion.notes)
+    assert "'spot': the config has no such control any more" in notes
+    assert "'mark' is new in this version" in notes
+    assert any("no training votes yet for Star" in note for note in report.record["notes"])
+
+
+def test_samples_stay_together_and_the_rule_is_kept(
+    images: Path, tmp_path: Path, encoder: Path
+) -> None:
+    registry = Registry(tmp_path / "p")
+    report = run(make_tasks(images, 150, samples=30), images, registry, encoder)
+    assert report.record["split"]["unit"] == "sample"
+    rule = SplitRule.read(registry.folder)
+    assert rule is not None
+    assert rule.unit == "sample"
+
+
+def test_only_one_training_at_a_time(images: Path, tmp_path: Path, encoder: Path) -> None:
+    registry = Registry(tmp_path / "p")
+    (registry.folder / ".work").mkdir()
+    with (
+        FileLock(registry.folder / ".work" / "lock"),
+        pytest.raises(TrainingRefused, match="another training"),
+    ):
+        run(make_tasks(images, 20), images, registry, encoder)
+
+
+def test_a_checkpoint_of_other_data_is_not_used(
+    images: Path, tmp_path: Path, encoder: Path, caplog
+) -> None:
+    registry = Registry(tmp_path / "p")
+    (registry.folder / ".work").mkdir()
+    (registry.folder / ".work" / CHECKPOINT).write_bytes(b"broken")
+    with caplog.at_level(logging.WARNING):
+        report = run(make_tasks(images, 80), images, registry, encoder)
+    assert "starting clean" in caplog.text
+    assert report.promotion.promoted
+
+
+KILLED = """
+import logging, sys
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, {root!r})
+logging.basicConfig(level=logging.INFO)
+from tests.test_train import QUICK, run
+from tests.trait_fixtures import make_tasks
+from ml_backend.registry import Registry
+images = Path({images!r})
+settings = replace(QUICK, fine_tune=replace(QUICK.fine_tune, epochs={epochs}))
+tasks = make_tasks(images, 80)
+run(tasks, images, Registry({registry!r}), Path({encoder!r}), settings=settings)
+"""
+
+
+@pytest.mark.slow
+def test_killed_half_way_it_resumes_and_the_live_model_stays(
+    images: Path, tmp_path: Path, encoder: Path
+) -> None:
+    registry = Registry(tmp_path / "p")
+    run(make_tasks(images, 80), images, registry, encoder)
+    epochs = 12
+    script = KILLED.format(
+        root=str(Path(__file__).parents[1]),
+        images=str(images),
+        registry=str(registry.folder),
+        encoder=str(encoder),
+        epochs=epochs,
+    )
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
+    checkpoint = registry.folder / ".work" / CHECKPOINT
+    deadline_s = time.monotonic() + 300
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists()
+    assert registry.live is not None
+    assert registry.live.name == "p-v0001"
+    assert len(registry.list()) == 1
+
+    settings = replace(QUICK, fine_tune=replace(QUICK.fine_tune, epochs=epochs))
+    resumed = run(make_tasks(images, 80), images, registry, encoder, settings=settings)
+    straight = run(
+        make_tasks(images, 80), images, Registry(tmp_path / "q"), encoder, settings=settings
+    )
+    assert resumed.version.name == "p-v0002"
+    # The resumed run draws what the killed one would have drawn: the same model to rounding.
+    assert resumed.metrics["test"]["group"]["nll"] == pytest.approx(
+        straight.metrics["test"]["group"]["nll"], abs=0.05
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not NDSB.exists(), reason=f"no real images in {NDSB}")
+def test_real_images_from_scratch_beat_the_majority(tmp_path: Path) -> None:
+    """1,500 votes of ndsb's 21 groups, no SimCLR; evaluated on the 15 % held out."""
+    table = pd.read_csv(NDSB / "labels.csv").sample(1500, random_state=0)
+    choices = "".join(
+        f'<Choice value="{group}"/>' for group in sorted(table["functional_group"].unique())
+    )
+    schema = LabelSchema.from_xml(
+        f'<View><Image name="image" value="$image"/><Choices name="group" toName="image">{choices}'
+        "</Choices></View>"
+    )
+    tasks = [
+        {
+            "id": number,
+            "data": {"image": row.image, "image_id": row.image},
+            "annotations": [
+                {
+                    "id": number,
+                    "completed_by": 1,
+                    "result": [
+                        {
+                            "from_name": "group",
+                            "to_name": "image",
+                            "type": "choices",
+                            "value": {"choices": [row.functional_group]},
+                        }
+                    ],
+                }
+            ],
+        }
+        for number, row in enumerate(table.itertuples())
+    ]
+    report = train(
+        tasks,
+        schema,
+        resolve_image=lambda url: NDSB / url,
+        registry=Registry(tmp_path / "ndsb"),
+        settings=replace(FROM_SCRATCH, fine_tune=replace(FROM_SCRATCH.fine_tune, epochs=12)),
+    )
+    group = report.metrics["test"]["group"]
+    print({k: v for k, v in group.items() if k != "per_label"}, report.record["seconds"])
+    assert group["macro_recall"] > group["majority_macro_recall"] + 0.25
+    assert group["micro_accuracy"] > 0.45
+    tempered, untempered = calibration_errors(report, table)
+    print("ECE tempered, untempered", tempered, untempered)
+    assert tempered == pytest.approx(group["ece"], abs=1e-4)
+    assert tempered < untempered
+
+
+def calibration_errors(report: TrainingReport, table: pd.DataFrame) -> tuple[float, float]:
+    """ECE on the held-out images, with the fitted temperature and without."""
+    truth_of = dict(zip(table["image"], table["functional_group"], strict=True))
+    held_out = [image for image in truth_of if SplitRule(unit="image").side(image) == "test"]
+    manifest = Manifest(pd.DataFrame({"image_id": held_out, "path": held_out}), NDSB)
+    model = TraitModel.load(report.version.folder)
+    errors = []
+    for temperature in (model.head("group").temperature, 1.0):
+        model.set_head(replace(model.head("group"), temperature=temperature))
+        predictions = predict(model, manifest)
+        labels = predictions.served[0].labels
+        truth = np.array([labels.index(truth_of[i]) for i in predictions.images["image_id"]])
+        errors.append(expected_calibration_error("one of", predictions.values["group"], truth))
+    return errors[0], errors[1]
