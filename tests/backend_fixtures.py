@@ -133,6 +133,7 @@ def serve_backend(home: Home, workers: int = 2, threads: int = 4) -> Iterator[Ba
     command = [sys.executable, "-m", "gunicorn", "ml_backend.server:create_app()"]
     command += ["--bind", f"127.0.0.1:{port}", "--worker-class", "gthread", "--no-control-socket"]
     command += ["--workers", str(workers), "--threads", str(threads), "--graceful-timeout", "5"]
+    command += ["--preload"]
     process = ServerProcess(
         name="ML backend",
         command=command,
