@@ -202,9 +202,12 @@ def pretrain(
 
 
 def fitting_batch_size(image_count: int, batch_size: int) -> int:
-    """At most `batch_size`, and small enough for two batches an epoch where images are few."""
-    most = 2 ** int(math.log2(max(image_count // 2, SMALLEST_DATASET)))
-    return min(batch_size, most)
+    """At most `batch_size`, and where images are few, small enough for several steps an epoch.
+
+    Eight batches an epoch, but 32 images in each where there are: others to be told apart from.
+    """
+    most = max(image_count // 8, min(image_count // 2, 32), SMALLEST_DATASET)
+    return int(min(batch_size, 2 ** int(math.log2(most))))
 
 
 def _train(

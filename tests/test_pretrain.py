@@ -19,7 +19,7 @@ from simclr.embed import features_of
 from simclr.encoder import Encoder
 from simclr.knn import knn_accuracy
 from simclr.precision import fastest_precision
-from simclr.pretrain import PretrainError, SimCLRSettings, fitting_batch_size, pretrain
+from simclr.pretrain import PretrainError, fitting_batch_size, pretrain
 
 SMALL = "test_resnet"
 DATA = Path(os.environ.get("PLANKTRAIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -99,7 +99,7 @@ def test_too_few_images_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "batch_size"), [(8, 8), (20, 8), (40, 16), (600, 256), (9000, 256)]
+    ("images", "batch_size"), [(8, 8), (20, 8), (40, 16), (100, 32), (600, 64), (9000, 256)]
 )
 def test_the_batch_fits_the_images(images: int, batch_size: int) -> None:
     assert fitting_batch_size(images, 256) == batch_size
@@ -185,10 +185,7 @@ def test_features_of_real_images_get_better(tmp_path: Path) -> None:
     labels = dict(zip(rows["image"], rows["functional_group"], strict=True))
     torch.manual_seed(0)
     encoder = Encoder.create()
-    settings = SimCLRSettings(batch_size=64)
-    folder = pretrain(
-        manifest, encoder, tmp_path / "run", epochs=10, labels=labels, settings=settings
-    )
+    folder = pretrain(manifest, encoder, tmp_path / "run", epochs=10, labels=labels)
     history = pd.read_csv(tmp_path / "run" / "metrics.csv")
     assert history["knn_macro"].iloc[-1] > history["knn_macro"].iloc[0] + 0.01
     assert history["loss"].iloc[-1] < history["loss"].iloc[1] - 0.5
