@@ -100,11 +100,11 @@ class CocoBuilder:
                 "coco_url": first.image,
                 "date_captured": str(first.data.get("captured_at") or ""),
                 "attributes": {
+                    **{k: v for k, v in first.data.items() if k != self._schema.image_key},
                     "task_id": first.task_id,
                     "state": _state(rows),
                     "blind": first.blind,
                     "annotators": [row.annotator for row in rows if row.annotator],
-                    **{k: v for k, v in first.data.items() if k != self._schema.image_key},
                 },
             }
         )

@@ -18,7 +18,13 @@ from label_studio_config.results import (
     read_result,
 )
 from label_studio_config.schema import LabelSchema
-from label_studio_config.votes import annotator_name, image_id_of, is_blind, newest_by_annotator
+from label_studio_config.votes import (
+    annotator_name,
+    image_id_of,
+    is_blind,
+    newest_by_annotator,
+    suggestion_of,
+)
 
 STATUSES: dict[str, str] = {
     "human": "a person answered; no prediction is known",
@@ -129,7 +135,7 @@ def _row(
     problems: list[str],
 ) -> Row:
     data = task["data"]
-    suggestion = (annotation or {}).get("prediction") or {}
+    suggestion = {} if annotation is None else suggestion_of(task, annotation) or {}
     model = prediction or (suggestion if suggestion.get("result") else None)
     predicted = read_result(schema, (model or {}).get("result") or [], problems)
     human = read_result(schema, (annotation or {}).get("result") or [], problems)

@@ -192,9 +192,10 @@ def _conditions(element: ET.Element, parents: dict) -> tuple[tuple[Condition, ..
     node: ET.Element | None = element
     while node is not None:
         when = node.get("visibleWhen", "")
-        if when == "choice-selected" and node.get("whenTagName"):
+        if when in ("choice-selected", "choice-unselected") and node.get("whenTagName"):
             values = [v.strip() for v in node.get("whenChoiceValue", "").split(",") if v.strip()]
-            conditions.append(Condition(node.get("whenTagName", ""), frozenset(values)))
+            unselected = when == "choice-unselected"
+            conditions.append(Condition(node.get("whenTagName", ""), frozenset(values), unselected))
         elif when == "region-selected":
             needs_region = True
         node = parents.get(node)

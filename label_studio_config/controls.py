@@ -16,15 +16,20 @@ class SchemaError(ValueError):
 
 @dataclass(frozen=True)
 class Condition:
-    """A control is shown only while `control` is answered with one of `labels` (any, if empty)."""
+    """A control is shown only while `control` is answered with one of `labels` (any, if empty).
+
+    With `unselected`, only while it is not.
+    """
 
     control: str
     labels: frozenset[str]
+    unselected: bool = False
 
     def holds(self, answered: dict[str, tuple[str, ...]]) -> bool:
         """Whether the labels chosen so far, by control, make the condition true."""
         chosen = answered.get(self.control, ())
-        return bool(chosen) if not self.labels else not self.labels.isdisjoint(chosen)
+        selected = bool(chosen) if not self.labels else not self.labels.isdisjoint(chosen)
+        return selected is not self.unselected
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,11 @@ def _answer(control: Control, items: list[dict[str, Any]], problems: list[str] |
             by_region[str(item.get("id", ""))] = found
             labels += [label for label in found if label not in labels]
         elif control.kind != "other":
-            regions.append(_region(item, value, found))
+            try:
+                regions.append(_region(item, value, found))
+            except (KeyError, TypeError, ValueError) as error:
+                _report(problems, f"{control.name!r}: a region is malformed ({error!r})")
+                continue
             labels += [label for label in found if label not in labels]
     return Answer(
         control=control.name,
@@ -278,8 +282,7 @@ def _without_hidden_numbers(schema: LabelSchema, answers: dict[str, Answer]) -> 
     return {
         name: answer
         for name, answer in answers.items()
-        if schema.control(name).kind != "number"
-        or all(c.holds(chosen) for c in schema.control(name).conditions if c.control in chosen)
+        if schema.control(name).kind != "number" or is_asked(schema, schema.control(name), chosen)
     }
 
 

@@ -86,7 +86,9 @@ class LabelSchema:
         """SHA-256 over what is asked (names, kinds, labels, conditions), not over its looks."""
         digest = hashlib.sha256()
         for control in self.controls:
-            conditions = sorted((c.control, *sorted(c.labels)) for c in control.conditions)
+            conditions = sorted(
+                (c.control, c.unselected, *sorted(c.labels)) for c in control.conditions
+            )
             asked = (control.name, control.kind, control.labels, conditions)
             digest.update(repr((asked, sorted(control.not_assessable))).encode())
         return digest.hexdigest()

@@ -136,6 +136,24 @@ def annotator_name(annotation: dict[str, Any]) -> str:
     return str(who)
 
 
+def suggestion_of(task: dict[str, Any], annotation: dict[str, Any]) -> dict[str, Any] | None:
+    """The prediction that an annotation was made from, None if there was none.
+
+    Label Studio keeps a copy in `prediction`; an annotation that it made of a prediction by itself
+    has only its id, in `parent_prediction`.
+    """
+    copy = annotation.get("prediction")
+    if isinstance(copy, dict) and copy:
+        return copy
+    parent = annotation.get("parent_prediction")
+    if parent is None:
+        return None
+    for prediction in task.get("predictions") or []:
+        if isinstance(prediction, dict) and prediction.get("id") == parent:
+            return prediction
+    return {"id": parent}
+
+
 def is_blind(task: dict[str, Any]) -> bool:
     """Whether the task is marked blind: it never gets a suggestion and never trains anything."""
     return str((task.get("data") or {}).get("blind", "no")).lower() in ("yes", "true", "1")
@@ -151,8 +169,8 @@ def _common(
     schema: LabelSchema, task: dict[str, Any], annotation: dict[str, Any], suggestions_shown: bool
 ) -> dict[str, Any]:
     data = task.get("data") or {}
-    prediction = annotation.get("prediction") or {}
-    shown = bool(prediction) and suggestions_shown
+    suggestion = suggestion_of(task, annotation)
+    shown = suggestion is not None and suggestions_shown
     return {
         "image_id": image_id_of(schema, task),
         "task_id": task.get("id"),
@@ -162,7 +180,7 @@ def _common(
         "annotator": annotator_name(annotation),
         "annotation_id": annotation.get("id"),
         "suggestion_shown": shown,
-        "suggestion_version": str(prediction.get("model_version") or "") if shown else "",
+        "suggestion_version": str((suggestion or {}).get("model_version") or "") if shown else "",
     }
 
 

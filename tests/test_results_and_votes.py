@@ -137,3 +137,34 @@ def test_not_assessable_masks_and_is_not_absent():
     means, counted = vote_means(SCHEMA.control("egg_sacs"), votes, ["a", "b"])
     assert counted.tolist() == [0, 0]
     assert means.tolist() == [0, 0]
+
+
+def test_a_malformed_region_is_named_and_left_out():
+    good = {
+        "id": "k1",
+        "from_name": "tips",
+        "type": "keypointlabels",
+        "value": {"x": 50, "y": 25, "keypointlabels": ["Anterior end"]},
+    }
+    bad = good | {"id": "k2", "value": {"x": 50, "keypointlabels": ["Anterior end"]}}
+    bad["value"] |= {"height": 3}
+    problems: list[str] = []
+    assert len(read_result(SCHEMA, [good, bad], problems)["tips"].regions) == 1
+    assert "'tips': a region is malformed" in problems[0]
+    with pytest.raises(ResultError, match="malformed"):
+        read_result(SCHEMA, [bad])
+
+
+def test_a_number_whose_parent_was_taken_back_is_no_answer():
+    values = {"group": "Copepod", "egg_sac": "Present", "egg_sacs": 2}
+    result = [r for r in write_result(SCHEMA, values) if r["from_name"] != "egg_sac"]
+    assert set(read_result(SCHEMA, result)) == {"group"}
+
+
+def test_an_annotation_made_of_a_prediction_was_shown_one():
+    copepod = write_result(SCHEMA, {"group": "Copepod"})
+    made = task(annotation(copepod, parent_prediction=5))
+    made["predictions"] = [{"id": 5, "model_version": "v2", "result": copepod}]
+    votes = read_votes(SCHEMA, [made])
+    assert votes["suggestion_shown"].tolist() == [True]
+    assert votes["suggestion_version"].tolist() == ["v2"]

@@ -108,3 +108,14 @@ def test_nothing_to_learn_is_refused_only_when_learning():
     assert boxes.control("boxes").kind == "boxes"
     with pytest.raises(SchemaError, match="<RectangleLabels name='boxes'>: boxes are kept"):
         boxes.require_trainable()
+
+
+def test_a_panel_can_be_shown_while_a_label_is_not_chosen():
+    xml = TRAITS.replace(
+        'visibleWhen="choice-selected" whenTagName="group"',
+        'visibleWhen="choice-unselected" whenTagName="group"',
+    )
+    condition = LabelSchema.from_xml(xml).control("egg_sac").conditions[0]
+    assert not condition.holds({"group": ("Copepod",)})
+    assert condition.holds({"group": ("Diatom chain",)})
+    assert condition.holds({})
