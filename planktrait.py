@@ -186,7 +186,7 @@ def phantoms(
 
 @app.command("import")
 def import_(
-    source: Annotated[Path, typer.Argument(help="A folder, or an EcoTaxa table (.tsv).")],
+    source: Annotated[Path, typer.Argument(help="A folder of images, or an EcoTaxa export.")],
     project: NeededProject,
     metadata: Annotated[
         Path | None,
@@ -205,16 +205,15 @@ def import_(
 ) -> None:
     """Put images into a project; they stay where they are, and repeating adds nothing twice."""
     from label_studio_config.project import find_project
-    from label_studio_config.sources import read_ecotaxa, read_folder
+    from label_studio_config.sources import read_source, showable
     from label_studio_config.task_import import import_manifest
 
     with told_plainly():
         place = home_of(home)
         found = find_project(place, project)
-        if source.suffix == ".tsv":
-            manifest, skipped = read_ecotaxa(source, pixel_size_um=pixel_size_um)
-        else:
-            manifest, skipped = read_folder(source, metadata, pixel_size_um=pixel_size_um)
+        manifest, skipped = read_source(source, metadata, pixel_size_um=pixel_size_um)
+        manifest, not_shown = showable(manifest)
+        skipped += not_shown
         list_skipped(skipped)
         report = import_manifest(place, found.id, manifest, blind_share=blind_share)
         show(
@@ -257,7 +256,6 @@ def pretrain(
     from ml_backend.image_sources import (
         column_labels,
         images_of_export,
-        images_of_path,
         labels_of_export,
     )
     from ml_backend.training_jobs import learn_features, pretrain_project
@@ -280,7 +278,9 @@ def pretrain(
             manifest, skipped = images_of_export(tasks, root_of(home, images))
             labels = labels_of_export(tasks)
         else:
-            manifest, skipped = images_of_path(source)  # type: ignore[arg-type]
+            from label_studio_config.sources import read_source
+
+            manifest, skipped = read_source(source)  # type: ignore[arg-type]
             labels = column_labels(manifest, label_column)
         list_skipped(skipped)
         folder = learn_features(manifest, output or Path("encoder"), labels=labels, **settings)
@@ -298,13 +298,13 @@ def embed(
     ),
 ) -> None:
     """Write the features of images, one row an image."""
-    from ml_backend.image_sources import images_of_path
+    from label_studio_config.sources import read_source
     from simclr.embed import embed as embed_images
     from simclr.embed import write_embeddings
     from simclr.encoder import Encoder
 
     with told_plainly():
-        manifest, skipped = images_of_path(source)
+        manifest, skipped = read_source(source)
         list_skipped(skipped)
         image_ids, features = embed_images(Encoder.load(encoder), manifest)
         write_embeddings(output, image_ids, features, source=str(encoder))
@@ -375,14 +375,14 @@ def predict(
     home: HomeOption = None,
 ) -> None:
     """Predict images into Parquet shards; a killed run goes on where it stopped."""
-    from ml_backend.image_sources import images_of_path
+    from label_studio_config.sources import read_source
     from ml_backend.model import TraitModel
     from ml_backend.predict import write_predictions
 
     with told_plainly():
         exactly_one(models=models, project=project)
         chosen = registry_of(home, models, project).chosen(version)
-        manifest, skipped = images_of_path(source)
+        manifest, skipped = read_source(source)
         shards, unreadable = write_predictions(
             TraitModel.load(chosen.folder), manifest, output, model_version=chosen.name
         )
@@ -431,6 +431,13 @@ def models_promote(
     with told_plainly():
         exactly_one(models=models, project=project)
         show({"live": registry_of(home, models, project).promote(version).name})
+        if project is not None:
+            # Scores sort and sample by the live version: bring its suggestions back.
+            from label_studio_config.project import find_project
+            from ml_backend.training_jobs import suggest_project
+
+            place = home_of(home)
+            show(suggest_project(place.folder, find_project(place, project).id))
 
 
 @app.command()

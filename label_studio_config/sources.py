@@ -99,6 +99,43 @@ def read_folder(
     return _finish(table, folder, skipped, pixel_size_um)
 
 
+def read_source(
+    source: Path | str,
+    metadata_csv: Path | str | None = None,
+    *,
+    pixel_size_um: float | None = None,
+) -> tuple[Manifest, list[Skipped]]:
+    """Read whatever names images: a manifest, an EcoTaxa export, or a folder.
+
+    A `.parquet` file is a manifest; a `.tsv`, or a folder that holds `ecotaxa_*.tsv`, is an
+    EcoTaxa export (unless `metadata_csv` is given); any other folder is a folder of images.
+
+    Raises
+    ------
+    ManifestError
+        There is nothing there, or it is none of these.
+    """
+    source = Path(source).expanduser()
+    if source.suffix.lower() == ".parquet" and source.is_file():
+        return Manifest.read(source), []
+    is_table = source.suffix.lower() == ".tsv" and source.is_file()
+    if metadata_csv is None and (is_table or any(source.glob("ecotaxa_*.tsv"))):
+        return read_ecotaxa(source, pixel_size_um=pixel_size_um)
+    if not source.is_dir():
+        raise ManifestError(
+            f"{source} is no folder of images, manifest (.parquet) or EcoTaxa table (.tsv)"
+        )
+    return read_folder(source, metadata_csv, pixel_size_um=pixel_size_um)
+
+
+def showable(manifest: Manifest) -> tuple[Manifest, list[Skipped]]:
+    """The images that a browser can show; TIFF is the one format that it cannot."""
+    is_tiff = manifest.table["path"].str.lower().str.endswith((".tif", ".tiff"))
+    reason = "browsers cannot show TIFF: convert it to PNG"
+    skipped = [Skipped(path, reason) for path in manifest.table.loc[is_tiff, "path"]]
+    return manifest.select((~is_tiff).to_numpy(bool)), skipped
+
+
 def read_ecotaxa(
     tsv: Path | str,
     *,

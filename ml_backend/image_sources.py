@@ -1,4 +1,4 @@
-"""Whatever names images, as one manifest: a folder, a manifest, a project, or a saved export."""
+"""From a saved export, or a table of images, to what pretraining takes."""
 
 from __future__ import annotations
 
@@ -10,26 +10,8 @@ from typing import Any
 from label_studio_config.home import LOCAL_FILES_URL, resolve_image
 from label_studio_config.manifest import Manifest, ManifestError, Skipped
 from label_studio_config.schema import LabelSchema
-from label_studio_config.sources import read_ecotaxa, read_folder
 from label_studio_config.task_manifest import manifest_of_tasks
 from label_studio_config.votes import is_blind
-
-
-def images_of_path(path: Path) -> tuple[Manifest, list[Skipped]]:
-    """The images of a manifest (`.parquet`), an EcoTaxa table (`.tsv`), or a folder.
-
-    Raises
-    ------
-    ManifestError
-        There is nothing there, or it is none of these.
-    """
-    if path.suffix == ".parquet" and path.is_file():
-        return Manifest.read(path), []
-    if path.suffix == ".tsv" and path.is_file():
-        return read_ecotaxa(path)
-    if path.is_dir():
-        return read_folder(path)
-    raise ManifestError(f"{path} is no folder, manifest (.parquet) or EcoTaxa table (.tsv)")
 
 
 def images_of_export(

@@ -62,8 +62,8 @@ def test_without_a_command_the_help_is_shown(run):
     [
         (["train"], "give exactly one of --project, --export"),
         (["pretrain", "here", "--project", "P"], "give exactly one of SOURCE"),
-        (["pretrain", "nowhere"], "no folder, manifest"),
-        (["embed", "nowhere", "--encoder", "e"], "no folder, manifest"),
+        (["pretrain", "nowhere"], "no folder of images, manifest"),
+        (["embed", "nowhere", "--encoder", "e"], "no folder of images, manifest"),
         (["predict", ".", "--models", "m"], "no version is live"),
         (["train", "--export", "nowhere.json", "--images", "."], "nowhere.json"),
         (["import", ".", "--project", "P"], "planktrait serve"),

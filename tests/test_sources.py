@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from label_studio_config.manifest import ManifestError
-from label_studio_config.sources import read_ecotaxa, read_folder
+from label_studio_config.sources import read_ecotaxa, read_folder, read_source, showable
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 
@@ -245,3 +245,24 @@ def test_real_isiis_images_are_checked_in_seconds() -> None:
     manifest, skipped = read_folder(REAL / "ndsb", REAL / "ndsb" / "labels.csv")
     assert (len(manifest), skipped) == (24352, [])
     assert manifest.table["functional_group"].nunique() == 21
+
+
+def test_a_source_is_recognised(tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    assert "sample_id" not in read_source(tmp_path)[0].table
+    (tmp_path / "ecotaxa_export.tsv").write_text(
+        "img_file_name\tobject_id\tsample_id\n[t]\t[t]\t[t]\na.png\to1\tP1\n"
+    )
+    manifest, _ = read_source(tmp_path)
+    assert manifest.table["sample_id"].tolist() == ["P1"]
+    assert read_source(manifest.write(tmp_path / "m.parquet"))[0].image_ids == manifest.image_ids
+    with pytest.raises(ManifestError, match="no folder of images"):
+        read_source(tmp_path / "nothing")
+
+
+def test_what_a_browser_cannot_show_is_listed(tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    Image.new("L", (8, 8)).save(tmp_path / "b.TIF", format="TIFF")
+    manifest, skipped = showable(read_folder(tmp_path)[0])
+    assert manifest.table["path"].tolist() == ["a.png"]
+    assert [skip.path for skip in skipped] == ["b.TIF"]
