@@ -17,7 +17,7 @@ from label_studio_config.schema import LabelSchema
 from label_studio_config.votes import is_blind
 from ml_backend.annotation_counter import AnnotationCounter
 from ml_backend.live_model import LiveModels
-from ml_backend.registry import Registry
+from ml_backend.registry import Registry, RegistryError
 from ml_backend.training_jobs import pretrain_key, pretrain_project, train_key, train_project
 
 # label-studio-ml sets the start method of multiprocessing for the whole process on import.
@@ -66,9 +66,12 @@ class PlanktraitBackend(LabelStudioMLBase):
     @property
     def live_version(self) -> str:
         """Name of the live version, "" before the first. Reads one small file."""
-        return str(
-            Registry(self.home.models_folder(self.project_id)).live_record.get("version", "")
-        )
+        try:
+            record = Registry(self.home.models_folder(self.project_id)).live_record
+        except RegistryError as error:
+            logger.error("project %d: %s", self.project_id, error)
+            return ""
+        return str(record.get("version", ""))
 
     @property
     def versions(self) -> list[str]:

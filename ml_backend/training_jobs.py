@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpc_jobs import progress
+from label_studio_config.api import ApiError
 from label_studio_config.home import Home
 from label_studio_config.manifest import Manifest
 from label_studio_config.schema import LabelSchema
-from label_studio_config.server_tasks import fetch_project, fetch_tasks
+from label_studio_config.server_tasks import LabelStudioError, fetch_project, fetch_tasks
 from label_studio_config.task_manifest import manifest_of_tasks
 from label_studio_config.votes import image_id_of, is_blind, read_votes, vote_shares
 from ml_backend.encoders import newest_encoder, set_newest_encoder
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PRETRAIN_EPOCHS = 20
+
+
+class NotRefreshedError(RuntimeError):
+    """A training succeeded, but Label Studio could not be given its suggestions."""
 
 
 def train_key(project_id: int) -> str:
@@ -85,6 +90,8 @@ def train_project(
         There is not enough to learn from; the live model stays.
     LabelStudioError
         Label Studio cannot be reached.
+    NotRefreshedError
+        It cannot be reached any more after the training, whose version stays.
     """
     home = Home(home_folder)
     report = train_from_server(home, project_id, encoder)
@@ -95,7 +102,14 @@ def train_project(
         "reason": report.promotion.reason,
     }
     if live is not None:
-        outcome["suggestions"] = vars(refresh_suggestions(home, project_id, live))
+        try:
+            outcome["suggestions"] = vars(refresh_suggestions(home, project_id, live))
+        except (LabelStudioError, ApiError) as error:
+            raise NotRefreshedError(
+                f"{report.version.name} was made and {live.version.name} is live, but its "
+                f"suggestions are not in Label Studio: {error}. The next training adds them, or "
+                "the action “Suggest labels”"
+            ) from error
     return outcome
 
 

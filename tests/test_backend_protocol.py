@@ -256,6 +256,7 @@ def test_version_that_cannot_be_loaded_leaves_the_one_before(client, home, caplo
     assert client.predict(task).json["results"][0]["model_version"] == first.name
     assert "cannot be loaded" in caplog.text
     (home.models_folder(PROJECT) / "live.json").write_text("{")
+    assert client.post("/setup", {"project": UID}).json == {"model_version": ""}
     assert client.predict(task).json["results"][0]["model_version"] == first.name
 
 
