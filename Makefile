@@ -1,10 +1,10 @@
 # Planktrait: `make demo` for a running server, `make test` for everything, `make lint`, `make clean`.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 IMAGES ?=
 PORT ?= 8080
-HOME_FOLDER ?= demo-home
+BACKEND_PORT ?= 9090
 
 .PHONY: demo install test test-fast lint format clean clean-all
 
@@ -17,7 +17,7 @@ $(BIN)/.installed: requirements.lock pyproject.toml
 	touch $@
 
 demo: install
-	$(BIN)/python -m examples.demo --home $(HOME_FOLDER) --port $(PORT) $(if $(IMAGES),--images "$(IMAGES)")
+	$(BIN)/python -m examples.demo --port $(PORT) --backend-port $(BACKEND_PORT) $(if $(IMAGES),--images "$(IMAGES)")
 
 test: install
 	$(BIN)/python -m pytest
@@ -35,7 +35,7 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(HOME_FOLDER) test-artefacts .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf demo-home demo-home-* test-artefacts .pytest_cache .mypy_cache .ruff_cache build *.egg-info
 
 clean-all: clean
 	rm -rf $(VENV)

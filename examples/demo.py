@@ -18,19 +18,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import requests
 from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from examples.simulated_annotators import Annotator, annotate
-from examples.truth import Truth, config_of_labels, labels_from_folders, read_truth
+from examples.steps import run_action, wait_for_job
+from examples.truth import Truth, config_of_labels, read_groups, read_truth
 from export_tools import export_tasks, sizes_from_files
 from label_studio_config.api import Api
 from label_studio_config.home import Home
 from label_studio_config.hosting import Servers, start_in_background
-from label_studio_config.manifest import Manifest, Skipped
+from label_studio_config.manifest import Manifest, ManifestError, Skipped
 from label_studio_config.phantoms import draw_phantoms
+from label_studio_config.processes import HostingError
 from label_studio_config.project import ProjectInfo, create_project, read_config
 from label_studio_config.results import read_result
 from label_studio_config.schema import LabelSchema
@@ -81,7 +82,7 @@ def main() -> int:
     # The demo calls "Start training" itself; otherwise every 50th annotation would.
     os.environ.setdefault("PLANKTRAIT_TRAIN_EVERY", "1000000")
     stages = Stages()
-    home = Home(options.home)
+    home = Home(options.home or _home_name(options.images))
 
     stages.start("Images")
     manifest, skipped, config, truth, root = _images(options, home)
@@ -123,11 +124,11 @@ def _loop(
     stages.done(f"{report.added} tasks added, {report.present} there before, {report.blind} blind")
 
     stages.start("Learn features from all images (SimCLR)")
-    _action(home, project, "learn_features")
+    run_action(home, project.id, "learn_features")
     stages.done(_features_figure(_wait_for_job(home, project.id, "pretrain")))
     if truth is None:
         console.print("No labels were found beside the images: annotate some in the browser, then")
-        console.print(f"`planktrait train --project {project.id} --home {options.home}`.")
+        console.print(f"`planktrait train --project {project.id} --home {home.folder}`.")
         return
 
     stages.start("Annotate")
@@ -147,6 +148,11 @@ def _loop(
     stages.done(_export(home, project))
 
 
+def _home_name(images: str | None) -> str:
+    # One images root a home: another folder gets a home of its own.
+    return "demo-home" if images is None else f"demo-home-{Path(images).resolve().name}"
+
+
 def _images(
     options: argparse.Namespace, home: Home
 ) -> tuple[Manifest, list[Skipped], str, Truth | None, Path]:
@@ -164,23 +170,18 @@ def _images(
     config = read_config("traits")
     truth = _truth_of(folder, manifest, config)
     if truth is None:
-        truth = labels_from_folders(manifest)
-        if truth is not None:
-            config = config_of_labels(sorted({str(v["group"]) for v in truth.values()}))
+        groups = read_groups(folder, manifest)
+        if groups is not None:
+            config = config_of_labels(sorted(set(groups.values())))
+            truth = {image_id: {"group": group} for image_id, group in groups.items()}
     return manifest, skipped, config, truth, folder
 
 
 def _truth_of(folder: Path, manifest: Manifest, config: str) -> Truth | None:
     truth = read_truth(folder, LabelSchema.from_xml(config))
-    if truth is None:
-        return None
-    # A truth may name an image by its path or by its file name.
-    by_name = {Path(name).stem: values for name, values in truth.items()}
-    return {
-        image_id: values
-        for image_id in manifest.image_ids
-        if (values := truth.get(image_id) or by_name.get(Path(image_id).stem))
-    }
+    known = {image_id: truth[image_id] for image_id in manifest.image_ids if image_id in truth}
+    # A table whose groups are mostly not ours gets a config of its own labels.
+    return known if len(known) > len(manifest) / 2 else None
 
 
 def _annotate(
@@ -216,26 +217,12 @@ def _show_done(bars: Progress, bar: TaskID, done: int) -> None:
     bars.update(bar, completed=done)
 
 
-def _action(home: Home, project: ProjectInfo, name: str) -> None:
-    Api(home).call(
-        "POST",
-        "/api/dm/actions",
-        params={"id": name, "project": project.id},
-        json={"selectedItems": {"all": True, "excluded": []}},
-    )
-
-
 def _wait_for_job(home: Home, project_id: int, kind: str) -> dict[str, Any]:
     """Show the newest job of that kind until it has ended."""
-    auth = (home.secrets.backend_username, home.secrets.backend_password)
-    url = f"{home.settings.backend_url}/jobs"
     with Progress(console=console) as bars:
         bar = bars.add_task(kind, total=None)
-        while True:
-            answer = requests.get(url, params={"project": project_id}, auth=auth, timeout=30)
-            answer.raise_for_status()
-            jobs = [job for job in answer.json()["jobs"] if str(job["key"]).startswith(kind)]
-            job = jobs[0]
+
+        def on_progress(job: dict[str, Any]) -> None:
             progress = job.get("progress") or {}
             bars.update(
                 bar,
@@ -243,12 +230,8 @@ def _wait_for_job(home: Home, project_id: int, kind: str) -> dict[str, Any]:
                 completed=progress.get("done") or 0,
                 total=progress.get("total") or None,
             )
-            if job["state"] not in ("queued", "running") and not job.get("follow_up"):
-                break
-            time.sleep(1)
-    if job["state"] != "finished":
-        raise SystemExit(f"{kind} ended as {job['state']}: {job.get('error')} (log: {job['log']})")
-    return job
+
+        return wait_for_job(home, project_id, kind, on_progress=on_progress)
 
 
 def _features_figure(job: dict[str, Any]) -> str:
@@ -291,9 +274,12 @@ def _suggestions_figure(home: Home, project: ProjectInfo, truth: Truth) -> str:
     images = sum(map(len, right.values()))
     macro = sum(sum(hits) / len(hits) for hits in right.values()) / max(1, len(right))
     micro = sum(map(sum, right.values())) / max(1, images)
+    figure = f"{suggested} images with suggestions, {blind} of them blind"
+    if not images:
+        return figure
     return (
-        f"{suggested} images with suggestions ({blind} of them blind); on {images} that nobody "
-        f"labelled, {primary.name}: macro recall {macro:.2f}, accuracy {micro:.2f}"
+        f"{figure}; on the {images} that nobody labelled, {primary.name}: "
+        f"macro recall {macro:.2f}, accuracy {micro:.2f}"
     )
 
 
@@ -332,7 +318,7 @@ def _until_stopped(servers: Servers) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--home", default="demo-home", help="folder for everything the demo makes")
+    parser.add_argument("--home", help="folder for everything the demo makes")
     parser.add_argument("--images", help="folder with images of your own")
     parser.add_argument("--port", type=int, default=8080, help="port of Label Studio")
     parser.add_argument("--backend-port", type=int, default=9090, help="port of the ML backend")
@@ -342,4 +328,10 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (HostingError, ManifestError, RuntimeError) as error:
+        console.print(f"[red]Error:[/] {error}")
+        sys.exit(1)

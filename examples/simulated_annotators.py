@@ -63,6 +63,7 @@ def annotate(
         Label Studio refused an annotation.
     """
     session = requests.Session()
+    session.trust_env = False  # a proxy named in the environment must not see the token
     session.headers["Authorization"] = f"Token {annotator.token}"
 
     def submit(task: dict[str, Any]) -> None:

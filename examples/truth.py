@@ -13,33 +13,44 @@ from label_studio_config.schema import LabelSchema
 
 TABLES = ("truth.csv", "labels.csv")
 IMAGE_COLUMNS = ("image_id", "image", "filename", "path")
-GROUP_COLUMNS = ("functional_group", "group")
+GROUP_COLUMNS = ("functional_group", "group", "label", "source_class")
 Truth = dict[str, dict[str, str | float]]
 
 
-def read_truth(folder: Path, schema: LabelSchema) -> Truth | None:
-    """By image id, the values of the schema's trained controls; None where no table says them.
+def read_truth(folder: Path, schema: LabelSchema) -> Truth:
+    """By image id, the values of the schema's controls that a table in the folder gives.
 
     An empty cell is not a value; a control that the table marks in `not_assessable` is answered
-    with the config's own "not assessable" label.
+    with the config's own "not assessable" label. Empty where no table fits.
     """
-    for name in TABLES:
-        path = folder / name
-        if path.is_file():
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)
-            return _read_table(table, schema)
-    return None
+    table = _read_table(folder)
+    primary = schema.primary
+    if table is None or primary is None:
+        return {}
+    if primary.name not in table:
+        table = table.rename(columns={_group_column(table): primary.name})
+    truth: Truth = {}
+    for row in table.to_dict("records"):
+        values = _values(schema, {str(key): str(value) for key, value in row.items()})
+        if primary.name in values:
+            truth[str(row["image_id"])] = values
+    return truth
 
 
-def labels_from_folders(manifest: Manifest) -> Truth | None:
-    """The name of the folder that an image lies in, where there are at least two folders."""
-    parents = {
-        image_id: Path(path).parent.name
-        for image_id, path in zip(manifest.image_ids, manifest.table["path"], strict=True)
-    }
-    if len(set(parents.values())) < 2:
-        return None
-    return {image_id: {"group": parent} for image_id, parent in parents.items()}
+def read_groups(folder: Path, manifest: Manifest) -> dict[str, str] | None:
+    """One label an image: from a table in the folder, else the names of its sub-folders.
+
+    None where there are not at least two labels.
+    """
+    table = _read_table(folder)
+    if table is not None:
+        group = _group_column(table)
+        named = dict(zip(table["image_id"], table[group], strict=True))
+        groups = {i: named[i] for i in manifest.image_ids if named.get(i)}
+    else:
+        parents = zip(manifest.image_ids, map(Path, manifest.table["path"]), strict=True)
+        groups = {image_id: path.parent.name for image_id, path in parents if path.parent.name}
+    return groups if len(set(groups.values())) > 1 else None
 
 
 def config_of_labels(labels: list[str]) -> str:
@@ -52,21 +63,20 @@ def config_of_labels(labels: list[str]) -> str:
     )
 
 
-def _read_table(table: pd.DataFrame, schema: LabelSchema) -> Truth | None:
-    image_column = next((c for c in IMAGE_COLUMNS if c in table), None)
-    if image_column is None or schema.primary is None:
-        return None
-    if schema.primary.name not in table:
-        group = next((c for c in GROUP_COLUMNS if c in table), None)
-        if group is None:
-            return None
-        table = table.rename(columns={group: schema.primary.name})
-    truth: Truth = {}
-    for row in table.to_dict("records"):
-        values = _values(schema, {str(key): str(value) for key, value in row.items()})
-        if schema.primary.name in values:
-            truth[str(row[image_column])] = values
-    return truth or None
+def _read_table(folder: Path) -> pd.DataFrame | None:
+    """The first table that names images and groups, its image column renamed to `image_id`."""
+    for name in TABLES:
+        if not (folder / name).is_file():
+            continue
+        table = pd.read_csv(folder / name, dtype=str, keep_default_na=False)
+        image_column = next((c for c in IMAGE_COLUMNS if c in table), None)
+        if image_column is not None and _group_column(table):
+            return table.rename(columns={image_column: "image_id"})
+    return None
+
+
+def _group_column(table: pd.DataFrame) -> str:
+    return next((column for column in GROUP_COLUMNS if column in table), "")
 
 
 def _values(schema: LabelSchema, row: dict[str, str]) -> dict[str, str | float]:

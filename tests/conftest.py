@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 # Before torch is imported: its threads must not spin while real servers run beside the tests.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -10,5 +12,22 @@ from tests.label_studio_fixtures import (
     label_studio,
     label_studio_with_backend,
 )
+
+FIGURES: list[str] = []
+
+
+@pytest.fixture
+def figures() -> list[str]:
+    """Lines to print at the end of the run, where passing tests are silent."""
+    return FIGURES
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Print the figures that tests measured."""
+    if FIGURES:
+        terminalreporter.section("figures")
+        for line in FIGURES:
+            terminalreporter.write_line(line)
+
 
 __all__ = ["database_template", "label_studio", "label_studio_with_backend"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import random
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import requests
 from sklearn.metrics import recall_score
 
 from examples.simulated_annotators import Annotator, annotate
+from examples.steps import run_action, wait_for_job
 from export_tools import export_tasks
 from label_studio_config.api import Api
 from label_studio_config.manifest import Manifest
@@ -74,11 +74,17 @@ def run_loop(server: LabelStudioForTests) -> Loop:
     tasks = list(fetch_tasks(server.home, project.id, full=False))
     before = ask_backend(server, project, tasks[:3])
 
-    action(server, project, "learn_features")
-    print("\npretraining:", wait_for_job(server, project.id, "pretrain")["progress"])
+    run_action(server.home, project.id, "learn_features")
+    print(
+        "\npretraining:",
+        wait_for_job(server.home, project.id, "pretrain", timeout_s=LONGEST_JOB_S)["progress"],
+    )
     answers = give_answers(server, project, tasks, truth)
     Api(server.home).post(f"/api/ml/{project.backend_id}/train", {})
-    print("training:", wait_for_job(server, project.id, "train")["progress"])
+    print(
+        "training:",
+        wait_for_job(server.home, project.id, "train", timeout_s=LONGEST_JOB_S)["progress"],
+    )
     return Loop(server, project, truth, answers, list(fetch_tasks(server.home, project.id)), before)
 
 
@@ -111,15 +117,6 @@ def give_answers(
     return answers
 
 
-def action(server: LabelStudioForTests, project: ProjectInfo, name: str) -> None:
-    Api(server.home).call(
-        "POST",
-        "/api/dm/actions",
-        params={"id": name, "project": project.id},
-        json={"selectedItems": {"all": True, "excluded": []}},
-    )
-
-
 def ask_backend(
     server: LabelStudioForTests, project: ProjectInfo, tasks: list[dict[str, Any]]
 ) -> list[Any]:
@@ -136,24 +133,6 @@ def ask_backend(
     )
     answer.raise_for_status()
     return answer.json()["results"]
-
-
-def wait_for_job(server: LabelStudioForTests, project_id: int, kind: str) -> dict[str, Any]:
-    secrets = server.home.secrets
-    end = time.monotonic() + LONGEST_JOB_S
-    while True:
-        jobs = requests.get(
-            f"{server.servers.backend_url}/jobs",
-            params={"project": project_id},
-            auth=(secrets.backend_username, secrets.backend_password),
-            timeout=30,
-        ).json()["jobs"]
-        job = next(job for job in jobs if job["key"].startswith(kind))
-        if job["state"] not in ("queued", "running") and not job["follow_up"]:
-            assert job["state"] == "finished", job
-            return job
-        assert time.monotonic() < end, job
-        time.sleep(1)
 
 
 def others(loop: Loop) -> list[dict[str, Any]]:
@@ -178,7 +157,7 @@ def test_suggestions_are_there_for_images_that_nobody_labelled(loop):
     assert {task["predictions"][-1]["model_version"] for task in tasks} == {live}
 
 
-def test_macro_recall_on_images_that_nobody_labelled(loop):
+def test_macro_recall_on_images_that_nobody_labelled(loop, figures):
     tasks = others(loop)
     truth = [loop.truth[task["data"]["image_id"]] for task in tasks]
     answers = [suggested(loop, task) for task in tasks]
@@ -187,15 +166,15 @@ def test_macro_recall_on_images_that_nobody_labelled(loop):
     )
     micro = float(np.mean([a == t for a, t in zip(answers, truth, strict=True)]))
     scores = np.array([task["predictions"][-1]["score"] for task in tasks])
-    print(
-        f"\n21 functional groups, {LABELS} labels, {len(tasks)} held-out images: macro recall "
-        f"{macro:.3f}, accuracy {micro:.3f}, mean confidence {scores.mean():.3f} (seed 0)"
+    figures.append(
+        f"ndsb, 21 functional groups, {LABELS} labels, {len(tasks)} held-out images, seed 0: "
+        f"macro recall {macro:.3f}, accuracy {micro:.3f}, mean confidence {scores.mean():.3f}"
     )
     assert len(set(truth)) == 21
     assert macro > WANTED_MACRO_RECALL
 
 
-def test_confidence_is_calibrated(loop):
+def test_confidence_is_calibrated(loop, figures):
     """Expected calibration error over 15 bins on images that nobody labelled."""
     tasks = others(loop)
     right = np.array([suggested(loop, t) == loop.truth[t["data"]["image_id"]] for t in tasks])
@@ -205,7 +184,7 @@ def test_confidence_is_calibrated(loop):
         abs(right[bins == b].mean() - scores[bins == b].mean()) * (bins == b).mean()
         for b in np.unique(bins)
     )
-    print(f"\nECE {error:.3f}")
+    figures.append(f"ndsb, the same images: ECE of the suggested group {error:.3f} (15 bins)")
     assert error < 0.10
     shares = read_probabilities(tasks[0]["predictions"][-1]["result"])["group"]
     assert sum(shares.values()) == pytest.approx(1, abs=0.01)
