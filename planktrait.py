@@ -103,6 +103,7 @@ def serve(
     SQLite in the home folder by default; PostgreSQL with DJANGO_DB=default and POSTGRE_HOST,
     POSTGRE_PORT, POSTGRE_USER, POSTGRE_PASSWORD, POSTGRE_NAME.
     """
+    import hpc_jobs
     from label_studio_config import hosting
 
     with told_plainly():
@@ -120,6 +121,8 @@ def serve(
             host=host,
             report=errors.print,
         )
+        for job in hpc_jobs.cancel_all(place.jobs_folder):
+            errors.print(f"Ended {job.name}: start it again, and it goes on where it was.")
 
 
 @user_app.command("add")

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
+import hpc_jobs
 from examples.simulated_annotators import Annotator, annotate
 from examples.steps import run_action, wait_for_job
 from examples.truth import Truth, config_of_labels, read_groups, read_truth
@@ -92,16 +93,20 @@ def main() -> int:
     ports = {"port": options.port, "backend_port": options.backend_port}
     with start_in_background(home, images_root=root, report=console.print, **ports) as servers:
         stages.done(f"Label Studio at {servers.label_studio_url}, backend at {servers.backend_url}")
-        _loop(home, servers, manifest, config, truth, options, stages)
-        console.print(stages.table())
-        console.print(
-            f"\n[bold]{servers.label_studio_url}[/] is up. Log in as "
-            f"[bold]{home.secrets.user_email}[/], password [bold]{home.secrets.user_password}[/]."
-        )
-        if options.exit:
-            return 0
-        console.print("Ctrl-C stops it.")
-        _until_stopped(servers)
+        try:
+            _loop(home, servers, manifest, config, truth, options, stages)
+            console.print(stages.table())
+            console.print(
+                f"\n[bold]{servers.label_studio_url}[/] is up. Log in as "
+                f"[bold]{home.secrets.user_email}[/], "
+                f"password [bold]{home.secrets.user_password}[/]."
+            )
+            if options.exit:
+                return 0
+            console.print("Ctrl-C stops it.")
+            _until_stopped(servers)
+        finally:
+            hpc_jobs.cancel_all(home.jobs_folder)
     return 0
 
 

@@ -8,7 +8,7 @@ from hpc_jobs import progress
 from hpc_jobs.once import Submission, has_pending, start_pending, submit_once
 from hpc_jobs.progress import Progress
 from hpc_jobs.records import JobRecord, list_jobs, read_job
-from hpc_jobs.runner import Job, JobError, cancel, submit
+from hpc_jobs.runner import Job, JobError, cancel, cancel_all, submit
 
 __all__ = [
     "Job",
@@ -17,6 +17,7 @@ __all__ = [
     "Progress",
     "Submission",
     "cancel",
+    "cancel_all",
     "has_pending",
     "list_jobs",
     "progress",

@@ -34,6 +34,7 @@ from hpc_jobs.records import (
     OUTCOME_FILE,
     STARTED_FILE,
     JobRecord,
+    list_jobs,
     read_job,
 )
 
@@ -186,6 +187,21 @@ def cancel(job: Job[Any] | JobRecord, grace_s: float = 10.0) -> JobRecord:
                 # Its session is its own (see `local_executor`), so this ends its workers too.
                 os.killpg(os.getpgid(process.pid), signal.SIGKILL)
     return handle.wait(2.0)
+
+
+def cancel_all(folder: Path | str) -> list[JobRecord]:
+    """End every job of a folder that runs on this machine; those on a cluster go on.
+
+    Returns
+    -------
+    list of JobRecord
+        The jobs that were ended, as they stand afterwards.
+    """
+    return [
+        cancel(job)
+        for job in list_jobs(Path(folder))
+        if job.active and (read_json(job.folder / JOB_FILE) or {}).get("executor") == "local"
+    ]
 
 
 def _new_folder(folder: Path, name: str) -> Path:

@@ -300,3 +300,13 @@ def test_progress_survives_a_folder_that_is_gone(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("PLANKTRAIT_JOB_FOLDER", str(tmp_path / "gone"))
     progress.report("write", 1, 2)
     assert "progress not written" in caplog.text
+
+
+def test_cancel_all_ends_what_runs_here(tmp_path):
+    folder = tmp_path
+    running = hpc_jobs.submit(time.sleep, 60, name="sleep", folder=folder)
+    done = hpc_jobs.submit(sum, [1, 2], name="add", folder=folder, executor="debug")
+    assert [job.id for job in hpc_jobs.cancel_all(folder)] == [running.id]
+    assert running.record().state == "cancelled"
+    assert done.record().state == "finished"
+    assert hpc_jobs.cancel_all(folder) == []
