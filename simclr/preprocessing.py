@@ -57,8 +57,8 @@ class Preprocessing:
     >>> pixels, log_extent = Preprocessing(image_size_px=32).preprocess_image(
     ...     Image.new("L", (100, 50), 255)
     ... )
-    >>> pixels.shape, log_extent.round(2).tolist()
-    ((1, 32, 32), [4.61, 3.91])
+    >>> pixels.shape, np.exp(log_extent).round().tolist()
+    ((1, 32, 32), [100.0, 50.0])
     """
 
     image_size_px: int = 64
