@@ -9,10 +9,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit, log_softmax, softmax
-from torchmetrics.functional.classification import (
-    binary_calibration_error,
-    multiclass_calibration_error,
-)
+from torchmetrics.functional.classification import binary_calibration_error
 
 ECE_BINS = 15
 MIN_IMAGES_FOR_TEMPERATURE = 20
@@ -130,22 +127,20 @@ def fit_temperature(
     return float(np.exp(found.x))
 
 
-def expected_calibration_error(kind: str, probabilities: np.ndarray, truth: np.ndarray) -> float:
-    """Return the ECE with 15 bins: of the top label ("one of"), or over all labels ("any of").
+def expected_calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
+    """Return the ECE with 15 bins.
 
     Parameters
     ----------
-    truth : array
-        (n,) label indices for "one of", (n, k) of 0 and 1 for "any of".
+    confidence : array (m,)
+        Probability of what was answered.
+    right : array (m,)
+        Whether that was so.
     """
-    predicted = torch.as_tensor(np.asarray(probabilities, dtype=np.float32))
-    target = torch.as_tensor(np.asarray(truth)).long()
-    if kind == "one of":
-        error = multiclass_calibration_error(
-            predicted, target, num_classes=predicted.shape[1], n_bins=ECE_BINS, norm="l1"
-        )
-    else:
-        error = binary_calibration_error(
-            predicted.flatten(), target.flatten(), n_bins=ECE_BINS, norm="l1"
-        )
+    error = binary_calibration_error(
+        torch.as_tensor(np.asarray(confidence, dtype=np.float32)),
+        torch.as_tensor(np.asarray(right)).long(),
+        n_bins=ECE_BINS,
+        norm="l1",
+    )
     return float(error)

@@ -39,17 +39,11 @@ class Judged:
     both_ways: bool = False
 
     @classmethod
-    def one_of(cls, probabilities: np.ndarray, shares: np.ndarray, units: np.ndarray) -> "Judged":
-        """From probabilities and vote shares, both (n, k)."""
-        identity = np.eye(shares.shape[1], dtype=bool)
-        return cls(
-            identity[shares.argmax(axis=1)], identity[probabilities.argmax(axis=1)], units, False
-        )
-
-    @classmethod
-    def any_of(cls, probabilities: np.ndarray, shares: np.ndarray, units: np.ndarray) -> "Judged":
-        """From probabilities and vote shares, both (n, k); half and above counts as chosen."""
-        return cls(shares >= 0.5, probabilities >= 0.5, units, True)
+    def of(cls, kind: str, chosen: np.ndarray, shares: np.ndarray, units: np.ndarray) -> "Judged":
+        """From the labels chosen, bool (n, k), and the votes' shares (n, k)."""
+        if kind == "any of":
+            return cls(shares >= 0.5, chosen, units, True)
+        return cls(np.eye(shares.shape[1], dtype=bool)[shares.argmax(axis=1)], chosen, units, False)
 
     def macro_recall(self, weights: np.ndarray | None = None) -> np.ndarray | float:
         """Mean recall over the labels that occur.
@@ -109,6 +103,7 @@ def evaluate_labels(
     kind: str,
     labels: Sequence[str],
     probabilities: np.ndarray,
+    chosen: np.ndarray,
     shares: np.ndarray,
     units: np.ndarray,
 ) -> dict[str, Any]:
@@ -118,6 +113,8 @@ def evaluate_labels(
     ----------
     probabilities, shares : arrays (n, k)
         Calibrated probabilities, and the share of annotators who chose each label.
+    chosen : bool array (n, k)
+        What is suggested.
     units : array (n,)
         Split keys, drawn together in the bootstrap.
 
@@ -128,9 +125,7 @@ def evaluate_labels(
         agreement (share of annotators for the predicted label over the share for the modal one,
         Schanz et al. 2023), ece, nll, kl, brier, labels_evaluated and per_label.
     """
-    judge = Judged.one_of if kind == "one of" else Judged.any_of
-    judged = judge(probabilities, shares, units)
-    truth = judged.truth.argmax(axis=1) if kind == "one of" else judged.truth
+    judged = Judged.of(kind, chosen, shares, units)
     per_label = _per_label(labels, judged.truth, judged.predicted)
     occurring = [entry for entry in per_label.values() if entry["support"]]
     metrics: dict[str, Any] = {
@@ -145,17 +140,25 @@ def evaluate_labels(
         "macro_precision": float(np.mean([entry["precision"] for entry in occurring] or [np.nan])),
         "macro_f1": float(np.mean([entry["f1"] for entry in occurring] or [np.nan])),
         "micro_accuracy": float((judged.truth == judged.predicted).all(axis=1).mean()),
-        "ece": expected_calibration_error(kind, probabilities, truth),
+        "ece": _ece(kind, probabilities, judged),
         **_likelihoods(kind, probabilities, shares),
         "per_label": per_label,
     }
     if kind == "one of":
-        chosen = shares[np.arange(len(shares)), probabilities.argmax(axis=1)]
-        metrics["agreement"] = float((chosen / shares.max(axis=1)).mean())
+        agreeing = (shares * chosen).sum(axis=1)
+        metrics["agreement"] = float((agreeing / shares.max(axis=1)).mean())
         majority = np.zeros_like(judged.predicted)
         majority[:, judged.truth.sum(axis=0).argmax()] = True
         metrics["majority_macro_recall"] = Judged(judged.truth, majority, units).macro_recall()
     return metrics
+
+
+def _ece(kind: str, probabilities: np.ndarray, judged: Judged) -> float:
+    """Of the suggested label ("one of"), or over all labels ("any of")."""
+    if kind == "any of":
+        return expected_calibration_error(probabilities.ravel(), judged.truth.ravel())
+    chosen = judged.predicted  # one a row
+    return expected_calibration_error(probabilities[chosen], judged.truth[chosen])
 
 
 def _per_label(

@@ -32,6 +32,8 @@ class FitSettings:
     ----------
     balance : float
         0 draws training images as they come, 1 every label of a one-of control equally often.
+    choice_balance : float
+        How far suggestions lean to what is rare: see `Head`.
     views : int
         Turns of an image over which features are averaged, when predicting too.
     min_images : int
@@ -42,6 +44,7 @@ class FitSettings:
     """
 
     balance: float = 0.5
+    choice_balance: float = 0.5
     views: int = 4
     min_images: int = 10
     seed: int = 0
@@ -100,6 +103,7 @@ def fit(
     """
     torch.manual_seed(settings.seed)
     heads, left_out = make_heads(data, settings.min_images)
+    heads = [replace(head, choice_balance=settings.choice_balance) for head in heads]
     model = TraitModel(encoder, heads, data.schema, settings.views, extent_unit)
     weights = image_weights(data, data.rows("train"), settings.balance)
     if settings.untrained:

@@ -26,6 +26,8 @@ class Answered:
     values : dict
         By control that the model serves: calibrated probabilities (n, k), labels in the order of
         today's config (0 for those it does not know), or numbers (n, 1).
+    chosen : dict
+        By control with labels: what it suggests, bool (n, k).
     unfit : dict
         Reason by control that it does not serve.
     sd : dict
@@ -34,6 +36,7 @@ class Answered:
 
     data: LearningSet
     values: dict[str, np.ndarray]
+    chosen: dict[str, np.ndarray]
     unfit: dict[str, str]
     sd: dict[str, float]
 
@@ -51,15 +54,17 @@ def answer(model: TraitModel, data: LearningSet, manifest: Manifest) -> Answered
     predictions = predict(model, manifest.select(mask), schema=data.schema)
     row_of = {image_id: row for row, image_id in enumerate(data.images["image_id"])}
     rows = np.array([row_of[i] for i in predictions.images["image_id"]], dtype=int)
-    values = {
-        s.head.control: s.spread(
-            predictions.values[s.head.control], data.schema.control(s.head.control).labels
-        )
-        for s in predictions.served
-    }
+    values, chosen = {}, {}
+    for s in predictions.served:
+        name = s.head.control
+        labels = data.schema.control(name).labels
+        values[name] = s.spread(predictions.values[name], labels)
+        if s.head.kind != "number":
+            chosen[name] = s.spread(predictions.choices[name], labels)
     return Answered(
         data.select(rows),
         values,
+        chosen,
         predictions.unfit,
         {s.head.control: s.head.sd for s in predictions.served if s.head.sd is not None},
     )
@@ -83,6 +88,11 @@ def measure(answered: Answered, side: Side) -> dict[str, dict[str, Any]]:
             )
         else:
             measured[name] = evaluate_labels(
-                control.kind, control.labels, mine, target.shares[known], units[known]
+                control.kind,
+                control.labels,
+                mine,
+                answered.chosen[name][rows][known],
+                target.shares[known],
+                units[known],
             )
     return measured

@@ -7,7 +7,7 @@ lost its size, and size tells many groups apart.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,10 @@ class Head:
         Fitted on the validation side.
     trained_prior, deployed_prior : tuple of float
         How often each label occurs as the head was taught, and where it serves.
+    choice_balance : float
+        How far a suggestion leans to what is rare ("one of"): 0 suggests the most probable label,
+        1 the one that the image speaks for most, whatever its frequency. Probabilities stay as
+        they are.
     offset, scale, sd : float
         For a number: answer = offset + scale × output; sd is that of the validation residuals.
     """
@@ -62,6 +66,7 @@ class Head:
     temperature: float = 1.0
     trained_prior: tuple[float, ...] = ()
     deployed_prior: tuple[float, ...] = ()
+    choice_balance: float = 0.5
     offset: float = 0.0
     scale: float = 1.0
     sd: float | None = None
@@ -71,22 +76,15 @@ class Head:
         """One a label; one for a number."""
         return len(self.labels) or 1
 
-    def answer(self, logits: np.ndarray, prior: Sequence[float] | None = None) -> np.ndarray:
-        """Turn outputs (n, k) into calibrated probabilities (n, k), or numbers (n, 1).
-
-        Parameters
-        ----------
-        prior : sequence of float, optional
-            Another deployment prior than the recorded one.
-        """
+    def answer(self, logits: np.ndarray) -> np.ndarray:
+        """Turn outputs (n, k) into calibrated probabilities (n, k), or numbers (n, 1)."""
         if self.kind == "number":
             return self.offset + self.scale * np.asarray(logits, dtype=np.float64)
-        return calibrated(self.kind, logits, self.temperature, self.shift(prior))
+        return calibrated(self.kind, logits, self.temperature, self.shift())
 
-    def shift(self, prior: Sequence[float] | None = None) -> np.ndarray:
+    def shift(self) -> np.ndarray:
         """What the deployment prior adds to the tempered outputs, (k,)."""
-        deployed = self.deployed_prior if prior is None else prior
-        return prior_shift(self.kind, np.array(self.trained_prior), np.array(deployed))
+        return prior_shift(self.kind, np.array(self.trained_prior), np.array(self.deployed_prior))
 
 
 def size_inputs(log_extents: Tensor) -> Tensor:
@@ -210,9 +208,15 @@ class TraitModel(nn.Module):
         self,
         images: np.ndarray,
         log_extents: np.ndarray,
-        priors: Mapping[str, Sequence[float]] | None = None,
+        heads: Sequence[Head] | None = None,
     ) -> Answers:
-        """Predict one batch: calibrated probabilities (n, k) or numbers (n, 1) by control."""
+        """Predict one batch: calibrated probabilities (n, k) or numbers (n, 1) by control.
+
+        Parameters
+        ----------
+        heads : sequence of Head, optional
+            The model's own heads at other deployment priors.
+        """
         was_training = self.training
         self.eval()
         inputs = self.describe(
@@ -221,14 +225,8 @@ class TraitModel(nn.Module):
         )
         logits = {name: value.numpy() for name, value in self.classify(inputs).items()}
         self.train(was_training)
-        given = priors or {}
-        return Answers(
-            embedding=inputs[:, : self.encoder.feature_count].numpy(),
-            values={
-                h.control: h.answer(logits[h.control], given.get(h.control)) for h in self.heads
-            },
-            logits=logits,
-        )
+        values = {h.control: h.answer(logits[h.control]) for h in heads or self.heads}
+        return Answers(inputs[:, : self.encoder.feature_count].numpy(), values, logits)
 
     def save(self, folder: str | Path) -> Path:
         """Write encoder/, heads.safetensors, model.json and schema.xml into a folder."""

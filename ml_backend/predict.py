@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,13 +34,12 @@ from label_studio_config.results import is_asked, write_result
 from label_studio_config.schema import LabelSchema
 from ml_backend.images import read_batches
 from ml_backend.model import TraitModel
-from ml_backend.schema_change import ServedHead, serve
+from ml_backend.schema_change import ServedHead, serve, with_prior
 
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 128
 SHARD_SIZE = 20_000
-CHOSEN_FROM = 0.5  # a label of an "any of" control is suggested from this probability on
 Value = str | list[str] | float
 
 
@@ -93,11 +92,37 @@ class Predictions:
         primary = primary_head(self.schema, self.served)
         if primary is None:
             return np.full(len(self), np.nan)
-        return _confidence(primary, self.values[primary.head.control])
+        return self.confidences[primary.head.control]
+
+    @cached_property
+    def choices(self) -> dict[str, np.ndarray]:
+        """Which labels are suggested, bool (n, k) by control; numbers have none."""
+        return {
+            s.head.control: s.choose(self.values[s.head.control])
+            for s in self.served
+            if s.head.kind != "number"
+        }
+
+    @cached_property
+    def confidences(self) -> dict[str, np.ndarray]:
+        """Calibrated probability of what is suggested, (n,) by control; numbers have none.
+
+        For "any of" that of the least sure label: the answer is the whole set.
+        """
+        sure = {}
+        for s in self.served:
+            if s.head.kind == "number":
+                continue
+            values, chosen = self.values[s.head.control], self.choices[s.head.control]
+            if s.head.kind == "one of":
+                sure[s.head.control] = values[chosen]
+            else:
+                sure[s.head.control] = np.where(chosen, values, 1 - values).min(axis=1)
+        return sure
 
     def answers(self, row: int) -> dict[str, Value]:
         """The suggested value by control, for one image, where the control is asked."""
-        values = {s.head.control: _value(s, self.values[s.head.control][row]) for s in self.served}
+        values = {s.head.control: self._value(s, row) for s in self.served}
         chosen = {
             name: (value,) if isinstance(value, str) else tuple(value)
             for name, value in values.items()
@@ -115,6 +140,13 @@ class Predictions:
             str(image_id): self._suggestion(row)
             for row, image_id in enumerate(self.images["image_id"])
         }
+
+    def _value(self, served: ServedHead, row: int) -> Value:
+        name = served.head.control
+        if served.head.kind == "number":
+            return float(self.values[name][row, 0])
+        labels = [served.labels[k] for k in np.flatnonzero(self.choices[name][row])]
+        return labels[0] if served.head.kind == "one of" else labels
 
     def _suggestion(self, row: int) -> dict[str, Any]:
         answers = self.answers(row)
@@ -158,7 +190,7 @@ class Predictions:
                 sd = head.head.sd
                 columns[sd_column(name)] = [sd if name in answer else None for answer in answers]
                 continue
-            confidence = _confidence(head, values)
+            confidence = self.confidences[name]
             columns[confidence_column(name)] = [
                 float(c) if name in answer else None
                 for c, answer in zip(confidence, answers, strict=True)
@@ -175,7 +207,7 @@ def predict(
     *,
     schema: LabelSchema | None = None,
     model_version: str = "",
-    priors: Mapping[str, Sequence[float]] | None = None,
+    priors: Mapping[str, Mapping[str, float]] | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> Predictions:
     """Predict every image of a manifest that can be read.
@@ -189,15 +221,17 @@ def predict(
         The config as it is now; by default the one the model was trained for. Heads that do not
         fit it are named in the log.
     priors : mapping, optional
-        Another deployment prior by control, in the order of the head's labels.
+        How often each label occurs where the images are from, by control, at any scale; by
+        default as in the training votes.
 
     Returns
     -------
     Predictions
         In the order of the manifest, without the skipped images.
     """
-    schema = schema or model.schema
-    served, unfit = serve(model.heads, schema)
+    schema, priors = schema or model.schema, priors or {}
+    heads = [with_prior(h, priors[h.control]) if h.control in priors else h for h in model.heads]
+    served, unfit = serve(heads, schema)
     for control, reason in unfit.items():
         logger.info("control %r gets no prediction: %s", control, reason)
     rows: list[np.ndarray] = [np.zeros(0, dtype=int)]
@@ -210,7 +244,7 @@ def predict(
     for batch in read_batches(manifest, preprocessing, batch_size, model.extent_unit):
         skipped += batch.skipped
         if len(batch.rows):
-            answers = model.answer(batch.pixels, batch.log_extents, priors)
+            answers = model.answer(batch.pixels, batch.log_extents, heads)
             rows.append(batch.rows)
             embeddings.append(answers.embedding)
             for s in served:
@@ -286,21 +320,6 @@ def primary_head(schema: LabelSchema, served: Iterable[ServedHead]) -> ServedHea
         if schema.primary is not None and s.head.control == schema.primary.name:
             return s
     return with_labels[0] if with_labels else None
-
-
-def _confidence(head: ServedHead, values: np.ndarray) -> np.ndarray:
-    if head.head.kind == "one of":
-        return values.max(axis=1)
-    # The answer is the whole set of labels: it is as sure as its least sure label.
-    return np.maximum(values, 1 - values).min(axis=1)
-
-
-def _value(head: ServedHead, values: np.ndarray) -> Value:
-    if head.head.kind == "number":
-        return float(values[0])
-    if head.head.kind == "one of":
-        return head.labels[int(values.argmax())]
-    return [label for label, p in zip(head.labels, values, strict=True) if p >= CHOSEN_FROM]
 
 
 def _nullable(values: np.ndarray) -> list[float | None]:

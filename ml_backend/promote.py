@@ -63,8 +63,8 @@ def decide(
     Parameters
     ----------
     candidate, live : dict
-        Calibrated probabilities (n, k) per control, labels in the schema's order; `live` is None
-        while there is no live version.
+        Labels chosen, bool (n, k), per control, in the schema's order; `live` is None while there
+        is no live version.
     targets : dict
         ControlTargets per control on the same n held-out images.
     units : array (n,)
@@ -148,8 +148,9 @@ def _mean_recall(
     for name in names:
         target = targets[name]
         known = target.known
-        judge = Judged.one_of if target.control.kind == "one of" else Judged.any_of
-        judged = judge(answers[name][known], target.shares[known], units[known])
+        judged = Judged.of(
+            target.control.kind, answers[name][known], target.shares[known], units[known]
+        )
         recalls.append(judged.macro_recall(None if weights is None else weights[:, known]))
     if not recalls:
         return float("nan")

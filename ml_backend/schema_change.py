@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from label_studio_config.schema import LabelSchema
+from ml_backend.calibrate import SMALLEST_PRIOR
 from ml_backend.model import Head, ModelError
 
 NOT_LEARNED = "not learned yet"
+CHOSEN_FROM = 0.5
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,24 @@ class ServedHead:
             kept = kept / np.maximum(kept.sum(axis=1, keepdims=True), 1e-12)
         return kept
 
+    def choose(self, values: np.ndarray) -> np.ndarray:
+        """Which labels are suggested, bool (n, k), from the probabilities that `narrow` returns.
+
+        "one of": exactly one, leaning to what is rare by the head's `choice_balance`; "any of":
+        each from a probability of one half on.
+        """
+        if self.head.kind == "any of":
+            return values >= CHOSEN_FROM
+        prior = np.clip(np.array(self.head.deployed_prior)[self.columns], SMALLEST_PRIOR, None)
+        leaning = values / prior**self.head.choice_balance
+        return np.eye(len(self.labels), dtype=bool)[leaning.argmax(axis=1)]
+
     def spread(self, values: np.ndarray, labels: Sequence[str]) -> np.ndarray:
-        """Return values in the order of `labels`, 0 for those the head does not know."""
+        """Return values of `narrow` or `choose` in the order of `labels`, 0 for those unknown."""
         if self.head.kind == "number":
             return values
-        full = np.zeros((len(values), len(labels)))
-        full[:, [labels.index(label) for label in self.labels]] = self.narrow(values)
+        full = np.zeros((len(values), len(labels)), dtype=values.dtype)
+        full[:, [labels.index(label) for label in self.labels]] = values
         return full
 
 

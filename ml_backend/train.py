@@ -233,7 +233,7 @@ def _promote(
     """Compare with the live version on today's held-out images, and promote unless worse."""
     progress.report("compare with the live version", 0, 1)
     heldout = candidate.data.rows("test")
-    ours, theirs = _values(candidate, heldout), None
+    ours, theirs = _chosen(candidate, heldout), None
     live = registry.live
     notes: list[str] = []
     data = candidate.data.select(heldout)
@@ -244,7 +244,7 @@ def _promote(
             notes.append(f"the live version {live.name} cannot be loaded: {error}")
         else:
             data, ours = _shared(answered, data, ours)
-            theirs = answered.values
+            theirs = answered.chosen
             unserved = {k: v for k, v in answered.unfit.items() if v != NOT_LEARNED}
             notes += [f"live version, control {k!r}: {v}" for k, v in unserved.items()]
     units = data.images["split_key"].to_numpy(dtype=str)
@@ -258,8 +258,8 @@ def _promote(
     return promotion
 
 
-def _values(answered: Answered, rows: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: values[rows] for name, values in answered.values.items()}
+def _chosen(answered: Answered, rows: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: chosen[rows] for name, chosen in answered.chosen.items()}
 
 
 def _shared(
@@ -268,4 +268,4 @@ def _shared(
     """The images both versions could read, in the order of the live version's answers."""
     row_of = {image_id: row for row, image_id in enumerate(data.images["image_id"])}
     rows = np.array([row_of[i] for i in live.data.images["image_id"]], dtype=int)
-    return data.select(rows), {name: values[rows] for name, values in ours.items()}
+    return data.select(rows), {name: chosen[rows] for name, chosen in ours.items()}

@@ -24,6 +24,16 @@ def answers(truth: np.ndarray, right: float, seed: int = 0) -> np.ndarray:
     return one_hot(predicted) * 0.7 + 0.1
 
 
+def figures(probabilities: np.ndarray, shares: np.ndarray, kind: str = "one of") -> dict:
+    """Figures of a model that suggests what is most probable."""
+    if kind == "one of":
+        chosen = np.eye(shares.shape[1], dtype=bool)[probabilities.argmax(axis=1)]
+    else:
+        chosen = probabilities >= 0.5
+    labels = LABELS[: shares.shape[1]]
+    return evaluate_labels(kind, labels, probabilities, chosen, shares, units(len(shares)))
+
+
 def truth_of(n: int, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).choice(len(LABELS), size=n, p=[0.8, 0.15, 0.05])
 
@@ -36,7 +46,7 @@ def test_figures_agree_with_scikit_learn() -> None:
     truth = truth_of(500)
     probabilities = answers(truth, 0.7)
     predicted = probabilities.argmax(axis=1)
-    metrics = evaluate_labels("one of", LABELS, probabilities, one_hot(truth), units(500))
+    metrics = figures(probabilities, one_hot(truth))
     assert metrics["macro_recall"] == pytest.approx(balanced_accuracy_score(truth, predicted))
     assert metrics["macro_precision"] == pytest.approx(
         precision_score(truth, predicted, average="macro")
@@ -50,14 +60,14 @@ def test_figures_agree_with_scikit_learn() -> None:
 def test_the_majority_answer_is_no_good_in_macro() -> None:
     truth = truth_of(500)
     majority = one_hot(np.zeros(500, dtype=int)) * 0.7 + 0.1
-    metrics = evaluate_labels("one of", LABELS, majority, one_hot(truth), units(500))
+    metrics = figures(majority, one_hot(truth))
     assert metrics["micro_accuracy"] > 0.75
     assert metrics["macro_recall"] == metrics["majority_macro_recall"] == pytest.approx(1 / 3)
 
 
 def test_a_label_that_does_not_occur_is_left_out_and_counted() -> None:
     truth = np.array([0, 0, 1, 1])
-    metrics = evaluate_labels("one of", LABELS, answers(truth, 1.0), one_hot(truth), units(4))
+    metrics = figures(answers(truth, 1.0), one_hot(truth))
     assert metrics["macro_recall"] == 1.0
     assert metrics["labels_evaluated"] == 2
     assert metrics["per_label"]["Marine snow"]["support"] == 0
@@ -67,9 +77,9 @@ def test_a_label_that_does_not_occur_is_left_out_and_counted() -> None:
 def test_disagreeing_annotators_count_by_their_shares() -> None:
     shares = np.array([[0.6, 0.4, 0.0]])
     second = np.array([[0.2, 0.7, 0.1]])
-    metrics = evaluate_labels("one of", LABELS, second, shares, units(1))
+    metrics = figures(second, shares)
     assert metrics["agreement"] == pytest.approx(0.4 / 0.6)
-    same = evaluate_labels("one of", LABELS, np.clip(shares, 1e-9, 1), shares, units(1))
+    same = figures(np.clip(shares, 1e-9, 1), shares)
     assert same["kl"] == pytest.approx(0.0, abs=1e-6)
     assert same["nll"] > 0.6
 
@@ -77,7 +87,7 @@ def test_disagreeing_annotators_count_by_their_shares() -> None:
 def test_any_of_always_yes_is_no_better_than_chance() -> None:
     shares = np.array([[1, 0], [0, 1], [1, 1], [0, 0]], dtype=float)
     always = np.full((4, 2), 0.9)
-    metrics = evaluate_labels("any of", LABELS[:2], always, shares, units(4))
+    metrics = figures(always, shares, "any of")
     assert metrics["macro_recall"] == pytest.approx(0.5)
 
 
@@ -98,11 +108,17 @@ def test_bootstrap_draws_whole_samples() -> None:
 
 def test_weighted_macro_recall_is_that_of_repeated_images() -> None:
     truth = truth_of(60)
-    judged = Judged.one_of(answers(truth, 0.6), one_hot(truth), units(60))
+    chosen = answers(truth, 0.6) > 0.5
+    judged = Judged.of("one of", chosen, one_hot(truth), units(60))
     weights = bootstrap_weights(units(60), draws=3)
     repeated = np.repeat(np.arange(60), weights[0].astype(int))
-    again = Judged.one_of(answers(truth, 0.6)[repeated], one_hot(truth)[repeated], repeated)
+    again = Judged.of("one of", chosen[repeated], one_hot(truth)[repeated], repeated)
     assert np.asarray(judged.macro_recall(weights))[0] == pytest.approx(again.macro_recall())
+
+
+def choices(truth: np.ndarray, right: float, seed: int = 0) -> np.ndarray:
+    """Labels chosen by a model that is right on a share of the images."""
+    return answers(truth, right, seed) > 0.5
 
 
 def targets(truth: np.ndarray, name: str = "group") -> dict[str, ControlTargets]:
@@ -113,7 +129,7 @@ def targets(truth: np.ndarray, name: str = "group") -> dict[str, ControlTargets]
 
 def test_a_better_version_is_promoted() -> None:
     truth = truth_of(600)
-    new, old = answers(truth, 0.9), answers(truth, 0.6)
+    new, old = choices(truth, 0.9), choices(truth, 0.6)
     decision = decide({"group": new}, {"group": old}, targets(truth), units(600))
     assert decision.promoted
     assert decision.difference_interval[0] > 0
@@ -122,13 +138,13 @@ def test_a_better_version_is_promoted() -> None:
 
 def test_an_equal_version_is_promoted() -> None:
     truth = truth_of(600)
-    new, old = answers(truth, 0.8, seed=3), answers(truth, 0.8, seed=4)
+    new, old = choices(truth, 0.8, seed=3), choices(truth, 0.8, seed=4)
     assert decide({"group": new}, {"group": old}, targets(truth), units(600)).promoted
 
 
 def test_a_worse_version_is_not() -> None:
     truth = truth_of(600)
-    new, old = answers(truth, 0.4), answers(truth, 0.9)
+    new, old = choices(truth, 0.4), choices(truth, 0.9)
     decision = decide({"group": new}, {"group": old}, targets(truth), units(600))
     assert not decision.promoted
     assert decision.difference_interval[1] < 0
@@ -137,7 +153,7 @@ def test_a_worse_version_is_not() -> None:
 
 def test_few_images_are_said() -> None:
     truth = truth_of(12)
-    decision = decide({"group": answers(truth, 1)}, None, targets(truth), units(12))
+    decision = decide({"group": choices(truth, 1)}, None, targets(truth), units(12))
     assert decision.promoted
     assert "only 12 held-out images" in decision.notes[0]
 
@@ -145,7 +161,7 @@ def test_few_images_are_said() -> None:
 def test_without_a_shared_control_the_live_version_stays() -> None:
     truth = truth_of(200)
     decision = decide(
-        {"group": answers(truth, 1)}, {"sex": answers(truth, 1)}, targets(truth), units(200)
+        {"group": choices(truth, 1)}, {"sex": choices(truth, 1)}, targets(truth), units(200)
     )
     assert not decision.promoted
     assert any("'sex' is served only by the live" in note for note in decision.notes)
@@ -153,7 +169,7 @@ def test_without_a_shared_control_the_live_version_stays() -> None:
 
 def test_a_live_version_that_fits_nothing_gives_way() -> None:
     truth = truth_of(200)
-    decision = decide({"group": answers(truth, 1)}, {}, targets(truth), units(200))
+    decision = decide({"group": choices(truth, 1)}, {}, targets(truth), units(200))
     assert decision.promoted
     assert "no head of the live version" in decision.reason
 
@@ -163,6 +179,6 @@ def test_masked_images_do_not_count() -> None:
     both = targets(truth)
     both["group"].n_votes[:100] = 0
     decision = decide(
-        {"group": answers(truth, 0.9)}, {"group": answers(truth, 0.9)}, both, units(300)
+        {"group": choices(truth, 0.9)}, {"group": choices(truth, 0.9)}, both, units(300)
     )
     assert decision.n_heldout == 200

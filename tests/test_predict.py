@@ -96,8 +96,9 @@ def test_suggestions_are_valid_for_the_config(manifest: Manifest) -> None:
         assert suggestion["model_version"] == "p-v0001"
         probabilities = read_probabilities(suggestion["result"])["group"]
         assert sum(probabilities.values()) == pytest.approx(1.0, abs=0.001)
-        assert suggestion["score"] == pytest.approx(max(probabilities.values()), abs=0.001)
-        assert probabilities[answers["group"].labels[0]] == max(probabilities.values())
+        assert suggestion["score"] == pytest.approx(
+            probabilities[answers["group"].labels[0]], abs=0.001
+        )
 
 
 def test_a_trait_is_suggested_only_where_its_condition_holds(manifest: Manifest) -> None:
@@ -124,9 +125,13 @@ def test_the_table_holds_what_the_contract_says(manifest: Manifest) -> None:
     assert table.column("sample_id")[0].as_py() == "haul-0"
     probabilities = np.array(table.column("group__probabilities").to_pylist())
     np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-5)
-    assert labels_of(table.schema.field("group__probabilities")) == ("Disc", "Rod", "Ring")
+    labels = labels_of(table.schema.field("group__probabilities"))
+    assert labels == ("Disc", "Rod", "Ring")
+    chosen = table.column("group").to_pylist()
     np.testing.assert_allclose(
-        table.column("confidence").to_pylist(), probabilities.max(axis=1), atol=1e-5
+        table.column("confidence").to_pylist(),
+        [row[labels.index(name)] for row, name in zip(probabilities, chosen, strict=True)],
+        atol=1e-5,
     )
     assert table.column("diameter__sd").to_pylist() == [2.5] * 10
     assert len(table.column("embedding")[0].as_py()) == 512
@@ -163,6 +168,14 @@ def test_sizes_in_um_need_a_pixel_size(manifest: Manifest) -> None:
     assert any("pixel_size_um" in reason for reason in reasons)
     in_px = next(iter(read_batches(mixed, SMALL, 4, "px"))).log_extents
     np.testing.assert_allclose(batches[0].log_extents, in_px + np.log(2.0), atol=1e-5)
+
+
+def test_another_sea_another_prior(manifest: Manifest) -> None:
+    model = make_model()
+    plain = predict(model, manifest)
+    rings = predict(model, manifest, priors={"group": {"Disc": 1, "Rod": 1, "Ring": 998}})
+    assert (rings.values["group"][:, 2] > plain.values["group"][:, 2]).all()
+    np.testing.assert_array_equal(rings.values["spot"], plain.values["spot"])
 
 
 def test_novelty_is_low_for_ordinary_images_and_high_for_others() -> None:

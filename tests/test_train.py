@@ -367,5 +367,6 @@ def calibration_errors(report: TrainingReport, table: pd.DataFrame) -> tuple[flo
         predictions = predict(model, manifest)
         labels = predictions.served[0].labels
         truth = np.array([labels.index(truth_of[i]) for i in predictions.images["image_id"]])
-        errors.append(expected_calibration_error("one of", predictions.values["group"], truth))
+        right = predictions.choices["group"].argmax(axis=1) == truth
+        errors.append(expected_calibration_error(predictions.confidence, right))
     return errors[0], errors[1]

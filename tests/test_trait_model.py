@@ -126,9 +126,9 @@ def test_views_must_be_a_group_of_turns() -> None:
 def test_another_deployment_prior_moves_the_answers() -> None:
     made = model()
     plain = made.answer(*batch()).values["group"]
-    rods = made.answer(*batch(), priors={"group": [0.01, 0.98, 0.01]}).values["group"]
-    assert (rods[:, 1] > plain[:, 1]).all()
     moved = with_prior(made.head("group"), {"Disc": 1, "Rod": 98, "Ring": 1})
+    rods = made.answer(*batch(), heads=[moved]).values["group"]
+    assert (rods[:, 1] > plain[:, 1]).all()
     assert moved.deployed_prior == pytest.approx((0.01, 0.98, 0.01))
     with pytest.raises(ModelError, match="no frequency for label 'Ring'"):
         with_prior(made.head("group"), {"Disc": 1, "Rod": 1})
@@ -267,6 +267,17 @@ def test_labels_on_held_out_images_alone_do_not_count() -> None:
         make_heads(data, 10)
 
 
+def test_the_choice_leans_to_what_is_rare_and_probabilities_do_not() -> None:
+    head = replace(heads()[0], deployed_prior=(0.9, 0.09, 0.01))
+    values = np.array([[0.5, 0.3, 0.2], [0.98, 0.01, 0.01]])
+    chosen = {}
+    for balance in (0.0, 0.5, 1.0):
+        served = serve([replace(head, choice_balance=balance)], SCHEMA)[0][0]
+        chosen[balance] = served.choose(values).argmax(axis=1).tolist()
+        np.testing.assert_array_equal(served.narrow(values), values)
+    assert chosen == {0.0: [0, 0], 0.5: [2, 0], 1.0: [2, 0]}
+
+
 # A config that changed after training
 
 
@@ -293,7 +304,7 @@ def test_a_label_that_is_gone_is_left_out_and_the_rest_sums_to_one() -> None:
 def test_a_new_label_is_never_suggested_and_has_its_place() -> None:
     schema = changed('<Choice value="Rod"/>', '<Choice value="Star"/><Choice value="Rod"/>')
     group = serve(heads(), schema)[0][0]
-    spread = group.spread(np.array([[0.5, 0.3, 0.2]]), schema.control("group").labels)
+    spread = group.spread(group.narrow(np.array([[0.5, 0.3, 0.2]])), schema.control("group").labels)
     np.testing.assert_allclose(spread, [[0.5, 0.0, 0.3, 0.2]])
 
 
