@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +14,13 @@ from torch import Tensor
 from hpc_jobs import progress
 from ml_backend.calibrate import fit_temperature
 from ml_backend.fine_tune import FineTune, FineTuneSettings, settle_batch_norm
-from ml_backend.fit_heads import fit_heads, image_weights, make_heads, set_priors
+from ml_backend.fit_heads import (
+    fit_heads,
+    image_weights,
+    make_heads,
+    set_priors,
+    tempered_loss,
+)
 from ml_backend.model import TraitModel
 from ml_backend.novelty import Novelty
 from ml_backend.targets import LearningSet
@@ -66,11 +73,16 @@ class Fitted:
     ----------
     left_out : dict
         Reason by control that got no head.
+    penalties : dict
+        Of the heads on frozen features, by control.
+    trained : str
+        What was best on the validation side: "heads on frozen features" or "the whole network".
     """
 
     model: TraitModel
     left_out: dict[str, str]
     penalties: dict[str, float]
+    trained: str
 
 
 def fit(
@@ -112,7 +124,10 @@ def fit(
     inputs = describe(model, images, log_extents, data.rows("train", "validation"))
     model.fit_inputs(inputs[data.rows("train")])
     penalties = fit_heads(model, data, inputs, weights)
+    chosen = "heads on frozen features"
     if settings.fine_tune.epochs:
+        before = deepcopy(model.state_dict())
+        loss = validation_loss(model, data, inputs)
         run = FineTune(
             model,
             data,
@@ -125,13 +140,19 @@ def fit(
             settings.seed,
         )
         run.run()
-        inputs = describe(model, images, log_extents, data.rows("train", "validation"))
+        tuned = describe(model, images, log_extents, data.rows("train", "validation"))
+        tuned_loss = validation_loss(model, data, tuned)
+        logger.info("validation loss %.3f with heads only, %.3f fine-tuned", loss, tuned_loss)
+        if tuned_loss > loss:
+            model.load_state_dict(before)
+        else:
+            inputs, chosen = tuned, "the whole network"
     calibrate_heads(model, data, inputs)
     embedding = inputs[:, : encoder.feature_count].numpy()
     model.novelty = Novelty.fit(
         embedding[data.rows("train")], embedding[data.rows("validation")], settings.seed
     )
-    return Fitted(model.eval(), left_out, penalties)
+    return Fitted(model.eval(), left_out, penalties, chosen)
 
 
 @torch.inference_mode()
@@ -147,6 +168,20 @@ def describe(
         inputs[batch] = model.describe(pixels, extents)
         progress.report("describe images", start + len(batch), len(rows))
     return inputs
+
+
+@torch.no_grad()
+def validation_loss(model: TraitModel, data: LearningSet, inputs: Tensor) -> float:
+    """Mean over heads of the loss on the validation side, tempered as it will serve; 0 without."""
+    rows = data.rows("validation")
+    outputs = model.classify(inputs[rows])
+    losses = []
+    for head in model.heads:
+        target = data.targets[head.control].take(rows)
+        if target.known.any():
+            logits = outputs[head.control].numpy()[target.known]
+            losses.append(tempered_loss(head, logits, target.shares[target.known]))
+    return float(np.mean(losses)) if losses else 0.0
 
 
 @torch.no_grad()

@@ -22,7 +22,8 @@ from ml_backend.calibrate import (
     fit_temperature,
     log_loss,
 )
-from ml_backend.model import Head, TraitModel
+from ml_backend.head import Head
+from ml_backend.model import TraitModel
 from ml_backend.targets import ControlTargets, LearningSet
 
 logger = logging.getLogger(__name__)
@@ -191,7 +192,7 @@ def fit_heads(
             torch.from_numpy(weights[known[train]]).float(),
             penalties,
         )
-        best = _choose(head, fitted, standard[check], standard_targets(head, target.shares[check]))
+        best = _choose(head, fitted, standard[check], target.shares[check])
         chosen[head.control] = penalties[best]
         _set_weights(classifier, fitted[best])
     return chosen
@@ -224,7 +225,7 @@ def _fit_path(
     return path
 
 
-def _choose(head: Head, fitted: list[Tensor], inputs: Tensor, shares: Tensor) -> int:
+def _choose(head: Head, fitted: list[Tensor], inputs: Tensor, shares: np.ndarray) -> int:
     """Position of the solution with the lowest loss on held-out images; the middle one without.
 
     Each is tempered first, as it will be when it serves: a weak penalty is then not punished for
@@ -233,16 +234,18 @@ def _choose(head: Head, fitted: list[Tensor], inputs: Tensor, shares: Tensor) ->
     if len(inputs) < MIN_IMAGES_FOR_TEMPERATURE:
         return len(fitted) // 2
     rows = torch.cat([inputs, torch.ones(len(inputs), 1)], dim=1)
-    if head.kind == "number":
-        losses = [float(head_loss(head.kind, rows @ w, shares).mean()) for w in fitted]
-        return int(np.argmin(losses))
-    votes, shift = shares.numpy(), head.shift()
-    losses = []
-    for solution in fitted:
-        logits = (rows @ solution).numpy()
-        temperature = fit_temperature(head.kind, logits, votes, shift)
-        losses.append(log_loss(head.kind, logits, votes, temperature, shift))
+    losses = [tempered_loss(head, (rows @ solution).numpy(), shares) for solution in fitted]
     return int(np.argmin(losses))
+
+
+def tempered_loss(head: Head, logits: np.ndarray, shares: np.ndarray) -> float:
+    """Mean loss on held-out images, (n, k), with the temperature that serves them best."""
+    if head.kind == "number":
+        wanted = standard_targets(head, shares)
+        return float(head_loss(head.kind, torch.from_numpy(logits), wanted).mean())
+    shift = head.shift()
+    temperature = fit_temperature(head.kind, logits, shares, shift)
+    return log_loss(head.kind, logits, shares, temperature, shift)
 
 
 @torch.no_grad()

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from label_studio_config.schema import LabelSchema
-from ml_backend.calibrate import calibrated, prior_shift
+from ml_backend.head import Head
 from ml_backend.novelty import Novelty
 from simclr.encoder import Encoder
 
@@ -30,61 +29,6 @@ VIEWS = (1, 2, 4, 8)
 
 class ModelError(ValueError):
     """A model folder that cannot be loaded, or images that do not fit the model."""
-
-
-@dataclass(frozen=True)
-class Head:
-    """What one head answers, and how its answers become probabilities.
-
-    Attributes
-    ----------
-    control, kind
-        As in the schema: "one of", "any of" or "number".
-    labels : tuple of str
-        Order of the outputs; empty for a number.
-    n_images : int
-        Images with votes it learned from.
-    n_per_label : tuple of float
-        Votes per label among them.
-    temperature : float
-        Fitted on the validation side.
-    trained_prior, deployed_prior : tuple of float
-        How often each label occurs as the head was taught, and where it serves.
-    choice_balance : float
-        How far a suggestion leans to what is rare ("one of"): 0 suggests the most probable label,
-        1 the one that the image speaks for most, whatever its frequency. Probabilities stay as
-        they are.
-    offset, scale, sd : float
-        For a number: answer = offset + scale × output; sd is that of the validation residuals.
-    """
-
-    control: str
-    kind: str
-    labels: tuple[str, ...] = ()
-    n_images: int = 0
-    n_per_label: tuple[float, ...] = ()
-    temperature: float = 1.0
-    trained_prior: tuple[float, ...] = ()
-    deployed_prior: tuple[float, ...] = ()
-    choice_balance: float = 0.5
-    offset: float = 0.0
-    scale: float = 1.0
-    sd: float | None = None
-
-    @property
-    def n_outputs(self) -> int:
-        """One a label; one for a number."""
-        return len(self.labels) or 1
-
-    def answer(self, logits: np.ndarray) -> np.ndarray:
-        """Turn outputs (n, k) into calibrated probabilities (n, k), or numbers (n, 1)."""
-        if self.kind == "number":
-            return self.offset + self.scale * np.asarray(logits, dtype=np.float64)
-        return calibrated(self.kind, logits, self.temperature, self.shift())
-
-    def shift(self) -> np.ndarray:
-        """What the deployment prior adds to the tempered outputs, (k,)."""
-        return prior_shift(self.kind, np.array(self.trained_prior), np.array(self.deployed_prior))
 
 
 def size_inputs(log_extents: Tensor) -> Tensor:
@@ -246,7 +190,7 @@ class TraitModel(nn.Module):
             "format": FORMAT,
             "views": self.views,
             "extent_unit": self.extent_unit,
-            "heads": [asdict(head) for head in self.heads],
+            "heads": [head.as_dict() for head in self.heads],
         }
         text = json.dumps(record, indent=2, ensure_ascii=False)
         (folder / "model.json").write_text(text + "\n", encoding="utf-8")
@@ -269,7 +213,7 @@ class TraitModel(nn.Module):
                     f"{folder}: format {record['format']}, this version reads {FORMAT}"
                 )
             schema = LabelSchema.from_xml((folder / "schema.xml").read_text(encoding="utf-8"))
-            heads = [_read_head(head) for head in record["heads"]]
+            heads = [Head.from_dict(head) for head in record["heads"]]
             encoder = Encoder.load(folder / "encoder")
             model = cls(encoder, heads, schema, record["views"], record["extent_unit"])
             model.novelty = Novelty.load(folder)
@@ -300,8 +244,3 @@ class Answers:
     embedding: np.ndarray
     values: dict[str, np.ndarray]
     logits: dict[str, np.ndarray] = field(repr=False)
-
-
-def _read_head(record: dict[str, Any]) -> Head:
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
-    return Head(**values)

@@ -25,7 +25,7 @@ def model_card(name: str, record: Mapping[str, Any]) -> str:
         "Suggests labels for plankton images; learned from the votes of annotators.",
         "",
         f"- Made {record['made_at']} in {record['seconds']:.0f} s, starting from "
-        f"{record['encoder']}.",
+        f"{record['encoder']}; trained: {record['trained']}.",
         f"- Images with votes: {counts.get('train', 0)} taught it, {counts.get('validation', 0)} "
         f"fitted its temperatures, {counts.get('test', 0)} were held out, "
         f"{counts.get('blind', 0)} are blind (annotated without suggestions, only evaluated).",

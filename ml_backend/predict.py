@@ -11,194 +11,28 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpc_jobs import progress
 from label_studio_config.manifest import Manifest, Skipped
-from label_studio_config.prediction import (
-    confidence_column,
-    prediction_schema,
-    probabilities_column,
-    sd_column,
-)
-from label_studio_config.results import is_asked, write_result
 from label_studio_config.schema import LabelSchema
 from ml_backend.images import read_batches
 from ml_backend.model import TraitModel
-from ml_backend.schema_change import ServedHead, serve, with_prior
+from ml_backend.predictions import Predictions
+from ml_backend.schema_change import serve, with_prior
 
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 128
 SHARD_SIZE = 20_000
-Value = str | list[str] | float
 
 
 class PredictionError(ValueError):
     """Shards that belong to another model or other images; the message says the remedy."""
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a model says about the n images that could be read.
-
-    Attributes
-    ----------
-    images : DataFrame
-        image_id, sample_id, path; one row an image.
-    schema : LabelSchema
-        The config they are valid for.
-    served : list of ServedHead
-        The heads that fit it.
-    unfit : dict
-        Why each other control has no prediction.
-    values : dict
-        By control: calibrated probabilities (n, k), labels as in `served`; numbers (n, 1).
-    embedding : float32 array (n, d)
-    novelty : float32 array (n,)
-        NaN where the model cannot tell.
-    skipped : list of Skipped
-        Images that could not be read.
-    """
-
-    images: pd.DataFrame
-    schema: LabelSchema
-    served: list[ServedHead]
-    unfit: dict[str, str]
-    values: dict[str, np.ndarray]
-    embedding: np.ndarray
-    novelty: np.ndarray
-    model_version: str
-    skipped: list[Skipped]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @cached_property
-    def confidence(self) -> np.ndarray:
-        """Calibrated probability of the primary control's suggested label, (n,).
-
-        NaN where the model serves no control with labels.
-        """
-        primary = primary_head(self.schema, self.served)
-        if primary is None:
-            return np.full(len(self), np.nan)
-        return self.confidences[primary.head.control]
-
-    @cached_property
-    def choices(self) -> dict[str, np.ndarray]:
-        """Which labels are suggested, bool (n, k) by control; numbers have none."""
-        return {
-            s.head.control: s.choose(self.values[s.head.control])
-            for s in self.served
-            if s.head.kind != "number"
-        }
-
-    @cached_property
-    def confidences(self) -> dict[str, np.ndarray]:
-        """Calibrated probability of what is suggested, (n,) by control; numbers have none.
-
-        For "any of" that of the least sure label: the answer is the whole set.
-        """
-        sure = {}
-        for s in self.served:
-            if s.head.kind == "number":
-                continue
-            values, chosen = self.values[s.head.control], self.choices[s.head.control]
-            if s.head.kind == "one of":
-                sure[s.head.control] = values[chosen]
-            else:
-                sure[s.head.control] = np.where(chosen, values, 1 - values).min(axis=1)
-        return sure
-
-    def answers(self, row: int) -> dict[str, Value]:
-        """The suggested value by control, for one image, where the control is asked."""
-        values = {s.head.control: self._value(s, row) for s in self.served}
-        chosen = {
-            name: (value,) if isinstance(value, str) else tuple(value)
-            for name, value in values.items()
-            if not isinstance(value, float)
-        }
-        return {
-            name: value
-            for name, value in values.items()
-            if is_asked(self.schema, self.schema.control(name), chosen)
-        }
-
-    def suggestions(self) -> dict[str, dict[str, Any]]:
-        """What Label Studio takes as a prediction, by image id: result, score, model_version."""
-        return {
-            str(image_id): self._suggestion(row)
-            for row, image_id in enumerate(self.images["image_id"])
-        }
-
-    def _value(self, served: ServedHead, row: int) -> Value:
-        name = served.head.control
-        if served.head.kind == "number":
-            return float(self.values[name][row, 0])
-        labels = [served.labels[k] for k in np.flatnonzero(self.choices[name][row])]
-        return labels[0] if served.head.kind == "one of" else labels
-
-    def _suggestion(self, row: int) -> dict[str, Any]:
-        answers = self.answers(row)
-        probabilities = {
-            s.head.control: dict(
-                zip(s.labels, self.values[s.head.control][row].tolist(), strict=True)
-            )
-            for s in self.served
-            if s.head.kind != "number" and s.head.control in answers
-        }
-        novelty = float(self.novelty[row])
-        result = write_result(
-            self.schema,
-            answers,
-            probabilities=probabilities,
-            novelty=None if np.isnan(novelty) else novelty,
-        )
-        score = float(self.confidence[row])
-        return {
-            "result": result,
-            "score": None if np.isnan(score) else round(score, 4),
-            "model_version": self.model_version,
-        }
-
-    def table(self) -> pa.Table:
-        """The table of `label_studio_config.prediction`: one row an image."""
-        heads = {s.head.control: s.labels for s in self.served}
-        columns: dict[str, Any] = {
-            name: [None if value != value else value for value in self.images[name]]
-            for name in ("image_id", "sample_id", "path")
-        }
-        columns["model_version"] = [self.model_version] * len(self)
-        columns["confidence"] = _nullable(self.confidence)
-        columns["novelty"] = _nullable(self.novelty)
-        columns["embedding"] = list(self.embedding.astype(np.float16))
-        answers = [self.answers(row) for row in range(len(self))]
-        for head in self.served:
-            name, values = head.head.control, self.values[head.head.control]
-            columns[name] = [answer.get(name) for answer in answers]
-            if head.head.kind == "number":
-                sd = head.head.sd
-                columns[sd_column(name)] = [sd if name in answer else None for answer in answers]
-                continue
-            confidence = self.confidences[name]
-            columns[confidence_column(name)] = [
-                float(c) if name in answer else None
-                for c, answer in zip(confidence, answers, strict=True)
-            ]
-            columns[probabilities_column(name)] = list(values.astype(np.float32))
-        return pa.table(
-            columns, schema=prediction_schema(self.schema, heads, self.embedding.shape[1])
-        )
 
 
 def predict(
@@ -311,19 +145,6 @@ def write_predictions(
             skipped += predictions.skipped
         shards.append(path)
     return shards, skipped
-
-
-def primary_head(schema: LabelSchema, served: Iterable[ServedHead]) -> ServedHead | None:
-    """The served head of the schema's primary control; if it has none, the first with labels."""
-    with_labels = [s for s in served if s.head.kind != "number"]
-    for s in with_labels:
-        if schema.primary is not None and s.head.control == schema.primary.name:
-            return s
-    return with_labels[0] if with_labels else None
-
-
-def _nullable(values: np.ndarray) -> list[float | None]:
-    return [None if np.isnan(value) else float(value) for value in values]
 
 
 def _write_shard(predictions: Predictions, path: Path, mark: str) -> None:

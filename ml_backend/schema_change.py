@@ -9,7 +9,8 @@ import numpy as np
 
 from label_studio_config.schema import LabelSchema
 from ml_backend.calibrate import SMALLEST_PRIOR
-from ml_backend.model import Head, ModelError
+from ml_backend.head import Head
+from ml_backend.model import ModelError
 
 NOT_LEARNED = "not learned yet"
 CHOSEN_FROM = 0.5

@@ -193,6 +193,7 @@ def _record(
     return {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "encoder": start.name,
+        "trained": fitted.trained,
         "images": data.counts,
         **facts,
         "metrics": {side: measure(answered, side) for side in MEASURED},

@@ -16,8 +16,9 @@ from label_studio_config.prediction import labels_of
 from label_studio_config.results import read_novelty, read_probabilities, read_result
 from label_studio_config.schema import LabelSchema
 from ml_backend import predict as predict_module
+from ml_backend.head import Head
 from ml_backend.images import read_batches
-from ml_backend.model import Head, TraitModel
+from ml_backend.model import TraitModel
 from ml_backend.novelty import Novelty
 from ml_backend.predict import PredictionError, predict, write_predictions
 from simclr.encoder import Encoder

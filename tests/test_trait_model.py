@@ -18,7 +18,8 @@ from ml_backend.fit_heads import (
     make_heads,
     set_priors,
 )
-from ml_backend.model import Head, ModelError, TraitModel, size_inputs, turned
+from ml_backend.head import Head
+from ml_backend.model import ModelError, TraitModel, size_inputs, turned
 from ml_backend.schema_change import serve, with_prior
 from ml_backend.targets import ControlTargets, LearningSet
 from simclr.encoder import Encoder

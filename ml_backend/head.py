@@ -1,0 +1,78 @@
+"""One head of a model: what it answers, and how its outputs become calibrated probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ml_backend.calibrate import calibrated, prior_shift
+
+
+@dataclass(frozen=True)
+class Head:
+    """What one head answers, and how its answers become probabilities.
+
+    Attributes
+    ----------
+    control, kind
+        As in the schema: "one of", "any of" or "number".
+    labels : tuple of str
+        Order of the outputs; empty for a number.
+    n_images : int
+        Images with votes it learned from.
+    n_per_label : tuple of float
+        Votes per label among them.
+    temperature : float
+        Fitted on the validation side.
+    trained_prior, deployed_prior : tuple of float
+        How often each label occurs as the head was taught, and where it serves.
+    choice_balance : float
+        How far a suggestion leans to what is rare ("one of"): 0 suggests the most probable label,
+        1 the one that the image speaks for most, whatever its frequency. Probabilities stay as
+        they are.
+    offset, scale, sd : float
+        For a number: answer = offset + scale × output; sd is that of the validation residuals.
+    """
+
+    control: str
+    kind: str
+    labels: tuple[str, ...] = ()
+    n_images: int = 0
+    n_per_label: tuple[float, ...] = ()
+    temperature: float = 1.0
+    trained_prior: tuple[float, ...] = ()
+    deployed_prior: tuple[float, ...] = ()
+    choice_balance: float = 0.5
+    offset: float = 0.0
+    scale: float = 1.0
+    sd: float | None = None
+
+    @property
+    def n_outputs(self) -> int:
+        """One a label; one for a number."""
+        return len(self.labels) or 1
+
+    def answer(self, logits: np.ndarray) -> np.ndarray:
+        """Turn outputs (n, k) into calibrated probabilities (n, k), or numbers (n, 1)."""
+        if self.kind == "number":
+            return self.offset + self.scale * np.asarray(logits, dtype=np.float64)
+        return calibrated(self.kind, logits, self.temperature, self.shift())
+
+    def shift(self) -> np.ndarray:
+        """What the deployment prior adds to the tempered outputs, (k,)."""
+        return prior_shift(self.kind, np.array(self.trained_prior), np.array(self.deployed_prior))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Head:
+        """Read what `as_dict` gave, after its way through JSON."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in record.items()
+        }
+        return cls(**values)
