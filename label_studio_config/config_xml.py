@@ -11,6 +11,11 @@ from label_studio_config.controls import Condition, Control, Kind, SchemaError
 PATH_SEPARATOR = " / "
 """Joins the levels of a Taxonomy label: "Crustacea / Copepoda"."""
 
+RESERVED_NAMES = frozenset(
+    {"image_id", "sample_id", "path", "model_version", "confidence", "novelty", "embedding"}
+)
+"""Columns of every prediction table, which no control may be named after."""
+
 _GEOMETRY_KINDS: dict[str, Kind] = {
     "RectangleLabels": "boxes",
     "Rectangle": "boxes",
@@ -63,6 +68,12 @@ def read_controls(xml: str) -> tuple[tuple[Control, ...], str, str]:
         if tag.name in elements
     )
     names = {control.name for control in controls}
+    for control in controls:
+        if control.name in RESERVED_NAMES or "__" in control.name:
+            raise SchemaError(
+                f"<{control.tag} name={control.name!r}>: this name is a column of the exports and "
+                "predictions; give the control another one (without two underscores in a row)"
+            )
     for control in controls:
         if control.masks is not None and control.masks not in names:
             raise SchemaError(

@@ -74,6 +74,9 @@ def read_result(
     """
     items_by_control: dict[str, list[dict[str, Any]]] = {}
     for item in result:
+        if not isinstance(item, dict):
+            _report(problems, f"an item of the result is {item!r}, not an object")
+            continue
         if item.get("type") == "relation":
             continue
         name = item.get("from_name", "")
@@ -218,12 +221,14 @@ def _known_labels(
     if control.tag in ("Number", "Rating") or not isinstance(raw, list):
         return ()
     if control.tag == "Taxonomy":
-        raw = [PATH_SEPARATOR.join(path) for path in raw]
+        raw = [
+            PATH_SEPARATOR.join(map(str, path)) if isinstance(path, list) else path for path in raw
+        ]
     if not control.labels and not control.not_assessable:
         return tuple(map(str, raw))
     known = []
     for label in raw:
-        if control.knows(label):
+        if isinstance(label, str) and control.knows(label):
             known.append(label)
         else:
             _report(

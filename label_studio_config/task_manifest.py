@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from label_studio_config.manifest import KNOWN_COLUMNS, Manifest, Skipped
+from label_studio_config.manifest import KNOWN_COLUMNS, NUMBER_COLUMNS, Manifest, Skipped
 from label_studio_config.schema import LabelSchema
 from label_studio_config.votes import image_id_of, is_blind
 
@@ -52,7 +52,11 @@ def manifest_of_tasks(
             skipped.append(Skipped(address or f"task {task.get('id')}", str(error)))
             continue
         image_id = image_id_of(schema, task)
-        known = {column: data[column] for column in KNOWN_COLUMNS if column in data}
+        known = {
+            column: _number(data[column]) if column in NUMBER_COLUMNS else data[column]
+            for column in KNOWN_COLUMNS
+            if column in data
+        }
         rows[image_id] = known | {
             "image_id": image_id,
             "path": relative,
@@ -62,3 +66,9 @@ def manifest_of_tasks(
     columns = ["image_id", "path", "task_id", "blind"]
     table = pd.DataFrame(list(rows.values())) if rows else pd.DataFrame(columns=columns)
     return Manifest(table, root), skipped
+
+
+def _number(value: Any) -> float | None:
+    # Task data may come from anywhere: a depth of "5-10" is not known, and stops nothing.
+    number = pd.to_numeric(value, errors="coerce")
+    return float(number) if pd.notna(number) else None

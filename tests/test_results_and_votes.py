@@ -168,3 +168,18 @@ def test_an_annotation_made_of_a_prediction_was_shown_one():
     votes = read_votes(SCHEMA, [made])
     assert votes["suggestion_shown"].tolist() == [True]
     assert votes["suggestion_version"].tolist() == ["v2"]
+
+
+@pytest.mark.parametrize(
+    ("control", "kind", "value"),
+    [
+        ("group", "choices", [["Copepod"]]),
+        ("taxon", "taxonomy", [None]),
+        ("taxon", "taxonomy", ["Crustacea", 3]),
+    ],
+)
+def test_values_of_the_wrong_shape_are_problems(control, kind, value):
+    item = {"from_name": control, "to_name": "image", "type": kind, "value": {kind: value}}
+    problems: list[str] = []
+    read_result(SCHEMA, [item, "no item"], problems)
+    assert len(problems) >= 2

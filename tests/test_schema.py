@@ -119,3 +119,9 @@ def test_a_panel_can_be_shown_while_a_label_is_not_chosen():
     assert not condition.holds({"group": ("Copepod",)})
     assert condition.holds({"group": ("Diatom chain",)})
     assert condition.holds({})
+
+
+@pytest.mark.parametrize("name", ["confidence", "path", "egg__sac"])
+def test_a_control_named_like_a_column_is_refused(name):
+    with pytest.raises(SchemaError, match=f"name='{name}'.*another one"):
+        LabelSchema.from_xml(TRAITS.replace('name="quality"', f'name="{name}"'))

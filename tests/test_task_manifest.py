@@ -1,0 +1,28 @@
+"""Tasks of Label Studio back to a manifest: what cannot be used is listed, and stops nothing."""
+
+from functools import partial
+
+from PIL import Image
+
+from label_studio_config.home import resolve_image
+from label_studio_config.schema import LabelSchema
+from label_studio_config.task_manifest import manifest_of_tasks
+from tests.test_schema import TRAITS
+
+
+def test_what_cannot_be_used_is_listed(tmp_path):
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    datas = [
+        {"image": "/data/local-files/?d=a.png", "image_id": "a", "depth_m": "5-10", "blind": "yes"},
+        {"image": "/data/local-files/?d=gone.png", "image_id": "b"},
+        {"image": "/data/local-files/?d=../a.png", "image_id": "c"},
+        {"text": "no image"},
+    ]
+    tasks = [{"id": number, "data": data} for number, data in enumerate(datas)]
+    manifest, skipped = manifest_of_tasks(
+        LabelSchema.from_xml(TRAITS), tasks, partial(resolve_image, tmp_path), tmp_path
+    )
+    assert manifest.image_ids == ["a"]
+    assert manifest.table["blind"].tolist() == [True]
+    assert manifest.table["depth_m"].isna().all()
+    assert len(skipped) == 3
