@@ -83,12 +83,12 @@ class LabelSchema:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over what is asked (names, kinds, labels, conditions), not over its looks."""
+        """SHA-256 over what is asked (names, kinds, labels, units, conditions), not over its looks."""
         digest = hashlib.sha256()
         for control in self.controls:
             conditions = sorted(
                 (c.control, c.unselected, *sorted(c.labels)) for c in control.conditions
             )
-            asked = (control.name, control.kind, control.labels, conditions)
+            asked = (control.name, control.kind, control.labels, control.unit, conditions)
             digest.update(repr((asked, sorted(control.not_assessable))).encode())
         return digest.hexdigest()

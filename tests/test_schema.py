@@ -81,7 +81,9 @@ def test_fingerprint_ignores_looks_and_sees_labels():
     looks = TRAITS.replace('hotkey="c"', 'hotkey="k"')
     labels = TRAITS.replace('<Choice value="Diatom chain"/>', '<Choice value="Diatom"/>')
     assert LabelSchema.from_xml(looks).fingerprint == schema().fingerprint
+    units = TRAITS.replace('unit="count"', 'unit="mm"')
     assert LabelSchema.from_xml(labels).fingerprint != schema().fingerprint
+    assert LabelSchema.from_xml(units).fingerprint != schema().fingerprint
 
 
 @pytest.mark.parametrize(
