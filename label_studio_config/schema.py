@@ -83,7 +83,7 @@ class LabelSchema:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over what is asked (names, kinds, labels, units, conditions), not over its looks."""
+        """SHA-256 over names, kinds, labels, units and conditions, not over looks."""
         digest = hashlib.sha256()
         for control in self.controls:
             conditions = sorted(
