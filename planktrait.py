@@ -119,6 +119,7 @@ def serve(
             port=port,
             backend_port=backend_port,
             host=host,
+            backend_application="ml_backend.server:create_app()",
             report=errors.print,
         )
         for job in hpc_jobs.cancel_all(place.jobs_folder):

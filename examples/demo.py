@@ -90,8 +90,14 @@ def main() -> int:
     stages.done(f"{len(manifest)} images in {_samples(manifest)}, {len(skipped)} skipped")
 
     stages.start("Serve")
-    ports = {"port": options.port, "backend_port": options.backend_port}
-    with start_in_background(home, images_root=root, report=console.print, **ports) as servers:
+    with start_in_background(
+        home,
+        images_root=root,
+        port=options.port,
+        backend_port=options.backend_port,
+        backend_application="ml_backend.server:create_app()",
+        report=console.print,
+    ) as servers:
         stages.done(f"Label Studio at {servers.label_studio_url}, backend at {servers.backend_url}")
         try:
             _loop(home, servers, manifest, config, truth, options, stages)

@@ -5,23 +5,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType, TracebackType
 
 from label_studio_config.home import Home
 from label_studio_config.processes import HostingError, ServerProcess, require_free_port
 from label_studio_config.serve_lock import ServeLock
+from label_studio_config.serve_settings import planned_settings
 
 logger = logging.getLogger(__name__)
 
-BACKEND_APPLICATION = "ml_backend.server:create_app()"
 _START_SECONDS = 300.0
 _MOST_RESTARTS = 3
 _RESTARTS_WITHIN_S = 600.0
@@ -98,7 +98,8 @@ def start_in_background(
     port: int | None = None,
     backend_port: int | None = None,
     host: str = "127.0.0.1",
-    with_backend: bool = True,
+    allowed_hosts: Sequence[str] = (),
+    backend_application: str | None = None,
     workers: int = 2,
     threads: int = 8,
     timeout_s: float = _START_SECONDS,
@@ -112,8 +113,12 @@ def start_in_background(
     images_root : the one folder under which images may lie; default: as before. A wider one than
         before is followed by the tasks; without any, no images are served.
     port, backend_port : default: as before
-    host : address to listen on for Label Studio; the backend listens on loopback only
-    with_backend : False for Label Studio alone
+    host : address to listen on for Label Studio, 0.0.0.0 for all; the backend listens on loopback
+        only
+    allowed_hosts : names and addresses under which people open Label Studio, besides loopback and
+        `host`; default: as before
+    backend_application : the ML backend as gunicorn is given it, "module:application"; None for
+        Label Studio alone
     workers, threads : of Label Studio; the backend has its own
     timeout_s : how long each server may take to answer
     report : called with a line of progress
@@ -121,20 +126,27 @@ def start_in_background(
     Raises
     ------
     HostingError
-        If this home is being served already, a port is taken, or a server stops or is too slow.
+        If this home is being served already or lies inside the images root, a port is taken, or a
+        server stops or is too slow. Settings are kept only of a start that passed these checks.
     """
     lock = ServeLock(home)
     processes: list[ServerProcess] = []
     try:
-        _write_settings(home, images_root, port, backend_port)
-        settings = home.settings
+        settings = planned_settings(
+            home,
+            images_root=images_root,
+            port=port,
+            backend_port=backend_port,
+            host=host,
+            allowed_hosts=allowed_hosts,
+        )
         require_free_port(settings.label_studio_port, host, "--port")
-        processes.append(_label_studio_process(home, host, workers, threads))
-        if with_backend:
-            if importlib.util.find_spec("ml_backend.server") is None:
-                raise HostingError("package ml_backend has no server: install Planktrait again")
+        if backend_application is not None:
             require_free_port(settings.backend_port, "127.0.0.1", "--backend-port")
-            processes.append(_backend_process(home))
+        home.change_settings(**asdict(settings))
+        processes.append(_label_studio_process(home, host, workers, threads))
+        if backend_application is not None:
+            processes.append(_backend_process(home, backend_application))
         for process in processes:
             report(f"Starting {process.name} (log: {process.log_file})")
             process.start()
@@ -178,36 +190,6 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _write_settings(
-    home: Home,
-    images_root: str | os.PathLike[str] | None,
-    port: int | None,
-    backend_port: int | None,
-) -> None:
-    changes: dict[str, object] = {}
-    if images_root is not None:
-        if not Path(images_root).expanduser().is_dir():
-            raise HostingError(f"images root {images_root} is not a folder: create it first")
-        _require_root_holds_imported(home, Path(images_root).expanduser().resolve())
-        changes["images_root"] = images_root
-    if port is not None:
-        changes |= {"label_studio_port": port, "label_studio_url": f"http://127.0.0.1:{port}"}
-    if backend_port is not None:
-        changes |= {"backend_port": backend_port, "backend_url": f"http://127.0.0.1:{backend_port}"}
-    home.change_settings(**changes)
-
-
-def _require_root_holds_imported(home: Home, root: Path) -> None:
-    """A wider root is fine, tasks follow it (`plugin/bootstrap.py`); another one loses images."""
-    old = home.settings.images_root
-    imported = any(home.manifests_folder.glob("project-*.parquet"))
-    if imported and old is not None and not Path(old).is_relative_to(root):
-        raise HostingError(
-            f"images root {root} does not hold {old}, where imported images are: "
-            f"choose a folder that holds both, or name another home with PLANKTRAIT_HOME"
-        )
-
-
 def server_environment(home: Home) -> dict[str, str]:
     """The environment in which a server of this home runs."""
     packages = str(Path(__file__).resolve().parents[1])
@@ -238,9 +220,9 @@ def _label_studio_process(home: Home, host: str, workers: int, threads: int) -> 
     )
 
 
-def _backend_process(home: Home) -> ServerProcess:
+def _backend_process(home: Home, application: str) -> ServerProcess:
     settings = home.settings
-    command = [sys.executable, "-m", "gunicorn", BACKEND_APPLICATION]
+    command = [sys.executable, "-m", "gunicorn", application]
     command += ["--bind", f"127.0.0.1:{settings.backend_port}", "--worker-class", "gthread"]
     command += ["--workers", "2", "--threads", "4", "--timeout", "600", "--graceful-timeout", "5"]
     # Loading torch once for all workers halves the start and the memory. Gunicorn's control socket

@@ -12,6 +12,7 @@ backend, only that one, passes the guard against requests to local addresses
 """
 
 import importlib.util
+import logging
 import os
 import sys
 from urllib.parse import urlsplit
@@ -87,5 +88,21 @@ else:
     _database["CONN_HEALTH_CHECKS"] = True
 
 LOGGING["loggers"]["label_studio_config"] = {"level": "INFO"}
-# A stranger's host name is answered 400; it needs no traceback in the log.
-LOGGING["loggers"]["django.security.DisallowedHost"] = {"handlers": [], "propagate": False}
+
+
+def _say_remedy(record: logging.LogRecord) -> bool:
+    record.exc_info = None
+    record.msg, record.args = f"{record.getMessage()} Planktrait: see docs/security.md.", ()
+    return True
+
+
+# A refused host name is one line in the log, which says what to do, without a traceback.
+LOGGING.setdefault("filters", {})["say_remedy"] = {
+    "()": "django.utils.log.CallbackFilter",
+    "callback": _say_remedy,
+}
+LOGGING["loggers"]["django.security.DisallowedHost"] = {
+    "handlers": ["console"],
+    "filters": ["say_remedy"],
+    "propagate": False,
+}

@@ -26,6 +26,8 @@ from label_studio_config.home import Home
 from label_studio_config.hosting import Servers, server_environment, start_in_background
 from label_studio_config.processes import free_port
 
+BACKEND_APPLICATION = "ml_backend.server:create_app()"
+
 
 @dataclass
 class LabelStudioForTests:
@@ -111,7 +113,10 @@ def serve_for_tests(
         images_root.mkdir(exist_ok=True)
     options = {"workers": 1, "port": free_port(), "backend_port": free_port(), **options}
     with start_in_background(
-        home, images_root=images_root, with_backend=with_backend, **options
+        home,
+        images_root=images_root,
+        backend_application=BACKEND_APPLICATION if with_backend else None,
+        **options,
     ) as servers:
         session = requests.Session()
         session.trust_env = False

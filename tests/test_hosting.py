@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import requests
 
+from label_studio_config.api import Api
 from label_studio_config.home import Home
 from label_studio_config.hosting import server_environment, start_in_background
 from label_studio_config.manifest import Manifest
@@ -136,8 +137,16 @@ def test_taken_port_is_named(tmp_path):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
+        home = Home(tmp_path / "home")
         with pytest.raises(HostingError, match=rf"port {port} .*--port"):
-            start_in_background(Home(tmp_path / "home"), port=port, with_backend=False)
+            start_in_background(home, port=port)
+        # The next start, without --port, must not fail for it.
+        assert home.settings.label_studio_port == 8080
+        with pytest.raises(HostingError, match=rf"port {port} .*--backend-port"):
+            start_in_background(
+                home, port=free_port(), backend_port=port, backend_application="none:none"
+            )
+        assert home.settings.backend_port == 9090
         with pytest.raises(HostingError, match="not allowed"):
             require_free_port(99999, "127.0.0.1", "--port")
 
@@ -145,6 +154,54 @@ def test_taken_port_is_named(tmp_path):
 def test_missing_images_root_is_named(tmp_path):
     with pytest.raises(HostingError, match="nowhere is not a folder"):
         start_in_background(Home(tmp_path / "home"), images_root=tmp_path / "nowhere")
+
+
+def test_a_home_inside_the_images_root_is_refused(tmp_path):
+    """Its secrets and database would be served to everyone who is logged in."""
+    home = Home(tmp_path / "data" / "home")
+    with pytest.raises(HostingError, match="lies inside the images root"):
+        start_in_background(home, images_root=tmp_path / "data", port=free_port())
+    assert home.settings.images_root is None
+    # One that was written before is refused too.
+    home.change_settings(images_root=tmp_path)
+    with pytest.raises(HostingError, match="lies inside the images root"):
+        start_in_background(home, port=free_port())
+
+
+@pytest.mark.parametrize("name", ["http://plankton.example.org", "plankton.example.org:8080"])
+def test_an_allowed_host_is_a_name_alone(tmp_path, name):
+    with pytest.raises(HostingError, match="give the name alone"):
+        start_in_background(Home(tmp_path / "home"), port=free_port(), allowed_hosts=[name])
+
+
+def test_another_address_and_host_names_are_served(tmp_path, database_template):
+    with serve_for_tests(
+        tmp_path,
+        template=database_template,
+        host="127.0.0.2",
+        allowed_hosts=["plankton.example.org"],
+    ) as server:
+        settings = server.home.settings
+        assert server.url == f"http://127.0.0.2:{settings.label_studio_port}"
+        assert settings.allowed_hosts == ("plankton.example.org", "127.0.0.2")
+        assert Api(server.home).get("/api/projects/")["results"] == []
+        for host, status in (("plankton.example.org", 200), ("plankton.example.com", 400)):
+            answer = server.request("GET", "/user/login/", headers={"Host": host})
+            assert answer.status_code == status, host
+        (line,) = [line for line in server.log().splitlines() if "plankton.example.com" in line]
+        assert "docs/security.md" in line
+        assert "Traceback" not in server.log()
+
+
+def test_all_addresses_are_probed_on_loopback_and_hosts_are_kept(tmp_path, database_template):
+    with serve_for_tests(
+        tmp_path, template=database_template, host="0.0.0.0", allowed_hosts=["ship"]
+    ) as server:
+        assert server.url.startswith("http://127.0.0.1:")
+        assert server.home.settings.allowed_hosts == ("ship",)
+        folder = server.home.folder.parent
+    with serve_for_tests(folder) as server:
+        assert server.request("GET", "/user/login/", headers={"Host": "ship"}).ok
 
 
 def test_a_server_that_dies_shows_its_log(tmp_path):
@@ -169,7 +226,7 @@ def served_by_another_process(home, images_root):
         "from label_studio_config.home import Home\n"
         "from label_studio_config.hosting import serve\n"
         f"serve(Home({str(home.folder)!r}), images_root={str(images_root)!r}, port={port}, "
-        "with_backend=False, report=lambda line: print(line, flush=True))"
+        "report=lambda line: print(line, flush=True))"
     )
     command = [sys.executable, "-c", code]
     with subprocess.Popen(
@@ -188,9 +245,16 @@ def own_home(tmp_path, database_template):
     return home
 
 
+@pytest.fixture
+def images_root(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    return folder
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_a_signal_stops_everything(own_home, tmp_path, number):
-    with served_by_another_process(own_home, tmp_path) as (front, port):
+def test_a_signal_stops_everything(own_home, images_root, number):
+    with served_by_another_process(own_home, images_root) as (front, port):
         front.send_signal(number)
         assert front.wait(30) == 0
     with pytest.raises(requests.ConnectionError):
@@ -198,14 +262,14 @@ def test_a_signal_stops_everything(own_home, tmp_path, number):
     require_free_port(port, "127.0.0.1", "--port")
 
 
-def test_servers_left_by_a_killed_serve_are_stopped_by_the_next(own_home, tmp_path):
-    with served_by_another_process(own_home, tmp_path) as (front, port):
+def test_servers_left_by_a_killed_serve_are_stopped_by_the_next(own_home, images_root):
+    with served_by_another_process(own_home, images_root) as (front, port):
         front.kill()
     assert requests.get(f"http://127.0.0.1:{port}/health", timeout=5).ok
     # Another process that has got a number from the lock file is left alone.
     with (own_home.folder / "serve.lock").open("a") as lock:
         lock.write(f"\n{os.getppid()}")
-    with start_in_background(own_home, port=port, with_backend=False, workers=1):
+    with start_in_background(own_home, port=port, workers=1):
         assert requests.get(f"http://127.0.0.1:{port}/health", timeout=5).ok
 
 
@@ -235,8 +299,9 @@ def test_a_restart_keeps_everything_and_a_wider_images_root_finds_the_images(own
         project = create_project(server.home, "Wider", config)
         import_manifest(server.home, project.id, Manifest(table, folder))
         token = server.home.secrets.api_token
+    (tmp_path / "other").mkdir()
     with pytest.raises(HostingError, match="does not hold"):
-        start_in_background(own_home, images_root=tmp_path / "home")
+        start_in_background(own_home, images_root=tmp_path / "other")
     with serve_for_tests(tmp_path, images_root=tmp_path / "data") as server:
         assert server.home.secrets.api_token == token
         assert len(server.get("/api/users/")) == 1
