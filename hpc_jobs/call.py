@@ -8,15 +8,22 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from hpc_jobs.files import read_json, write_json
 from hpc_jobs.processes import ProcessIdentity
 from hpc_jobs.progress import JOB_FOLDER_VARIABLE
-from hpc_jobs.records import CANCELLED_FILE, JOB_FILE, OUTCOME_FILE, STARTED_FILE
+from hpc_jobs.records import (
+    CANCELLED_FILE,
+    HEARTBEAT_FILE,
+    JOB_FILE,
+    OUTCOME_FILE,
+    SECONDS_BETWEEN_HEARTBEATS,
+    STARTED_FILE,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +71,8 @@ class JobCall:
             self.job_folder / STARTED_FILE, {"process": process.as_json(), "time": time.time()}
         )
         try:
-            result = self.function(*self.args, **self.kwargs)
+            with _heartbeat(self.job_folder):
+                result = self.function(*self.args, **self.kwargs)
         except KeyboardInterrupt:
             self._end("cancelled", None)
             raise
@@ -94,6 +102,26 @@ class JobCall:
             job.get("key"),
             lambda: write_json(self.job_folder / OUTCOME_FILE, outcome),
         )
+
+
+@contextmanager
+def _heartbeat(job_folder: Path) -> Iterator[None]:
+    """Touch a file while the function runs: other machines cannot see our process."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while True:
+            with suppress(OSError):  # a full disk must not end the job
+                (job_folder / HEARTBEAT_FILE).touch()
+            if ended.wait(SECONDS_BETWEEN_HEARTBEATS):
+                return
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def _as_json(result: Any) -> Any:

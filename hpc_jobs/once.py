@@ -60,7 +60,17 @@ def submit_once(
     ----------
     key : str
         What must not run twice at the same time, e.g. "train project 3".
+
+    Raises
+    ------
+    ValueError
+        `executor` is "debug": the job would wait in this call for the lock that this call holds.
     """
+    if kwargs.get("executor") == "debug":
+        raise ValueError(
+            "submit_once cannot run a job in this process (executor 'debug'): use submit, or the "
+            "executor 'local'"
+        )
     folder = Path(folder).expanduser().absolute()
     with _locked(folder, key) as state:
         active = state.active_job(folder)

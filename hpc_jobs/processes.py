@@ -20,7 +20,8 @@ class ProcessIdentity:
         Start of the process in clock ticks after the boot (proc(5), field 22 of stat); 0 where
         the system does not tell.
     host : str
-        Name of the machine; a process of another machine is never judged dead.
+        Name of the machine. Its number means nothing on another one: there it must not be
+        signalled, and whether it is alive is told by the files it writes (see `records`).
     """
 
     pid: int
@@ -44,10 +45,15 @@ class ProcessIdentity:
         """As plain values for a JSON file."""
         return asdict(self)
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is a process of this machine."""
+        return self.host == socket.gethostname()
+
     def is_alive(self) -> bool:
-        """Whether this very process still runs (a zombie does not)."""
-        if self.host != socket.gethostname():
-            return True
+        """Whether this very process runs on this machine (a zombie does not)."""
+        if not self.is_here:
+            return False
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:

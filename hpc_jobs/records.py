@@ -7,6 +7,7 @@ program that started it is gone. A job's folder `<jobs folder>/<job id>/` holds
 - `started.json`: written by the job itself when it begins
 - `progress.json`: its last progress
 - `outcome.json`: written by the job itself when it ends, with its result or its error
+- `heartbeat`: an empty file, touched by the job once a minute
 - `cancelled`: an empty file, there once somebody asked for an end
 - the files of submitit: the pickled call, its result, and the log
 """
@@ -15,7 +16,8 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -31,7 +33,10 @@ JOB_FILE = "job.json"
 STARTED_FILE = "started.json"
 OUTCOME_FILE = "outcome.json"
 CANCELLED_FILE = "cancelled"
+HEARTBEAT_FILE = "heartbeat"
 SECONDS_TO_SUBMIT = 60.0
+SECONDS_BETWEEN_HEARTBEATS = 60.0
+SECONDS_OF_SILENCE = 600.0  # ten heartbeats: clocks of two machines may differ a little
 
 State = Literal["queued", "running", "finished", "failed", "cancelled", "killed"]
 ACTIVE_STATES: frozenset[str] = frozenset({"queued", "running"})
@@ -100,7 +105,9 @@ class JobRecord:
         }
 
 
-def list_jobs(folder: Path, newest: int | None = None) -> list[JobRecord]:
+def list_jobs(
+    folder: Path, newest: int | None = None, keys: Collection[str] | None = None
+) -> list[JobRecord]:
     """All jobs of a folder, the newest first.
 
     Parameters
@@ -109,8 +116,10 @@ def list_jobs(folder: Path, newest: int | None = None) -> list[JobRecord]:
         The folder that was given to `submit`; a missing one has no jobs.
     newest : int, optional
         Read no more than this many.
+    keys : collection of str, optional
+        Only jobs of these keys; `newest` counts them alone.
     """
-    return list(islice(_records(Path(folder)), newest))
+    return list(islice(_records(Path(folder), keys), newest))
 
 
 def read_job(job_folder: Path) -> JobRecord | None:
@@ -137,10 +146,12 @@ def read_job(job_folder: Path) -> JobRecord | None:
     )
 
 
-def _records(folder: Path) -> Iterator[JobRecord]:
+def _records(folder: Path, keys: Collection[str] | None) -> Iterator[JobRecord]:
     if not folder.is_dir():
         return
     for job_folder in sorted(folder.iterdir(), reverse=True):
+        if keys is not None and (read_json(job_folder / JOB_FILE) or {}).get("key") not in keys:
+            continue
         record = read_job(job_folder) if job_folder.is_dir() else None
         if record is not None:
             yield record
@@ -156,9 +167,9 @@ def _state(
         return ended
     process = ProcessIdentity.from_json(started.get("process"))
     if process is not None:
-        if process.is_alive():
+        if _is_running(process, job_folder, job):
             return "running", None, None
-    elif _may_still_start(job):
+    elif _may_still_start(job_folder, job):
         return "queued", None, None
     cancelled = (job_folder / CANCELLED_FILE).exists()
     return _outcome(job_folder) or (
@@ -183,20 +194,42 @@ def _outcome(job_folder: Path) -> tuple[State, float | None, str | None] | None:
     return None
 
 
-def _may_still_start(job: dict[str, Any]) -> bool:
-    if job["executor"] == "slurm" and job.get("scheduler_id"):
-        from submitit import SlurmJob
+def _is_running(process: ProcessIdentity, job_folder: Path, job: dict[str, Any]) -> bool:
+    """Here by the process itself; on another machine by its heartbeat, then by the scheduler."""
+    if process.is_here:
+        return process.is_alive()
+    if time.time() - _last_sign(job_folder) < SECONDS_OF_SILENCE:
+        return True
+    return _is_scheduled(job)
 
-        known: SlurmJob[Any] = SlurmJob(job["submitit_folder"], job["scheduler_id"])
-        return not known.done()
+
+def _may_still_start(job_folder: Path, job: dict[str, Any]) -> bool:
+    if job["executor"] == "slurm" and job.get("scheduler_id"):
+        return _is_scheduled(job)
     holder = ProcessIdentity.from_json(job.get("process"))
     if holder is None:
         return time.time() - job["submitted"] < SECONDS_TO_SUBMIT
-    return holder.is_alive()
+    if holder.is_here:
+        return holder.is_alive()
+    return time.time() - _last_sign(job_folder) < SECONDS_OF_SILENCE
+
+
+def _is_scheduled(job: dict[str, Any]) -> bool:
+    if job["executor"] != "slurm" or not job.get("scheduler_id"):
+        return False
+    from submitit import SlurmJob
+
+    known: SlurmJob[Any] = SlurmJob(job["submitit_folder"], job["scheduler_id"])
+    return not known.done()
 
 
 def _last_sign(job_folder: Path) -> float:
-    return max(path.stat().st_mtime for path in job_folder.iterdir() if path.is_file())
+    moments = [0.0]
+    for path in job_folder.iterdir():
+        with suppress(FileNotFoundError):  # a file that was just replaced
+            if path.is_file():
+                moments.append(path.stat().st_mtime)
+    return max(moments)
 
 
 def _iso(seconds: float | None) -> str | None:

@@ -48,7 +48,8 @@ LONGEST_JOB_MIN = 60 * 24 * 30
 
 
 class JobError(RuntimeError):
-    """A job has no result: it failed, was cancelled, was killed, or is not done."""
+    """A job has no result (it failed, was cancelled, was killed, or is not done), or cannot be
+    cancelled from here."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,11 @@ def cancel(job: Job[Any] | JobRecord, grace_s: float = 10.0) -> JobRecord:
     -------
     JobRecord
         How the job stands afterwards.
+
+    Raises
+    ------
+    JobError
+        The job runs on another machine and no scheduler can be asked to end it.
     """
     from hpc_jobs.once import drop_pending
 
@@ -169,17 +175,22 @@ def cancel(job: Job[Any] | JobRecord, grace_s: float = 10.0) -> JobRecord:
     record = handle.record()
     if not record.active:
         return record
-    (record.folder / CANCELLED_FILE).touch()
-    drop_pending(record.folder.parent, record.key)
     description = read_json(record.folder / JOB_FILE) or {}
-    if description.get("executor") == "slurm":
-        subprocess.run(["scancel", description["scheduler_id"]], check=True)
-        return handle.record()
     started = read_json(record.folder / STARTED_FILE) or {}
     own = ProcessIdentity.from_json(started.get("process"))
     holder = ProcessIdentity.from_json(description.get("process"))
+    host = next((process.host for process in (own, holder) if process and not process.is_here), "")
+    if host and description.get("executor") != "slurm":
+        # The same number is another process here.
+        raise JobError(f"job {record.id} runs on {host}: cancel it there")
+    (record.folder / CANCELLED_FILE).touch()
+    drop_pending(record.folder.parent, record.key)
+    if description.get("executor") == "slurm":
+        subprocess.run(["scancel", description["scheduler_id"]], check=True)
+        return handle.record()
     if own is not None and own.is_alive():
-        os.kill(own.pid, signal.SIGINT)
+        with suppress(ProcessLookupError):  # it may end between two looks
+            os.kill(own.pid, signal.SIGINT)
         handle.wait(grace_s)
     for process in (own, holder):
         if process is not None and process.is_alive():
@@ -197,11 +208,14 @@ def cancel_all(folder: Path | str) -> list[JobRecord]:
     list of JobRecord
         The jobs that were ended, as they stand afterwards.
     """
-    return [
-        cancel(job)
-        for job in list_jobs(Path(folder))
-        if job.active and (read_json(job.folder / JOB_FILE) or {}).get("executor") == "local"
-    ]
+    ended = []
+    for job in list_jobs(Path(folder)):
+        if job.active and (read_json(job.folder / JOB_FILE) or {}).get("executor") == "local":
+            try:
+                ended.append(cancel(job))
+            except JobError as error:
+                logger.warning("not cancelled: %s", error)
+    return ended
 
 
 def _new_folder(folder: Path, name: str) -> Path:

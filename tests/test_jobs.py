@@ -19,7 +19,14 @@ import pytest
 import hpc_jobs
 from hpc_jobs import progress
 from hpc_jobs.files import read_json, write_json
-from hpc_jobs.records import CANCELLED_FILE, JOB_FILE, OUTCOME_FILE, STARTED_FILE
+from hpc_jobs.records import (
+    CANCELLED_FILE,
+    HEARTBEAT_FILE,
+    JOB_FILE,
+    OUTCOME_FILE,
+    SECONDS_OF_SILENCE,
+    STARTED_FILE,
+)
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -310,3 +317,91 @@ def test_cancel_all_ends_what_runs_here(tmp_path):
     assert running.record().state == "cancelled"
     assert done.record().state == "finished"
     assert hpc_jobs.cancel_all(folder) == []
+
+
+def job_of_another_machine(folder: Path, process: subprocess.Popen, executor: str = "local"):
+    """A job that another machine runs, under the number that `process` has here."""
+    job_folder = folder / "20260101T000000.000-x-0000"
+    job_folder.mkdir()
+    identity = {"pid": process.pid, "started_ticks": 1, "host": "another-machine"}
+    description = {"id": job_folder.name, "name": "x", "key": "k", "executor": executor}
+    write_json(job_folder / JOB_FILE, description | {"submitted": 0.0, "process": identity})
+    write_json(job_folder / STARTED_FILE, {"process": identity, "time": 0.0})
+    (job_folder / HEARTBEAT_FILE).touch()
+    return hpc_jobs.Job(job_folder)
+
+
+@pytest.fixture
+def bystander():
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_process_of_another_machine_is_never_signalled(tmp_path, bystander, caplog):
+    job = job_of_another_machine(tmp_path, bystander)
+    assert job.record().state == "running"
+    with pytest.raises(hpc_jobs.JobError, match="runs on another-machine: cancel it there"):
+        job.cancel(grace_s=0.1)
+    assert hpc_jobs.cancel_all(tmp_path) == []
+    assert "another-machine" in caplog.text
+    assert bystander.poll() is None
+    assert job.record().state == "running"
+
+
+def test_a_job_of_another_machine_without_a_heartbeat_is_killed(tmp_path, bystander):
+    job = job_of_another_machine(tmp_path, bystander)
+    long_ago = time.time() - SECONDS_OF_SILENCE - 1
+    for path in job.folder.iterdir():
+        os.utime(path, (long_ago, long_ago))
+    assert job.record().state == "killed"
+    assert job.cancel().state == "killed"
+    (job.folder / STARTED_FILE).unlink()
+    assert job.record().state == "killed"
+    (job.folder / HEARTBEAT_FILE).touch()
+    assert job.record().state == "queued"
+
+
+def test_a_running_job_has_a_heartbeat(tmp_path, monkeypatch):
+    monkeypatch.setattr("hpc_jobs.call.SECONDS_BETWEEN_HEARTBEATS", 0.02)
+    moments = hpc_jobs.submit(heartbeats, name="x", folder=tmp_path, executor="debug").result()
+    assert len(moments) > 3
+
+
+def heartbeats() -> set[int]:
+    file = Path(os.environ["PLANKTRAIT_JOB_FOLDER"]) / HEARTBEAT_FILE
+    moments = set()
+    for _ in range(50):
+        time.sleep(0.01)
+        if file.exists():
+            moments.add(file.stat().st_mtime_ns)
+    return moments
+
+
+def test_a_process_that_ends_while_it_is_cancelled_is_no_error(tmp_path, monkeypatch):
+    job = hpc_jobs.submit(time.sleep, 60, name="x", folder=tmp_path)
+    wait_for_state(job, "running")
+    kill = os.kill
+
+    def gone(pid: int, number: int) -> None:
+        if number == signal.SIGINT:
+            kill(pid, signal.SIGKILL)
+            raise ProcessLookupError
+        kill(pid, number)
+
+    monkeypatch.setattr(os, "kill", gone)
+    assert job.cancel(grace_s=1).state == "cancelled"
+
+
+def test_submit_once_refuses_to_wait_for_itself(tmp_path):
+    with pytest.raises(ValueError, match="executor 'debug'"):
+        hpc_jobs.submit_once(sum, [1], name="x", folder=tmp_path, key="k", executor="debug")
+    assert hpc_jobs.list_jobs(tmp_path) == []
+
+
+def test_list_of_some_keys_counts_those_only(tmp_path):
+    for key in ("a", "b", "b", "b"):
+        hpc_jobs.submit(sum, [1], name="x", folder=tmp_path, key=key, executor="debug")
+    assert [r.key for r in hpc_jobs.list_jobs(tmp_path, newest=2, keys={"a"})] == ["a"]
+    assert [r.key for r in hpc_jobs.list_jobs(tmp_path, newest=2, keys={"b"})] == ["b", "b"]
