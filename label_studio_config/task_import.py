@@ -14,15 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from tqdm import tqdm
 
 from label_studio_config.api import Api
+from label_studio_config.blind import can_say_blind, is_blind_data
 from label_studio_config.home import Home, OutsideRootError
-from label_studio_config.manifest import Manifest
+from label_studio_config.manifest import Manifest, ManifestError
 
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 5000
+RESERVED_COLUMNS = ("image", "task_id")
+"""A task's address of the image, and the name of its own number in tables."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,15 @@ def import_manifest(
 ) -> ImportReport:
     """Load a manifest's images into a project; those that are there already stay as they are.
 
+    An image is there already if a task has its address. Where its id is its path, as a folder's
+    reader gives it, the id becomes the path below the images root: the same from whatever folder
+    it is imported, and another one for a file of the same name in another folder.
+
     Parameters
     ----------
     home : Home, being served
-    manifest : its root must lie under the home's images root
+    manifest : its root must lie under the home's images root; a column `blind` marks further
+        images as blind
     blind_share : share of the images, 0 to 1, that never get a suggestion and never train
     seed : another seed chooses other blind images
 
@@ -57,23 +66,26 @@ def import_manifest(
     ------
     OutsideRootError
         If an image does not lie under the images root; nothing is loaded then.
+    ManifestError
+        For a column that a task cannot hold, or an id that another image of the project has.
     ApiError
         If Label Studio refuses; a repeat goes on where it stopped.
     """
     if not 0.0 <= blind_share <= 1.0:
         raise ValueError(f"blind_share is {blind_share}: a share from 0 to 1")
+    manifest = _with_stable_ids(home, _with_checked_columns(manifest))
     addresses = _addresses(home, manifest)
     api = Api(home)
     path = f"/api/planktrait/projects/{project_id}"
     api.post(f"{path}/images-folder")
     with _one_at_a_time(home, project_id):
-        known = set(api.get(f"{path}/image-ids")["image_ids"])
-        new = [row for row, image_id in enumerate(manifest.image_ids) if image_id not in known]
+        new = _new_rows(manifest, addresses, api.get(f"{path}/images")["images"])
         blind = _load(api, project_id, manifest, addresses, new, blind_share, seed, batch_size)
     name = f"project-{project_id}-{manifest.fingerprint[:12]}.parquet"
     manifest.write(home.manifests_folder / name)
-    logger.info("Project %d: %d images added, %d were there", project_id, len(new), len(known))
-    return ImportReport(project_id, len(new), len(manifest) - len(new), blind)
+    present = len(manifest) - len(new)
+    logger.info("Project %d: %d images added, %d were there", project_id, len(new), present)
+    return ImportReport(project_id, len(new), present, blind)
 
 
 def is_blind(image_id: str, share: float, seed: int = 0) -> bool:
@@ -84,9 +96,48 @@ def is_blind(image_id: str, share: float, seed: int = 0) -> bool:
 
 def task_data(row: dict[str, Any], address: str, blind: bool) -> dict[str, Any]:
     """A task's data from a row of a manifest: what is unknown is left out."""
-    data = {key: _plain(value) for key, value in row.items() if key != "path"}
+    data = {key: _plain(value) for key, value in row.items() if key not in ("path", "blind")}
     known = {key: value for key, value in data.items() if value is not None}
-    return {"image": address, **known, "blind": "yes" if blind else "no"}
+    marked = blind or is_blind_data({"blind": _plain(row.get("blind"))})
+    return {**known, "image": address, "blind": "yes" if marked else "no"}
+
+
+def _with_checked_columns(manifest: Manifest) -> Manifest:
+    """The manifest with `blind`, if it has it, as yes or no."""
+    for column in RESERVED_COLUMNS:
+        if column in manifest.table:
+            raise ManifestError(
+                f"column {column!r} has a meaning of its own in a task: rename it in your table"
+            )
+    if "blind" not in manifest.table:
+        return manifest
+    values = [_plain(value) for value in manifest.table["blind"]]
+    for image_id, value in zip(manifest.image_ids, values, strict=True):
+        if not can_say_blind(value):
+            raise ManifestError(
+                f"image {image_id!r}: blind is {value!r}: write yes or no, or leave it empty"
+            )
+    marked = ["yes" if is_blind_data({"blind": value}) else "no" for value in values]
+    return Manifest(manifest.table.assign(blind=marked), manifest.root)
+
+
+def _new_rows(manifest: Manifest, addresses: list[str], known: list[list[str]]) -> list[int]:
+    """Rows whose address no task has yet, each address once."""
+    seen = {address for _, address in known}
+    address_of = dict(known)
+    new = []
+    for row, (image_id, address) in enumerate(zip(manifest.image_ids, addresses, strict=True)):
+        if address in seen:
+            continue
+        if image_id in address_of:
+            raise ManifestError(
+                f"image_id {image_id!r} of {address} is that of {address_of[image_id]} in this "
+                f"project already: give one of them another image_id in its manifest, or import "
+                f"into another project"
+            )
+        seen.add(address)
+        new.append(row)
+    return new
 
 
 def _load(
@@ -108,21 +159,38 @@ def _load(
             tasks = []
             for row, record in zip(rows, records, strict=True):
                 blind = is_blind(str(record["image_id"]), blind_share, seed)
-                n_blind += blind
                 columns = {str(key): value for key, value in record.items()}
-                tasks.append({"data": task_data(columns, addresses[row], blind)})
+                data = task_data(columns, addresses[row], blind)
+                n_blind += data["blind"] == "yes"
+                tasks.append({"data": data})
             api.post(f"/api/projects/{project_id}/import?return_task_ids=false", tasks)
             bar.update(len(rows))
             logger.info("Imported %d of %d images", start + len(rows), len(new))
     return n_blind
 
 
+def _with_stable_ids(home: Home, manifest: Manifest) -> Manifest:
+    """The manifest with ids that do not depend on which folder was given."""
+    is_path = manifest.table["image_id"] == manifest.table["path"]
+    if not is_path.any():
+        return manifest
+    below_root = pd.Series(_paths_below_root(home, manifest), index=manifest.table.index)
+    image_ids = manifest.table["image_id"].where(~is_path, below_root)
+    # Two names of one file, by a link, are one image.
+    twin = is_path & image_ids.duplicated()
+    return Manifest(manifest.table.assign(image_id=image_ids)[~twin], manifest.root)
+
+
 def _addresses(home: Home, manifest: Manifest) -> list[str]:
-    """The address of each image, after a check that none lies outside the images root."""
+    return [home.image_url(path) for path in _paths_below_root(home, manifest)]
+
+
+def _paths_below_root(home: Home, manifest: Manifest) -> list[str]:
+    """Each image's path below the images root, links followed; none may lie outside."""
     root = Path(os.path.realpath(home.images_root))
     remedy = "restart `planktrait serve --images ROOT` with a ROOT that holds them"
     real_folders: dict[str, str] = {}
-    addresses = []
+    paths = []
     for path in manifest.paths:
         folder, name = os.path.split(path)
         if folder not in real_folders:
@@ -132,8 +200,8 @@ def _addresses(home: Home, manifest: Manifest) -> list[str]:
             real = os.path.realpath(real)
         if not real.startswith(f"{root}{os.sep}"):
             raise OutsideRootError(f"image {path} is not under the images root {root}: {remedy}")
-        addresses.append(home.image_url(os.path.relpath(real, root)))
-    return addresses
+        paths.append(os.path.relpath(real, root))
+    return paths
 
 
 def _plain(value: Any) -> Any:

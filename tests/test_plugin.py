@@ -197,9 +197,9 @@ def test_the_model_version_can_be_set_before_its_first_suggestion(home, project)
         Api(home).post(path, {"model_version": ""})
 
 
-@pytest.mark.parametrize("what", ["images-folder", "image-ids", "model-version", "suggestions"])
+@pytest.mark.parametrize("what", ["images-folder", "images", "model-version", "suggestions"])
 def test_our_api_needs_a_login_and_a_project(label_studio, project, what):
-    method = "GET" if what == "image-ids" else "POST"
+    method = "GET" if what == "images" else "POST"
     url = f"{label_studio.url}/api/planktrait/projects/{project.id}/{what}"
     assert requests.request(method, url, timeout=30).status_code == 401
     missing = f"/api/planktrait/projects/999999/{what}"

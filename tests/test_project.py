@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pandas as pd
 import pytest
 import requests
@@ -10,12 +12,20 @@ from PIL import Image
 from label_studio_config.api import Api, ApiError
 from label_studio_config.backend_connection import WEBHOOK_ACTIONS, authorization
 from label_studio_config.home import Home, OutsideRootError
-from label_studio_config.manifest import Manifest
-from label_studio_config.project import ProjectError, config_names, create_project, find_project
+from label_studio_config.manifest import Manifest, ManifestError
+from label_studio_config.project import (
+    ProjectError,
+    config_names,
+    create_project,
+    find_project,
+    read_config,
+)
 from label_studio_config.schema import SchemaError
+from label_studio_config.sources import read_folder
 from label_studio_config.tabs import tabs
-from label_studio_config.task_import import import_manifest, is_blind
+from label_studio_config.task_import import import_manifest, is_blind, task_data
 from label_studio_config.users import UserError, add_user
+from ml_backend.backend import COUNTED_EVENTS
 from tests.label_studio_fixtures import backend_for_tests
 
 pytestmark = pytest.mark.slow
@@ -133,7 +143,8 @@ def test_the_webhook_has_the_password_and_our_actions_only(home):
         project = create_project(home, "Webhook", CONFIG)
         webhook = Api(home).get(f"/api/webhooks/{project.webhook_id}/")
         assert webhook["headers"] == {"Authorization": authorization(home.secrets)}
-        assert sorted(webhook["actions"]) == sorted(WEBHOOK_ACTIONS)
+        # Only what the backend counts: each is sent inside the annotator's request.
+        assert set(webhook["actions"]) == set(WEBHOOK_ACTIONS) == COUNTED_EVENTS
         assert not webhook["send_for_all_actions"]
         backend.requests.clear()
         task = Api(home).post(
@@ -148,8 +159,23 @@ def test_the_webhook_has_the_password_and_our_actions_only(home):
                 "value": {"choices": ["Copepod"]},
             }
         ]
-        Api(home).post(f"/api/tasks/{task['id']}/annotations/", {"result": result})
+        made = Api(home).post(f"/api/tasks/{task['id']}/annotations/", {"result": result})
+        Api(home).patch(f"/api/annotations/{made['id']}/", {"result": result})
+        Api(home).call("DELETE", f"/api/annotations/{made['id']}/")
         assert [body["action"] for body in backend.sent_to("webhook")] == ["ANNOTATION_CREATED"]
+
+
+def test_a_bare_name_is_our_config_and_a_path_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ours = read_config("traits")
+    (tmp_path / "traits").write_text("not a config")
+    (tmp_path / "mine").write_text("<View/>")
+    assert read_config("traits") == read_config("traits.xml") == ours
+    with pytest.raises(ProjectError, match="no config 'mine'"):
+        read_config("mine")
+    assert read_config("./mine") == read_config(tmp_path / "mine") == "<View/>"
+    (tmp_path / "traits.xml").write_text("<View/>")
+    assert read_config("traits.xml") == "<View/>"
 
 
 def test_wrong_backend_password_is_refused(home, tmp_path):
@@ -242,6 +268,116 @@ def test_import_twice_adds_nothing(label_studio, home):
     # More images later: only those are added.
     more = make_images(label_studio.images_root / "cruise one", 63)
     assert import_manifest(home, project.id, more, blind_share=0.3).added == 3
+
+
+def write_images(folder, names, color=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        Image.new("L", (8, 8), color).save(folder / name)
+
+
+def data_of(home, project):
+    page = Api(home).get("/api/tasks", project=project.id, page_size=100, fields="all")
+    return {task["data"]["image_id"]: task["data"] for task in page["tasks"]}
+
+
+def test_folders_with_equal_file_names_are_imported_each(label_studio, home):
+    """An id is the path below the images root, from whatever folder an image is imported."""
+    project = create_project(home, "Cruises", CONFIG)
+    data = label_studio.images_root / "cruises"
+    names = [f"{i}.png" for i in range(20)]
+    for number in (7, 8):
+        write_images(data / f"cruise{number}", names, number)
+    for number in (7, 8):
+        manifest, _ = read_folder(data / f"cruise{number}")
+        report = import_manifest(home, project.id, manifest, blind_share=0.5)
+        assert (report.added, report.present) == (20, 0)
+    wider, _ = read_folder(data)
+    # The same blind images as before: no twin of a blind image is opened.
+    again = import_manifest(home, project.id, wider, blind_share=0.5)
+    assert (again.added, again.present) == (0, 40)
+    tasks = data_of(home, project)
+    assert set(tasks) == {f"cruises/cruise{n}/{name}" for n in (7, 8) for name in names}
+    for image_id, one in tasks.items():
+        assert one["blind"] == ("yes" if is_blind(image_id, 0.5) else "no")
+        assert home.resolve_image(one["image"]) == (label_studio.images_root / image_id).resolve()
+    written = max(home.manifests_folder.glob(f"project-{project.id}-*"), key=os.path.getmtime)
+    assert set(Manifest.read(written).image_ids) == set(tasks)
+
+
+def test_an_image_that_was_imported_under_another_id_is_not_doubled(label_studio, home):
+    """Tasks of an older import, whose ids are relative to the folder that was given."""
+    project = create_project(home, "Older ids", CONFIG)
+    write_images(label_studio.images_root / "older", ["a.png", "b.png"])
+    address = home.image_url("older/a.png")
+    api = Api(home)
+    api.post(
+        f"/api/projects/{project.id}/import", [{"data": {"image": address, "image_id": "a.png"}}]
+    )
+    manifest, _ = read_folder(label_studio.images_root / "older")
+    report = import_manifest(home, project.id, manifest)
+    assert (report.added, report.present) == (1, 1)
+    assert set(data_of(home, project)) == {"a.png", "older/b.png"}
+
+
+def test_the_id_of_another_image_is_refused(label_studio, home):
+    project = create_project(home, "Same ids", CONFIG)
+    write_images(label_studio.images_root / "ids", ["a.png", "b.png"])
+
+    def manifest(name):
+        table = pd.DataFrame({"image_id": ["object 1"], "path": [name]})
+        return Manifest(table, label_studio.images_root / "ids")
+
+    assert import_manifest(home, project.id, manifest("a.png")).added == 1
+    with pytest.raises(ManifestError, match=r"'object 1' of .*ids/b\.png .*ids/a\.png .*another"):
+        import_manifest(home, project.id, manifest("b.png"))
+    assert counts(label_studio, project.id)["tasks"] == 1
+
+
+@pytest.mark.parametrize("column", ["image", "task_id"])
+def test_a_column_that_a_task_cannot_hold_is_refused(label_studio, home, column):
+    project = create_project(home, "Columns", CONFIG)
+    manifest = make_images(label_studio.images_root / "columns", 1)
+    table = manifest.table.assign(**{column: "http://example.org/other.png"})
+    with pytest.raises(ManifestError, match=f"'{column}'.*rename"):
+        import_manifest(home, project.id, Manifest(table, manifest.root))
+    assert counts(label_studio, project.id)["tasks"] == 0
+
+
+def test_a_column_blind_adds_to_the_blind_share(label_studio, home):
+    project = create_project(home, "Blind column", CONFIG)
+    manifest = make_images(label_studio.images_root / "blind column", 6)
+    table = manifest.table.assign(blind=["yes", True, 1, "No", None, float("nan")])
+    report = import_manifest(home, project.id, Manifest(table, manifest.root))
+    tasks = data_of(home, project)
+    blind = [tasks[image_id]["blind"] for image_id in manifest.image_ids]
+    assert blind == ["yes", "yes", "yes", "no", "no", "no"]
+    assert report.blind == 3
+    with pytest.raises(ManifestError, match="blind is 'perhaps'"):
+        import_manifest(home, project.id, Manifest(table.assign(blind="perhaps"), manifest.root))
+
+
+def test_a_row_never_replaces_what_a_task_needs():
+    row = {"image_id": "a", "path": "a.png", "blind": "true", "image": "x", "depth_m": 1.0}
+    data = task_data(row, "/data/local-files/?d=a.png", blind=False)
+    assert data == {
+        "image_id": "a",
+        "depth_m": 1.0,
+        "image": "/data/local-files/?d=a.png",
+        "blind": "yes",
+    }
+
+
+def test_only_images_are_served(label_studio, home):
+    create_project(home, "Only images", CONFIG)
+    root = label_studio.images_root
+    (root / "notes.json").write_text("{}")
+    (root / "page.svg").write_text("<svg/>")
+    (root / "shown.png").symlink_to(root / "notes.json")
+    write_images(root, ["upper.PNG"])
+    for name in ("notes.json", "page.svg", "shown.png"):
+        assert label_studio.request("GET", home.image_url(name)).status_code == 404, name
+    assert label_studio.request("GET", home.image_url("upper.PNG")).ok
 
 
 def test_images_are_served_to_members_only(label_studio, home):

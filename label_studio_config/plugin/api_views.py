@@ -61,13 +61,13 @@ class ImagesFolder(_ProjectView):
         return Response({"id": storage.id, "path": root, "created": created})
 
 
-class ImageIds(_ProjectView):
-    """GET: the `image_id` of every task of a project."""
+class Images(_ProjectView):
+    """GET: the `image_id` and the address of every task of a project."""
 
     def get(self, request: Request, pk: int) -> Response:
         project = self.project(request, pk)
-        ids = Task.objects.filter(project=project).values_list("data__image_id", flat=True)
-        return Response({"image_ids": [one for one in ids.iterator() if one is not None]})
+        known = Task.objects.filter(project=project).values_list("data__image_id", "data__image")
+        return Response({"images": [list(pair) for pair in known.iterator() if pair[1]]})
 
 
 class ModelVersion(_ProjectView):
