@@ -9,16 +9,19 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotFound, JsonRes
 from io_storages.localfiles.views import localfiles_data
 
 from label_studio_config.home import HomeError
+from label_studio_config.source_images import IMAGE_SUFFIXES
 
 
 def image_file(request: HttpRequest) -> HttpResponse:
-    """An image under the images root, refusing symbolic links that lead outside it.
+    """An image under the images root: no other file, and no symbolic link that leads outside.
 
     Label Studio's own view, which follows, checks log-in, project and storage.
     """
     try:
-        settings.PLANKTRAIT_HOME.resolve_image(request.GET.get("d", ""))
+        path = settings.PLANKTRAIT_HOME.resolve_image(request.GET.get("d", ""))
     except HomeError:
+        return HttpResponseNotFound()
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
         return HttpResponseNotFound()
     return localfiles_data(request)
 
