@@ -14,14 +14,9 @@ from label_studio_config.home import Home, Secrets
 logger = logging.getLogger(__name__)
 
 BACKEND_TITLE = "Planktrait"
-WEBHOOK_ACTIONS = (
-    "ANNOTATION_CREATED",
-    "ANNOTATIONS_CREATED",
-    "ANNOTATION_UPDATED",
-    "ANNOTATIONS_DELETED",
-    "PROJECT_UPDATED",
-)
-"""Not TASKS_CREATED: it would carry every imported task, inside the import request."""
+WEBHOOK_ACTIONS = ("ANNOTATION_CREATED", "ANNOTATIONS_CREATED")
+"""What the backend counts. Label Studio sends each within the annotator's request, so nothing else
+is asked for; TASKS_CREATED would even carry every imported task, inside the import request."""
 
 
 def authorization(secrets: Secrets) -> str:
