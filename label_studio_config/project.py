@@ -139,6 +139,9 @@ def config_names() -> list[str]:
 def read_config(config: str | Path) -> str:
     """The XML of a config given by name, path or as XML itself.
 
+    A path has a suffix or a separator: `traits` is our config of that name, whatever lies in the
+    current folder.
+
     Raises
     ------
     ProjectError
@@ -147,9 +150,12 @@ def read_config(config: str | Path) -> str:
     if isinstance(config, str) and config.lstrip().startswith("<"):
         return config
     path = Path(config)
-    if path.name == str(config) and path.stem in config_names() and not path.exists():
-        path = CONFIGS_FOLDER / f"{path.stem}.xml"
-    if not path.is_file():
+    # A bare name is never a file that happens to lie in the current folder.
+    is_path = path.suffix != "" or path.name != str(config)
+    ours = CONFIGS_FOLDER / f"{path.stem}.xml"
+    if path.name == str(config) and ours.is_file() and not (is_path and path.exists()):
+        path, is_path = ours, True
+    if not is_path or not path.is_file():
         raise ProjectError(
             f"no config {str(config)!r}: give a path to an XML file, or one of "
             f"{', '.join(config_names())}"
