@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets as randomness
 import tempfile
@@ -11,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
+
+logger = logging.getLogger(__name__)
 
 LOCAL_FILES_URL = "/data/local-files/"
 
@@ -69,7 +72,13 @@ class Home:
     Parameters
     ----------
     folder : path, optional
-        Default: `$PLANKTRAIT_HOME`, else `./planktrait-home`. Created with mode 0700.
+        Default: `$PLANKTRAIT_HOME`, else `./planktrait-home`. Created with mode 0700; one that
+        exists and is ours is given this mode.
+
+    Raises
+    ------
+    HomeError
+        If it is a file, or others may enter it and it is not ours to close.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
@@ -80,6 +89,7 @@ class Home:
                 f"{self.folder} is not a folder: name another home with PLANKTRAIT_HOME"
             )
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _close_to_others(self.folder)
 
     def __repr__(self) -> str:
         return f"Home({str(self.folder)!r})"
@@ -203,6 +213,21 @@ class Home:
         from label_studio_sdk import LabelStudio
 
         return LabelStudio(base_url=self.settings.label_studio_url, api_key=self.secrets.api_token)
+
+
+def _close_to_others(folder: Path) -> None:
+    """The database, models and logs have the modes of their programs: the folder protects them."""
+    status = folder.stat()
+    mode = status.st_mode & 0o777
+    if not mode & 0o077:
+        return
+    if status.st_uid != os.geteuid():
+        raise HomeError(
+            f"{folder} can be entered by others (mode {mode:o}) and is not yours: have its owner "
+            f"run `chmod 700`, or name another home with PLANKTRAIT_HOME"
+        )
+    logger.warning("%s could be entered by others (mode %o): closed to them", folder, mode)
+    folder.chmod(0o700)
 
 
 def resolve_image(root: Path, url_or_path: str | os.PathLike[str]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -27,6 +28,24 @@ def test_secrets_are_for_their_owner_only(home):
     assert home.folder.stat().st_mode & 0o777 == 0o700
     assert Home(home.folder).secrets.api_token == token
     assert token not in repr(home.secrets)
+
+
+def test_a_home_that_others_can_enter_is_closed(tmp_path):
+    folder = tmp_path / "made by hand"
+    folder.mkdir()
+    folder.chmod(0o755)
+    assert Home(folder).folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder that is another's")
+def test_an_open_home_of_another_user_is_refused(tmp_path):
+    folder = tmp_path / "another's"
+    folder.mkdir()
+    folder.chmod(0o755)
+    os.chown(folder, 65534, 65534)
+    with pytest.raises(HomeError, match="not yours"):
+        Home(folder)
+    assert folder.stat().st_mode & 0o777 == 0o755
 
 
 def test_secrets_made_by_two_at_once_are_the_same(tmp_path):
