@@ -18,7 +18,14 @@ import numpy as np
 from filelock import FileLock
 
 from label_studio_config.manifest import Manifest, Skipped
-from simclr.decoding import SKIPPED_FILE, STATE_FILE, CacheError, Decoding, DecodingPlan
+from simclr.decoding import (
+    SKIPPED_FILE,
+    STATE_FILE,
+    CacheError,
+    Decoding,
+    DecodingPlan,
+    remove_cache,
+)
 from simclr.preprocessing import MAX_PIXELS, Preprocessing
 
 __all__ = ["CacheError", "ImageCache"]
@@ -91,8 +98,13 @@ class ImageCache:
         final = folder / plan.fingerprint
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{plan.fingerprint}.lock"):
-            if not (final / STATE_FILE).is_file():
-                Decoding(plan, folder, workers or os.cpu_count() or 1).run()
+            if (final / STATE_FILE).is_file():
+                try:
+                    return cls._open(final, plan)
+                except (OSError, ValueError) as error:
+                    logger.warning("%s cannot be read, decoding anew: %s", final, error)
+                    remove_cache(final)
+            Decoding(plan, folder, workers or os.cpu_count() or 1).run()
             return cls._open(final, plan)
 
     @classmethod

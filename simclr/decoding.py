@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import shutil
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 CHUNK_ROWS = 512
 STATE_FILE = "state.json"
 SKIPPED_FILE = "skipped.jsonl"
+REMOVED_PREFIX = ".removed-"
 _FORMAT = 1
 
 
@@ -126,6 +128,7 @@ class Decoding:
                 progress.report("decode images", last, len(plan.keys))
         for file in self.files.values():
             file.finish()
+        remove_cache(self.folder / plan.fingerprint)  # what a deletion by hand may have left
         self.part.rename(self.folder / plan.fingerprint)
         donors.remove_contained({key.tobytes() for key in plan.keys})
 
@@ -193,16 +196,23 @@ class _Donors:
         self.plan = plan
         self.sources: list[tuple[np.ndarray, np.ndarray, dict[bytes, int]]] = []
         self.folders: list[Path] = []
-        for state in folder.glob(f"*/{STATE_FILE}"):
+        for state in folder.glob(f"[!.]*/{STATE_FILE}"):
             source = state.parent
-            stored = _read_state(source) or {}
-            if source.suffix == ".part" or stored.get("settings") != plan.preprocessing.decoding:
+            if source.suffix == ".part":
                 continue
-            keys = np.load(source / "keys.npy")
+            try:
+                stored = _read_state(source) or {}
+                if stored.get("settings") != plan.preprocessing.decoding:
+                    continue
+                keys = np.load(source / "keys.npy")
+                images = np.load(source / "images.npy", mmap_mode="r")
+                log_extents = np.load(source / "log_extents.npy")
+            except (OSError, ValueError) as error:  # removed meanwhile, or damaged
+                logger.warning("the cache %s cannot be read: %s", source, error)
+                continue
             position = {key.tobytes(): row for row, key in enumerate(keys)}
-            images = np.load(source / "images.npy", mmap_mode="r")
             self.folders.append(source)
-            self.sources.append((images, np.load(source / "log_extents.npy"), position))
+            self.sources.append((images, log_extents, position))
 
     def rows(self, first: int, last: int) -> dict[int, Any]:
         """Pixels and log extent by row of the manifest, for the rows that are there."""
@@ -213,7 +223,7 @@ class _Donors:
         for folder, (_, _, position) in zip(self.folders, self.sources, strict=True):
             if position.keys() <= keys:
                 with contextlib.suppress(Timeout), FileLock(f"{folder}.lock", timeout=0):
-                    shutil.rmtree(folder, ignore_errors=True)
+                    remove_cache(folder)
 
     def _find(self, first: int, last: int) -> Iterator[tuple[int, Any]]:
         for row in range(first, last):
@@ -222,6 +232,14 @@ class _Donors:
                 if key in position:
                     yield row, (images[position[key]], log_extents[position[key]])
                     break
+
+
+def remove_cache(folder: Path) -> None:
+    """Remove a cache, whole or not at all to whoever looks; and what a killed removal left."""
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(folder.with_name(f"{REMOVED_PREFIX}{folder.name}-{uuid.uuid4().hex[:8]}"))
+    for removed in folder.parent.glob(f"{REMOVED_PREFIX}*"):
+        shutil.rmtree(removed, ignore_errors=True)
 
 
 def _key(settings: str, path: Path, pixel_size_um: float) -> bytes:

@@ -98,6 +98,44 @@ def test_a_cache_within_another_gives_its_room_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(few.images, pixels)  # who has it open goes on reading
 
 
+def test_a_removal_that_was_killed_harms_no_later_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = draw_images(tmp_path / "images", 10)
+    few = manifest.select(manifest.image_ids[:6])
+    contained = ImageCache.build(few, PREPROCESSING, tmp_path / "cache").folder
+    removed: list[Path] = []
+
+    def killed(folder: Path, ignore_errors: bool = False) -> None:
+        removed.append(Path(folder))
+        (Path(folder) / "keys.npy").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ImageCache.build(manifest, PREPROCESSING, tmp_path / "cache")
+    assert removed
+    assert not contained.exists()
+    assert removed[0].name.startswith(".")
+    assert len(ImageCache.build(few, PREPROCESSING, tmp_path / "cache")) == 6
+    more = draw_images(tmp_path / "images", 12)
+    assert len(ImageCache.build(more, PREPROCESSING, tmp_path / "cache")) == 12
+    assert not removed[0].exists()
+
+
+@pytest.mark.parametrize("name", ["keys.npy", "images.npy", "rows.npy", "state.json"])
+def test_a_damaged_cache_is_neither_copied_from_nor_opened(tmp_path: Path, name: str) -> None:
+    manifest = draw_images(tmp_path / "images", 10)
+    few = manifest.select(manifest.image_ids[:6])
+    damaged = ImageCache.build(few, PREPROCESSING, tmp_path / "cache").folder / name
+    damaged.write_bytes(b"{") if name == "state.json" else damaged.unlink()
+    whole = ImageCache.build(manifest, PREPROCESSING, tmp_path / "cache")
+    assert len(whole) == 10
+    again = ImageCache.build(few, PREPROCESSING, tmp_path / "cache")
+    np.testing.assert_array_equal(again.images, whole.images[:6])
+
+
 def test_bad_images_are_skipped_listed_and_counted(tmp_path: Path) -> None:
     manifest = draw_images(tmp_path / "images", 8)
     paths = manifest.paths
