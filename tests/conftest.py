@@ -2,24 +2,15 @@
 
 import os
 
-import pytest
-
 # Before torch is imported: its threads must not spin while real servers run beside the tests.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from tests.figures import FIGURES
 from tests.label_studio_fixtures import (
     database_template,
     label_studio,
     label_studio_with_backend,
 )
-
-FIGURES: list[str] = []
-
-
-@pytest.fixture
-def figures() -> list[str]:
-    """Lines to print at the end of the run, where passing tests are silent."""
-    return FIGURES
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

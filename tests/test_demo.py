@@ -18,6 +18,7 @@ from label_studio_config.processes import free_port
 from label_studio_config.project import read_config
 from label_studio_config.schema import LabelSchema
 from label_studio_config.sources import read_folder
+from tests.figures import FIGURES
 
 ROOT = Path(__file__).parents[1]
 IMAGES = 240
@@ -56,7 +57,7 @@ def test_groups_of_a_table_or_of_folders(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_whole_loop_in_one_command(tmp_path, figures):
+def test_the_whole_loop_in_one_command(tmp_path):
     home = tmp_path / "home"
     command = [sys.executable, "-m", "examples.demo", "--home", str(home), "-n", str(IMAGES)]
     command += ["--port", str(free_port()), "--backend-port", str(free_port()), "--exit"]
@@ -67,7 +68,7 @@ def test_the_whole_loop_in_one_command(tmp_path, figures):
     for stage in ("Images", "Serve", "Import", "SimCLR", "Annotate", "Start training", "Export"):
         assert stage in done.stdout
     assert "macro recall" in done.stdout
-    figures.append(f"demo on {IMAGES} phantoms: {_line(done.stdout, 'all ')}")
+    FIGURES.append(f"demo on {IMAGES} phantoms: {_line(done.stdout, 'all ')}")
 
     table = pd.read_csv(home / "exports" / "traits.csv")
     assert table["image_id"].nunique() == IMAGES
