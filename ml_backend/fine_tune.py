@@ -12,6 +12,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,15 @@ class FineTune:
         self.epoch = 0
 
     def run(self) -> TraitModel:
-        """Train to the end, from the checkpoint if there is one that belongs; return the model."""
+        """Train to the end, from the checkpoint if there is one that belongs; return the model.
+
+        The checkpoint stays: `remove_checkpoint` once the model is safe elsewhere.
+
+        Raises
+        ------
+        FloatingPointError
+            The loss is no number any more; the checkpoint is gone, since it led there.
+        """
         self._resume()
         for _ in self.epochs():
             pass
@@ -143,13 +152,12 @@ class FineTune:
             yield loss
 
     def finish(self) -> None:
-        """Put the averaged weights into the model, and remove the checkpoint."""
+        """Put the averaged weights into the model."""
         if self.settings.average and self.epoch:
             self.model.load_state_dict(self.averaged.module.state_dict())
         if self.epoch and not self.settings.freeze_batch_norm:
             settle_batch_norm(self.model, self.images, self.rows)
         self.model.eval()
-        (self.folder / CHECKPOINT).unlink(missing_ok=True)
 
     def _train_epoch(self) -> float:
         # Seeded by the epoch, so that a resumed run draws what the killed one would have drawn.
@@ -174,6 +182,11 @@ class FineTune:
             views = self.settings.augmentation(pixels, generator, self.settings.view_size_px)
         outputs = self.model(views, torch.from_numpy(self.log_extents[rows]), views=1)
         loss = self._loss(outputs, torch.from_numpy(rows))
+        if not torch.isfinite(loss):
+            remove_checkpoint(self.folder)
+            raise FloatingPointError(
+                f"the loss became {float(loss.detach())} in epoch {self.epoch + 1} of the fine-tuning"
+            )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
@@ -232,12 +245,28 @@ class FineTune:
         if state.get("mark") != self.mark:
             logger.info("%s belongs to other data or settings: starting clean", path)
             return
-        self.model.load_state_dict(state["model"])
-        self.averaged.load_state_dict(state["averaged"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.epoch = int(state["epoch"])
+        parts = {
+            "model": self.model,
+            "averaged": self.averaged,
+            "optimiser": self.optimiser,
+            "schedule": self.schedule,
+        }
+        before = {name: deepcopy(part.state_dict()) for name, part in parts.items()}
+        try:
+            for name, part in parts.items():
+                part.load_state_dict(state[name])
+            self.epoch = int(state["epoch"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            for name, part in parts.items():  # some of it may have been loaded
+                part.load_state_dict(before[name])
+            logger.warning("%s does not fit the model (%s): starting clean", path, error)
+            return
         logger.info("training goes on after epoch %d", self.epoch)
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Forget a run, once its model is a version."""
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 @torch.no_grad()

@@ -112,6 +112,8 @@ def fit(
     ------
     TrainingRefused
         No control can be learned yet.
+    FloatingPointError
+        The loss is no number any more: nothing that came of it may serve.
     """
     torch.manual_seed(settings.seed)
     heads, left_out = make_heads(data, settings.min_images)
@@ -128,6 +130,8 @@ def fit(
     if settings.fine_tune.epochs:
         before = deepcopy(model.state_dict())
         loss = validation_loss(model, data, inputs)
+        if not np.isfinite(loss):
+            raise FloatingPointError(f"the loss of the heads on validation images is {loss}")
         run = FineTune(
             model,
             data,
@@ -143,10 +147,12 @@ def fit(
         tuned = describe(model, images, log_extents, data.rows("train", "validation"))
         tuned_loss = validation_loss(model, data, tuned)
         logger.info("validation loss %.3f with heads only, %.3f fine-tuned", loss, tuned_loss)
-        if tuned_loss > loss:
+        if not np.isfinite(tuned_loss) or tuned_loss > loss:
             model.load_state_dict(before)
         else:
             inputs, chosen = tuned, "the whole network"
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
+        raise FloatingPointError("a weight of the fitted model is no number")
     calibrate_heads(model, data, inputs)
     embedding = inputs[:, : encoder.feature_count].numpy()
     model.novelty = Novelty.fit(

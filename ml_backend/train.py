@@ -25,6 +25,7 @@ from label_studio_config.manifest import Manifest, Skipped
 from label_studio_config.schema import LabelSchema
 from label_studio_config.task_manifest import manifest_of_tasks
 from label_studio_config.votes import read_votes
+from ml_backend.fine_tune import remove_checkpoint
 from ml_backend.fit import FitSettings, Fitted, fit
 from ml_backend.fit_heads import TrainingRefused, make_heads
 from ml_backend.measure import Answered, answer, measure
@@ -131,23 +132,14 @@ def _train(
     cache = ImageCache.build(manifest, start.encoder.preprocessing, cache_folder)
     skipped += cache.skipped
     data = _readable(data, cache)
-    mark = _mark(data, start)
-    fitted = fit(
-        start.encoder,
-        data,
-        cache.images,
-        cache.log_extents,
-        start.settings,
-        work_folder,
-        mark,
-        cache.extent_unit,
-    )
+    fitted = _fit(start, data, cache, work_folder)
     rows = data.rows("test", "blind")
     answered = answer(fitted.model, data.select(rows), manifest)
     record = _record(data, answered, fitted, start, facts, skipped)
     record["seconds"] = round(time.monotonic() - started_s, 1)
     title = registry.folder.resolve().name
     version = registry.add(lambda folder: _write(folder, fitted.model, record, title))
+    remove_checkpoint(work_folder)  # not before: a training killed until here goes on from it
     promotion = _promote(registry, version, answered, manifest)
     for note in [*record["notes"], *promotion.notes]:
         logger.warning("%s: %s", version.name, note)
@@ -176,10 +168,37 @@ def _readable(data: LearningSet, cache: ImageCache) -> LearningSet:
     return data.select(np.array([row_of[i] for i in cache.image_ids], dtype=int))
 
 
-def _mark(data: LearningSet, start: Start) -> str:
-    """What a checkpoint must have been made from to be of use."""
-    text = f"{data.fingerprint}\0{start.fingerprint}\0{start.settings!r}"
-    return hashlib.sha256(text.encode()).hexdigest()
+def _fit(start: Start, data: LearningSet, cache: ImageCache, work_folder: Path) -> Fitted:
+    try:
+        return fit(
+            start.encoder,
+            data,
+            cache.images,
+            cache.log_extents,
+            start.settings,
+            work_folder,
+            _mark(data, start, cache),
+            cache.extent_unit,
+        )
+    except FloatingPointError as error:
+        raise TrainingRefused(
+            f"{error}, so no version was made. Train again with lower learning rates (now "
+            f"{start.settings.fine_tune.encoder_learning_rate:g} for the encoder, "
+            f"{start.settings.fine_tune.head_learning_rate:g} for the heads), and look for votes "
+            "with absurd numbers"
+        ) from error
+
+
+def _mark(data: LearningSet, start: Start, cache: ImageCache) -> str:
+    """What a checkpoint must have been made from to be of use.
+
+    The order of controls and labels too: heads are numbered by it.
+    """
+    controls = [(name, target.control.labels) for name, target in data.targets.items()]
+    parts = (data.fingerprint, start.fingerprint, start.settings, controls, cache.extent_unit)
+    digest = hashlib.sha256(repr(parts).encode())
+    digest.update(np.ascontiguousarray(cache.log_extents).tobytes())
+    return digest.hexdigest()
 
 
 def _record(

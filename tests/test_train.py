@@ -17,19 +17,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from filelock import FileLock
 
 from label_studio_config.manifest import Manifest
 from label_studio_config.schema import LabelSchema
 from ml_backend.calibrate import expected_calibration_error
 from ml_backend.evaluate import FEW_IMAGES
-from ml_backend.fine_tune import CHECKPOINT, FineTuneSettings
+from ml_backend.fine_tune import CHECKPOINT, FineTune, FineTuneSettings
 from ml_backend.fit import FROM_SCRATCH, FitSettings
+from ml_backend.head import Head
 from ml_backend.model import TraitModel
 from ml_backend.predict import predict
 from ml_backend.registry import Registry
 from ml_backend.report import TrainingReport
 from ml_backend.split import SplitRule
+from ml_backend.targets import ControlTargets, LearningSet
 from ml_backend.train import TrainingRefused, train
 from simclr.encoder import Encoder
 from tests.trait_fixtures import XML, make_tasks, resolver
@@ -251,6 +254,122 @@ def test_a_checkpoint_of_other_data_is_not_used(
     assert report.promotion.promoted
 
 
+def test_killed_after_the_fine_tuning_its_epochs_are_not_run_again(
+    images: Path, tmp_path: Path, encoder: Path, monkeypatch
+) -> None:
+    """Calibration, evaluation and writing come after: whatever stops them, the epochs are kept."""
+    registry = Registry(tmp_path / "p")
+    tasks = make_tasks(images, 80)
+
+    def stopped(write):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(registry, "add", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(tasks, images, registry, encoder)
+    monkeypatch.undo()
+    epochs = count_epochs(monkeypatch)
+    run(tasks, images, registry, encoder)
+    assert epochs == []
+    assert not (registry.folder / ".work" / CHECKPOINT).exists()
+
+
+def count_epochs(monkeypatch) -> list[int]:
+    """Fills with the number of each epoch that is trained from now on."""
+    trained: list[int] = []
+    train_epoch = FineTune._train_epoch
+
+    def counted(self: FineTune) -> float:
+        trained.append(self.epoch)
+        return train_epoch(self)
+
+    monkeypatch.setattr(FineTune, "_train_epoch", counted)
+    return trained
+
+
+def test_a_loss_that_is_no_number_makes_no_version(
+    images: Path, tmp_path: Path, encoder: Path
+) -> None:
+    registry = Registry(tmp_path / "p")
+    wild = replace(QUICK.fine_tune, encoder_learning_rate=1e30, head_learning_rate=1e30)
+    with pytest.raises(TrainingRefused, match="lower learning rates"):
+        run(
+            make_tasks(images, 80),
+            images,
+            registry,
+            encoder,
+            settings=replace(QUICK, fine_tune=wild),
+        )
+    assert registry.list() == []
+    assert registry.live is None
+    assert not (registry.folder / ".work" / CHECKPOINT).exists()
+
+
+def test_controls_in_another_order_start_clean(
+    images: Path, tmp_path: Path, encoder: Path, monkeypatch
+) -> None:
+    """Heads are numbered in the order of the config: a checkpoint of the other order is no use."""
+    registry = Registry(tmp_path / "p")
+    tasks = make_tasks(images, 80)
+
+    def stopped(write):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(registry, "add", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(tasks, images, registry, encoder)
+    monkeypatch.undo()
+    number = '<Number name="diameter" toName="image" unit="px"/>'
+    first = XML.replace(number, "").replace("<View>\n  <Image", f"<View>{number}\n  <Image")
+    reordered = LabelSchema.from_xml(first)
+    assert reordered.trainable[0].name == "diameter"
+    epochs = count_epochs(monkeypatch)
+    report = run(tasks, images, registry, encoder, schema=reordered)
+    assert epochs == [0, 1]
+    group = report.metrics["test"]["group"]
+    assert group["macro_recall"] > group["majority_macro_recall"]
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    run_of = fine_tuning(tmp_path)
+    run_of._save()
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    # The encoder would be loaded before the heads are found not to fit.
+    for name, tensor in state["model"].items():
+        if name.startswith("encoder.") and tensor.is_floating_point():
+            tensor.zero_()
+    state["model"]["classifiers.0.weight"] = torch.zeros(1, 1)
+    torch.save(state, tmp_path / CHECKPOINT)
+    again = fine_tuning(tmp_path)
+    before = {name: tensor.clone() for name, tensor in again.model.state_dict().items()}
+    again._resume()
+    assert again.epoch == 0
+    after = again.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def fine_tuning(folder: Path) -> FineTune:
+    """A run on eight blank images."""
+    torch.manual_seed(0)
+    head = Head("group", "one of", ("Disc", "Rod", "Ring"))
+    target = ControlTargets(
+        SCHEMA.control("group"),
+        np.eye(3, dtype=np.float32)[np.arange(8) % 3],
+        np.ones(8, dtype=int),
+    )
+    table = pd.DataFrame({"image_id": [str(n) for n in range(8)], "side": "train"})
+    return FineTune(
+        TraitModel(Encoder.create("resnet10t", 32), [head], SCHEMA),
+        LearningSet(SCHEMA, table, {"group": target}),
+        np.zeros((8, 1, 32, 32), dtype=np.uint8),
+        np.zeros((8, 2), dtype=np.float32),
+        np.ones(8),
+        FineTuneSettings(epochs=1),
+        folder,
+        "mark",
+    )
+
+
 KILLED = """
 import logging, sys
 from dataclasses import replace
@@ -269,7 +388,7 @@ run(tasks, images, Registry({registry!r}), Path({encoder!r}), settings=settings)
 
 @pytest.mark.slow
 def test_killed_half_way_it_resumes_and_the_live_model_stays(
-    images: Path, tmp_path: Path, encoder: Path
+    images: Path, tmp_path: Path, encoder: Path, monkeypatch
 ) -> None:
     registry = Registry(tmp_path / "p")
     run(make_tasks(images, 80), images, registry, encoder)
@@ -294,7 +413,11 @@ def test_killed_half_way_it_resumes_and_the_live_model_stays(
     assert len(registry.list()) == 1
 
     settings = replace(QUICK, fine_tune=replace(QUICK.fine_tune, epochs=epochs))
+    done = torch.load(checkpoint, weights_only=True)["epoch"]
+    assert 0 < done < epochs
+    trained = count_epochs(monkeypatch)
     resumed = run(make_tasks(images, 80), images, registry, encoder, settings=settings)
+    assert trained == list(range(done, epochs))
     straight = run(
         make_tasks(images, 80), images, Registry(tmp_path / "q"), encoder, settings=settings
     )
