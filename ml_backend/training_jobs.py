@@ -7,7 +7,6 @@ imports this module, so what is heavy is imported when it is used.
 from __future__ import annotations
 
 import logging
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,7 +190,7 @@ def pretrain_project(
     """Learn features from every image of a project (SimCLR); the next training starts from them.
 
     A run that was killed is resumed by the next one, if images and settings are the same; a
-    finished one is not repeated.
+    finished one is not repeated. Anything else is a new run in a folder of its own.
 
     Returns
     -------
@@ -216,13 +215,16 @@ def pretrain_project(
         "image_size_px": image_size_px,
         "batch_size": batch_size,
     }
-    named = "\0".join([manifest.fingerprint, *map(str, settings.values())])
-    run = folder / f"{settings['epochs']}-epochs-{sha256(named.encode()).hexdigest()[:12]}"
     encoder = learn_features(
-        manifest, run, labels=labels, cache_folder=images_cache(home), **settings
+        manifest,
+        folder,
+        labels=labels,
+        cache_folder=images_cache(home),
+        own_folder=True,
+        **settings,
     )
     set_newest_encoder(folder, encoder)
-    return {"encoder": run.name, "images": len(manifest), "epochs": settings["epochs"]}
+    return {"encoder": encoder.parent.name, "images": len(manifest), "epochs": settings["epochs"]}
 
 
 def learn_features(
@@ -235,6 +237,7 @@ def learn_features(
     batch_size: int | None = None,
     labels: dict[str, str] | None = None,
     cache_folder: Path | None = None,
+    own_folder: bool = False,
 ) -> Path:
     """`simclr.pretrain.pretrain` with a new encoder, grey or colour as the images are.
 
@@ -242,6 +245,8 @@ def learn_features(
     ----------
     backbone : str, optional
         A timm model, or the folder of a saved encoder to go on from.
+    own_folder : bool
+        As `pretrain` takes it.
 
     Returns
     -------
@@ -269,4 +274,5 @@ def learn_features(
         labels=labels,
         cache_folder=cache_folder,
         settings=settings,
+        own_folder=own_folder,
     )

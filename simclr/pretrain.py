@@ -7,12 +7,11 @@ together and pushes the other images of the batch away. The head is thrown away 
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +28,17 @@ from simclr.augment import Augmentation
 from simclr.cache import ImageCache
 from simclr.encoder import Encoder
 from simclr.precision import fastest_precision
-from simclr.record import CHECKPOINT_FILE, ENCODER_FOLDER, METRICS_FILE, EpochRecord, read_history
+from simclr.record import ENCODER_FOLDER, EpochRecord, readable_checkpoint
+from simclr.run_folder import (
+    PretrainError,
+    alone,
+    arguments_digest,
+    claim,
+    is_finished,
+    run_arguments,
+)
 
 SMALLEST_DATASET = 8
-RUN_FILE = "run.json"
-
-
-class PretrainError(ValueError):
-    """A pretraining that cannot start; the message says why and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ def pretrain(
     cache_folder: Path | str | None = None,
     settings: SimCLRSettings | None = None,
     fresh: bool = False,
+    own_folder: bool = False,
     devices: int | str = 1,
     node_count: int = 1,
 ) -> Path:
@@ -169,6 +172,9 @@ def pretrain(
     settings : SimCLRSettings, optional
     fresh : bool
         Throw away what an earlier run left in the folder.
+    own_folder : bool
+        Run in a sub-folder that is named by all arguments: changed images or settings then start
+        a run of their own instead of being refused.
     devices, node_count
         As Lightning's Trainer takes them; several devices train on shares of each epoch.
 
@@ -195,9 +201,15 @@ def pretrain(
         )
     if not encoder.trained:
         encoder.fit_normalisation(cache.images[:: max(1, len(cache) // 2000)])
-    _claim(folder, _arguments(encoder, cache, epochs, settings), fresh)
-    if not _finished(folder, epochs):
-        _train(encoder, cache, folder, epochs, dict(labels or {}), settings, devices, node_count)
+    arguments = run_arguments(encoder, cache, epochs, settings)
+    if own_folder:
+        folder = folder / f"{epochs}-epochs-{arguments_digest(arguments)}"
+    with alone(folder):
+        claim(folder, arguments, fresh)
+        if not is_finished(folder, epochs):
+            _train(
+                encoder, cache, folder, epochs, dict(labels or {}), settings, devices, node_count
+            )
     return folder / ENCODER_FOLDER
 
 
@@ -240,7 +252,7 @@ def _train(
         drop_last=True,
         collate_fn=_as_it_is,
     )
-    checkpoint = folder / CHECKPOINT_FILE
+    checkpoint = readable_checkpoint(folder)
     with warnings.catch_warnings():
         # One process gathers a batch from the memory map in well under a millisecond.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
@@ -248,7 +260,7 @@ def _train(
         trainer.fit(
             SimCLR(encoder, settings),
             loader,
-            ckpt_path=checkpoint if checkpoint.is_file() else None,
+            ckpt_path=checkpoint,
             weights_only=True,
         )
 
@@ -262,44 +274,3 @@ def _view_size_px(encoder: Encoder, share: float) -> int:
     config: Any = encoder.backbone.pretrained_cfg
     size = encoder.preprocessing.image_size_px
     return size if config.get("fixed_input_size") else max(8, round(size * share / 8) * 8)
-
-
-def _arguments(
-    encoder: Encoder, cache: ImageCache, epochs: int, settings: SimCLRSettings
-) -> dict[str, Any]:
-    """What makes two runs the same, as JSON keeps it."""
-    facts = {
-        "backbone": encoder.backbone_name,
-        "preprocessing": encoder.preprocessing.as_dict(),
-        "images": cache.folder.name,
-        "image_count": len(cache),
-        "epochs": epochs,
-        "settings": asdict(settings),
-    }
-    return dict(json.loads(json.dumps(facts)))
-
-
-def _claim(folder: Path, arguments: dict[str, Any], fresh: bool) -> None:
-    """Make the folder this run's, or go on with it if it is already."""
-    path = folder / RUN_FILE
-    folder.mkdir(parents=True, exist_ok=True)
-    if fresh:
-        for name in (RUN_FILE, CHECKPOINT_FILE, METRICS_FILE):
-            (folder / name).unlink(missing_ok=True)
-    if path.is_file():
-        earlier = json.loads(path.read_text())
-        different = sorted(key for key in arguments if earlier.get(key) != arguments[key])
-        if different:
-            raise PretrainError(
-                f"{folder} holds a run with other {', '.join(different)}: "
-                f"give another folder, or start afresh (fresh)"
-            )
-    temporary = folder / f".{RUN_FILE}"
-    temporary.write_text(json.dumps(arguments, indent=2))
-    temporary.replace(path)
-
-
-def _finished(folder: Path, epochs: int) -> bool:
-    history = read_history(folder)
-    whole = bool(history) and history[-1]["epoch"] >= epochs
-    return whole and (folder / CHECKPOINT_FILE).is_file()

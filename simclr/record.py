@@ -12,6 +12,7 @@ from typing import Any
 import lightning
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 
 from hpc_jobs import progress
@@ -107,7 +108,11 @@ class EpochRecord(lightning.Callback):
             write_history(self.folder, self.history)
             logger.info("%s", ", ".join(f"{key} {_short(value)}" for key, value in row.items()))
             module.encoder.save(self.folder / ENCODER_FOLDER)  # type: ignore[operator, union-attr]
-        trainer.save_checkpoint(self.folder / CHECKPOINT_FILE, weights_only=False)
+        # Lightning writes elsewhere and moves, which across disks is a copy that a kill can halve.
+        beside = self.folder / f".{CHECKPOINT_FILE}.new"
+        trainer.save_checkpoint(beside, weights_only=False)
+        if trainer.is_global_zero:
+            beside.replace(self.folder / CHECKPOINT_FILE)
 
     def _judge(self, module: Any) -> dict[str, float]:
         if not len(self.rows):
@@ -121,6 +126,19 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     """Rows of metrics.csv, one an epoch; none before the first."""
     path = folder / METRICS_FILE
     return pd.read_csv(path).to_dict("records") if path.is_file() else []  # type: ignore
+
+
+def readable_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of a run; None, with a warning, where it cannot be read."""
+    path = folder / CHECKPOINT_FILE
+    if not path.is_file():
+        return None
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever half a file makes its reader raise
+        logger.warning("%s cannot be read, the run starts from the beginning: %s", path, error)
+        return None
+    return path
 
 
 def write_history(folder: Path, history: list[dict[str, Any]]) -> None:

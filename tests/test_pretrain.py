@@ -5,12 +5,16 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import lightning
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image, ImageDraw
 
 from label_studio_config.manifest import Manifest
@@ -19,7 +23,7 @@ from simclr.embed import features_of
 from simclr.encoder import Encoder
 from simclr.knn import knn_accuracy
 from simclr.precision import fastest_precision
-from simclr.pretrain import PretrainError, fitting_batch_size, pretrain
+from simclr.pretrain import PretrainError, SimCLRSettings, fitting_batch_size, pretrain
 
 SMALL = "test_resnet"
 DATA = Path(os.environ.get("PLANKTRAIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -85,6 +89,81 @@ def test_a_finished_run_returns_at_once_and_another_is_refused(tmp_path: Path) -
         pretrain(manifest, small_encoder(), tmp_path / "run", epochs=2)
     pretrain(manifest, small_encoder(), tmp_path / "run", epochs=2, fresh=True)
     assert pd.read_csv(tmp_path / "run" / "metrics.csv")["epoch"].tolist() == [1, 2]
+
+
+def test_a_run_in_its_own_folder_is_never_refused(tmp_path: Path) -> None:
+    manifest, _ = draw_shapes(tmp_path / "images", 16)
+
+    def run(encoder: Encoder, **settings: Any) -> Path:
+        return pretrain(
+            manifest,
+            encoder,
+            tmp_path / "runs",
+            epochs=1,
+            cache_folder=tmp_path / "cache",
+            own_folder=True,
+            settings=SimCLRSettings(**settings),
+        )
+
+    first = run(small_encoder())
+    assert run(small_encoder()) == first
+    assert first.parent.parent == tmp_path / "runs"
+    other_settings = run(small_encoder(), temperature=0.3)  # as after an upgrade
+    os.utime(manifest.paths[0], (0, 0))  # as rsync does
+    touched = run(small_encoder())
+    learned = [run(Encoder.load(folder)) for folder in (touched, other_settings)]
+    assert len({first, other_settings, touched, *learned}) == 5
+
+
+def test_half_a_checkpoint_starts_from_the_beginning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest, _ = draw_shapes(tmp_path / "images", 16)
+    pretrain(manifest, small_encoder(), tmp_path / "run", epochs=2)
+    checkpoint = tmp_path / "run" / "checkpoint.ckpt"
+    metrics = tmp_path / "run" / "metrics.csv"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    metrics.write_text("\n".join(metrics.read_text().splitlines()[:2]) + "\n")
+    pretrain(manifest, small_encoder(), tmp_path / "run", epochs=2)
+    assert "starts from the beginning" in caplog.text
+    assert pd.read_csv(metrics)["epoch"].tolist() == [1, 2]
+    torch.load(checkpoint, weights_only=True)
+
+
+def test_a_checkpoint_is_never_written_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, _ = draw_shapes(tmp_path / "images", 16)
+    save = lightning.Trainer.save_checkpoint
+    written: list[Path] = []
+
+    def noted(trainer: Any, path: Path, *args: Any, **options: Any) -> None:
+        written.append(Path(path))
+        save(trainer, path, *args, **options)
+
+    monkeypatch.setattr(lightning.Trainer, "save_checkpoint", noted)
+    pretrain(manifest, small_encoder(), tmp_path / "run", epochs=1)
+    assert [path.parent for path in written] == [tmp_path / "run"]
+    assert written[0].name != "checkpoint.ckpt"
+    assert (tmp_path / "run" / "checkpoint.ckpt").is_file()
+    assert not written[0].exists()
+
+
+def test_two_processes_do_not_learn_in_one_folder(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    manifest, _ = draw_shapes(tmp_path / "images", 16)
+    (tmp_path / "run").mkdir()
+    with ThreadPoolExecutor(1) as pool:
+        with FileLock(tmp_path / "run" / ".lock"):
+            waiting = pool.submit(pretrain, manifest, small_encoder(), tmp_path / "run", 1)
+            end_s = time.monotonic() + 30
+            while "waiting for its end" not in caplog.text:
+                assert time.monotonic() < end_s
+                time.sleep(0.05)
+            assert not (tmp_path / "run" / "run.json").exists()
+        assert waiting.result(60) == tmp_path / "run" / "encoder"
 
 
 def test_too_few_images_are_refused(tmp_path: Path) -> None:

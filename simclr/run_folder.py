@@ -1,0 +1,105 @@
+"""Whose a run folder is: one run's, told by its arguments, and one process's at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from lightning.pytorch.utilities import rank_zero_only
+
+from simclr.cache import ImageCache
+from simclr.encoder import Encoder
+from simclr.record import CHECKPOINT_FILE, METRICS_FILE, read_history
+
+logger = logging.getLogger(__name__)
+
+RUN_FILE = "run.json"
+
+
+class PretrainError(ValueError):
+    """A pretraining that cannot start; the message says why and the remedy."""
+
+
+def run_arguments(
+    encoder: Encoder, cache: ImageCache, epochs: int, settings: Any
+) -> dict[str, Any]:
+    """What makes two runs the same, as JSON keeps it; `settings` is a dataclass."""
+    facts = {
+        "backbone": encoder.backbone_name,
+        "preprocessing": encoder.preprocessing.as_dict(),
+        "images": cache.folder.name,
+        "image_count": len(cache),
+        "epochs": epochs,
+        "settings": asdict(settings),
+    }
+    if encoder.trained:  # random weights follow from the rest
+        facts["initial_weights"] = _weights_digest(encoder)
+    return dict(json.loads(json.dumps(facts)))
+
+
+def arguments_digest(arguments: Mapping[str, Any]) -> str:
+    """A short name for the arguments of a run."""
+    text = json.dumps(arguments, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _weights_digest(encoder: Encoder) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the run folder; who comes second waits, and finds the run finished."""
+    if getattr(rank_zero_only, "rank", 0):  # a process of a run that holds the folder already
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("another process learns in %s: waiting for its end", folder)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def claim(folder: Path, arguments: dict[str, Any], fresh: bool) -> None:
+    """Make the folder this run's, or go on with it if it is already."""
+    path = folder / RUN_FILE
+    folder.mkdir(parents=True, exist_ok=True)
+    if fresh:
+        for name in (RUN_FILE, CHECKPOINT_FILE, METRICS_FILE):
+            (folder / name).unlink(missing_ok=True)
+    if path.is_file():
+        earlier = json.loads(path.read_text())
+        keys = arguments.keys() | earlier.keys()
+        different = sorted(key for key in keys if earlier.get(key) != arguments.get(key))
+        if different:
+            raise PretrainError(
+                f"{folder} holds a run with other {', '.join(different)}: "
+                f"give another folder, or start afresh (fresh)"
+            )
+    temporary = folder / f".{RUN_FILE}"
+    temporary.write_text(json.dumps(arguments, indent=2))
+    temporary.replace(path)
+
+
+def is_finished(folder: Path, epochs: int) -> bool:
+    """Whether the folder holds all epochs of its run."""
+    history = read_history(folder)
+    whole = bool(history) and history[-1]["epoch"] >= epochs
+    return whole and (folder / CHECKPOINT_FILE).is_file()
