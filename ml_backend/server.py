@@ -13,7 +13,8 @@
 | POST `/train`, `/pretrain` | project | 202 `{"job", "coalesced"}` |
 
 All need the user name and password of the home's `secrets.json`. What is wrong with a request is
-answered as `{"error", "problems": [{"item", "problem"}]}` with 400 (no JSON) or 422.
+answered as `{"error", "problems": [{"item", "problem"}]}` with 400 (no JSON) or 422; with 503
+where too many large predictions run already.
 
 Run: `gunicorn --worker-class gthread --workers 2 --threads 4 "ml_backend.server:create_app()"`.
 """
@@ -22,10 +23,13 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from flask import Flask, Response, jsonify, request
-from werkzeug.exceptions import BadRequest, HTTPException
+from werkzeug.exceptions import BadRequest, HTTPException, ServiceUnavailable
 
 import hpc_jobs
 from label_studio_config.home import Home
@@ -51,6 +55,11 @@ logger = logging.getLogger(__name__)
 
 LARGEST_REQUEST_BYTES = 512 * 1024 * 1024
 JOBS_LISTED = 50
+# Of the four threads of a worker, one stays free for what is answered at once.
+LARGE_PREDICTION_TASKS = 16
+LARGE_PREDICTIONS_RUNNING = 2
+LARGE_PREDICTIONS_WAITING = 1
+RETRY_AFTER_S = 5
 JOB_STATUS: dict[str, JobStatus] = {
     "queued": "queued",
     "running": "started",
@@ -86,7 +95,34 @@ def create_app(home: Home | str | os.PathLike[str] | None = None) -> Flask:
     return app
 
 
+class _LargePredictions:
+    """Keeps threads of a worker free: large predictions beyond a few are refused, not queued."""
+
+    def __init__(self) -> None:
+        self._running = threading.Semaphore(LARGE_PREDICTIONS_RUNNING)
+        self._here = threading.Semaphore(LARGE_PREDICTIONS_RUNNING + LARGE_PREDICTIONS_WAITING)
+
+    @contextmanager
+    def one(self, task_count: int) -> Iterator[None]:
+        if task_count < LARGE_PREDICTION_TASKS:
+            yield
+            return
+        if not self._here.acquire(blocking=False):
+            raise ServiceUnavailable(
+                f"this worker predicts for {LARGE_PREDICTIONS_RUNNING} large requests already: "
+                "ask again later",
+                retry_after=RETRY_AFTER_S,
+            )
+        try:
+            with self._running:
+                yield
+        finally:
+            self._here.release()
+
+
 def _add_protocol(app: Flask, home: Home, live_models: LiveModels) -> None:
+    large_predictions = _LargePredictions()
+
     def backend(project_id: int, label_config: str | None = None) -> PlanktraitBackend:
         return PlanktraitBackend(home, project_id, live_models, label_config)
 
@@ -106,7 +142,8 @@ def _add_protocol(app: Flask, home: Home, live_models: LiveModels) -> None:
         context = message.params.context if message.params else None
         tasks = [task.as_task() for task in message.tasks]
         project = backend(message.project, message.label_config)
-        return jsonify(results=project.predict(tasks, context=context))
+        with large_predictions.one(len(tasks)):
+            return jsonify(results=project.predict(tasks, context=context))
 
     @app.post("/webhook")
     def webhook() -> Answer:
@@ -144,11 +181,9 @@ def _add_jobs(app: Flask, home: Home, live_models: LiveModels) -> None:
 
     @app.get("/jobs")
     def jobs() -> Answer:
-        records = hpc_jobs.list_jobs(home.jobs_folder, newest=JOBS_LISTED)
         project_id = _project_argument()
-        if project_id is not None:
-            keys = {train_key(project_id), pretrain_key(project_id)}
-            records = [record for record in records if record.key in keys]
+        keys = None if project_id is None else {train_key(project_id), pretrain_key(project_id)}
+        records = hpc_jobs.list_jobs(home.jobs_folder, newest=JOBS_LISTED, keys=keys)
         return jsonify(jobs=[_as_json(home, record) for record in records])
 
     @app.post("/jobs/<job_id>/cancel")
@@ -156,7 +191,10 @@ def _add_jobs(app: Flask, home: Home, live_models: LiveModels) -> None:
         record = _find_job(home, job_id)
         if record is None:
             return _problem("job", f"there is no job {job_id!r}: GET /jobs lists them", 404)
-        return jsonify(hpc_jobs.cancel(record).as_json())
+        try:
+            return jsonify(hpc_jobs.cancel(record).as_json())
+        except hpc_jobs.JobError as error:
+            return _problem("job", str(error), 409)
 
     @app.post("/job_status")
     def job_status() -> Answer:
@@ -204,7 +242,10 @@ def _answer_errors_in_json(app: Flask) -> None:
 
     @app.errorhandler(HTTPException)
     def _(error: HTTPException) -> Answer:
-        return _problem("request", str(error.description), error.code or 500)
+        answer, status = _problem("request", str(error.description), error.code or 500)
+        if isinstance(error, ServiceUnavailable):
+            answer.headers["Retry-After"] = str(RETRY_AFTER_S)
+        return answer, status
 
     @app.errorhandler(Exception)
     def _(error: Exception) -> Answer:

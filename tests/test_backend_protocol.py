@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
 from label_studio_sdk.label_interface import LabelInterface
 
+import hpc_jobs
 from benchmarks import health_latency
+from hpc_jobs.files import write_json
+from hpc_jobs.records import JOB_FILE, OUTCOME_FILE
 from label_studio_config.home import Home
 from label_studio_config.results import read_result
 from label_studio_config.schema import LabelSchema
@@ -20,6 +24,7 @@ from ml_backend.live_model import LiveModels
 from ml_backend.model import TraitModel
 from ml_backend.registry import Registry
 from ml_backend.server import create_app
+from ml_backend.training_jobs import train_key
 from tests.backend_fixtures import (
     CONFIG,
     GROUPS,
@@ -307,6 +312,63 @@ def test_every_nth_annotation_starts_a_training(client, home, monkeypatch, many)
     assert job["id"] == answers[-1]["job"]
     assert (job["key"], job["state"]) == (f"train project {PROJECT}", "queued")
     assert client.get("/jobs?project=8").json == {"jobs": []}
+
+
+def test_jobs_of_a_project_are_found_behind_many_of_another(client, home, monkeypatch):
+    monkeypatch.setattr("ml_backend.server.JOBS_LISTED", 2)
+    for key in (train_key(PROJECT), train_key(8), train_key(8), train_key(8)):
+        hpc_jobs.submit(
+            sum, [1], name="x", folder=home.jobs_folder, key=key, executor="debug"
+        ).result()
+    (job,) = client.get(f"/jobs?project={PROJECT}").json["jobs"]
+    assert job["key"] == train_key(PROJECT)
+    assert len(client.get("/jobs?project=8").json["jobs"]) == 2
+    assert len(client.get("/jobs").json["jobs"]) == 2
+
+
+def test_a_job_of_another_machine_is_not_cancelled(client, home):
+    folder = home.jobs_folder / "20260101T000000.000-x-0000"
+    folder.mkdir(parents=True)
+    process = {"pid": os.getpid(), "started_ticks": 1, "host": "another-machine"}
+    job = {"id": folder.name, "name": "x", "key": None, "executor": "local", "submitted": 0.0}
+    write_json(folder / JOB_FILE, job | {"process": process})
+    answer = client.post(f"/jobs/{folder.name}/cancel")
+    assert answer.status_code == 409
+    assert "another-machine" in answer.json["error"]
+    write_json(folder / OUTCOME_FILE, {"state": "finished", "time": 0.0, "error": None})
+
+
+def test_large_predictions_leave_a_thread_free(client, monkeypatch):
+    release, started = threading.Event(), threading.Semaphore(0)
+
+    def predict(backend, tasks, context=None):
+        started.release()
+        if len(tasks) > 1:
+            assert release.wait(60)
+        return [[] for _ in tasks]
+
+    monkeypatch.setattr(PlanktraitBackend, "predict", predict)
+    many = [image_task(number, "image-00000.png") for number in range(20)]
+
+    def ask(*tasks):
+        body = {"tasks": list(tasks), "project": UID, "label_config": CONFIG}
+        return client.app.test_client().post("/predict", json=body, auth=client.auth)
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(ask, *many) for _ in range(4)]
+        try:
+            assert started.acquire(timeout=30)
+            assert started.acquire(timeout=30)
+            done, open_ = wait(answers, 30, return_when=FIRST_COMPLETED)
+            (refused,) = (answer.result() for answer in done)
+            assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+            assert "ask again later" in refused.json["error"]
+            assert not started.acquire(timeout=0.2), "three ran at a time"
+            assert ask(many[0]).status_code == 200
+        finally:
+            release.set()
+        assert [answer.result(30).status_code for answer in open_] == [200] * 3
+    assert ask(*many).status_code == 200
 
 
 def test_zero_means_never(client, monkeypatch):
