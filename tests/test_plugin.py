@@ -10,9 +10,13 @@ import pytest
 import requests
 
 from label_studio_config.api import Api, ApiError
+from label_studio_config.backend_connection import authorization
 from label_studio_config.hosting import server_environment
 from label_studio_config.project import config_names, create_project, read_config
 from label_studio_config.results import read_result, write_result
+from label_studio_config.server_tasks import fetch_tasks
+from label_studio_config.users import add_user
+from label_studio_config.votes import read_votes
 from tests.label_studio_fixtures import backend_for_tests
 
 pytestmark = pytest.mark.slow
@@ -144,6 +148,89 @@ def test_an_annotation_remembers_the_suggestion_shown(home, project, backend):
     assert exported["annotations"][0]["prediction"]["model_version"] == "project-0-v0001"
 
 
+def test_tasks_are_fetched_with_all_that_was_said_about_them(home, project, backend):
+    """As Label Studio's export gives them, with the suggestion that the annotator saw."""
+    tasks = load(home, project, 7)
+    backend.answer_to = lambda task: suggestion(project)
+    run(home, project, "suggest_labels")
+    api = Api(home)
+    person = add_user(home, "judge@example.org")
+    prediction_id = tasks_of(home, project)[0]["predictions"][0]["id"]
+    body = {
+        "result": suggestion(project, "Detritus")["result"],
+        "parent_prediction": prediction_id,
+        "lead_time": 2.5,
+    }
+    for n, body_of_task in ((0, body), (1, {"result": [], "was_cancelled": True})):
+        requests.post(
+            f"{api.url}/api/tasks/{tasks[n]['id']}/annotations/",
+            json=body_of_task,
+            headers={"Authorization": f"Token {person.token}"},
+            timeout=30,
+        ).raise_for_status()
+    # The annotation keeps its copy when the suggestion itself is deleted.
+    api.call("DELETE", f"/api/predictions/{prediction_id}/")
+
+    fetched = list(fetch_tasks(home, project.id, page_size=3))
+    assert [task["id"] for task in fetched] == sorted(task["id"] for task in tasks.values())
+    saved = {task["id"]: task for task in api.get(f"/api/projects/{project.id}/export")}
+    (mine,) = fetched[0]["annotations"]
+    (exported,) = saved[fetched[0]["id"]]["annotations"]
+    assert mine["prediction"]["model_version"] == "project-0-v0001"
+    assert mine["completed_by"] == {"id": person.id, "email": "judge@example.org"}
+    assert mine["lead_time"] == 2.5
+    for key in ("result", "prediction", "was_cancelled", "lead_time", "created_at", "updated_at"):
+        assert mine[key] == exported[key], key
+    assert fetched[0]["predictions"] == []
+    (other,) = fetched[2]["predictions"]
+    assert other["score"] == 0.7
+    assert read_result(project.schema, other["result"])["group"].labels == ("Copepod",)
+    for source in (fetched, saved.values()):
+        assert read_votes(project.schema, source)["suggestion_shown"].tolist() == [True]
+
+    def ids(**options):
+        found = list(fetch_tasks(home, project.id, full=False, page_size=2, **options))
+        assert all(task["annotations"] == task["predictions"] == [] for task in found)
+        return [task["data"]["n"] for task in found]
+
+    assert ids() == list(range(7))
+    assert ids(annotated_only=True) == [0]
+    assert ids(unannotated_only=True) == list(range(1, 7))
+    assert ids(missing_version="project-0-v0001") == [0]
+    assert ids(missing_version="project-0-v000") == list(range(7))
+    light = next(iter(fetch_tasks(home, project.id, full=False)))
+    assert (light["total_annotations"], light["total_predictions"]) == (1, 0)
+    with pytest.raises(ApiError, match="limit='0x1'"):
+        api.get(f"/api/planktrait/projects/{project.id}/tasks", limit="0x1")
+    with pytest.raises(ApiError, match="404"):
+        next(fetch_tasks(home, 999999))
+
+
+def test_a_page_of_tasks_takes_few_queries(home, project):
+    """The same number of queries for one task and for many, each with annotations."""
+    tasks = load(home, project, 30)
+    for task in list(tasks.values())[:20]:
+        Api(home).post(f"/api/tasks/{task['id']}/annotations/", {"result": []})
+    code = (
+        "import django; django.setup()\n"
+        "from django.db import connection\n"
+        "from django.test.utils import CaptureQueriesContext as Capture\n"
+        "from projects.models import Project\n"
+        "from label_studio_config.plugin.task_pages import Query, page_of_tasks\n"
+        f"project = Project.objects.get(id={project.id})\n"
+        "counts = []\n"
+        "for limit in (1, 30):\n"
+        "    with Capture(connection) as queries:\n"
+        "        page = page_of_tasks(project, Query(limit=limit))\n"
+        "    counts.append(len(queries))\n"
+        "assert len(page) == 30 and counts == [3, 3], (len(page), counts)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=server_environment(home), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 @pytest.mark.parametrize("kind", ["unknown label", "too few answers", "refused", "no backend"])
 def test_a_wrong_backend_saves_nothing_and_says_why(home, project, request, kind):
     load(home, project, 3)
@@ -189,6 +276,87 @@ def test_suggestions_can_be_posted_in_bulk(home, project):
             Api(home).post(path, [body[2], wrong])
 
 
+@pytest.mark.parametrize("mark", ["yes", "Yes", "true", True, 1, "1"])
+def test_a_blind_task_gets_no_prediction_by_any_address(home, project, backend, mark):
+    api = Api(home)
+    data = [{"data": {"image": f"/data/{n}.png", "n": n}} for n in range(2)]
+    data[0]["data"]["blind"] = mark
+    api.post(f"/api/projects/{project.id}/import", data)
+    tasks = tasks_of(home, project)
+    body = suggestion(project) | {"task": tasks[0]["id"]}
+    one = f"/api/projects/{project.id}"
+    with pytest.raises(ApiError, match=r"400.*is blind"):
+        api.post("/api/predictions/", body)
+    with pytest.raises(ApiError, match=r"400.*is blind"):
+        api.post(f"{one}/import/predictions", [body | {"task": tasks[1]["id"]}, body])
+    with pytest.raises(ApiError, match=r"400.*is blind"):
+        api.post(f"{one}/import", [{**data[0], "predictions": [suggestion(project)]}])
+    assert api.get(f"{one}/")["task_number"] == 2
+    assert api.post(f"/api/planktrait/projects/{project.id}/suggestions", [body]) == {"saved": 0}
+    # Another backend's answer for a blind task would be saved: it is not asked.
+    create_project(home, Api(home).get(f"{one}/")["title"])
+    backend.requests.clear()
+    backend.answer_to = lambda task: suggestion(project)
+    run(home, project, "retrieve_tasks_predictions")
+    run(home, project, "suggest_labels")
+    asked = {task["data"]["n"] for body in backend.sent_to("predict") for task in body["tasks"]}
+    assert asked == {1}
+    assert sorted(len(task["predictions"]) for task in tasks_of(home, project).values()) == [0, 1]
+
+
+def test_a_task_that_is_not_blind_gets_predictions_by_every_address(home, project):
+    api = Api(home)
+    tasks = load(home, project, 1)
+    body = suggestion(project) | {"task": tasks[0]["id"]}
+    assert api.post("/api/predictions/", body)["id"]
+    assert api.post(f"/api/projects/{project.id}/import/predictions", [body]) == {"created": 1}
+    imported = [{"data": {"image": "/x.png", "n": 1}, "predictions": [suggestion(project)]}]
+    api.post(f"/api/projects/{project.id}/import", imported)
+    assert [len(task["predictions"]) for task in tasks_of(home, project).values()] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/invite"),
+        ("POST", "/api/invite/reset-token"),
+        ("GET", "/api/organizations/1"),
+        ("POST", "/api/users/"),
+        ("POST", "/api/users.json"),
+        ("GET", "/api/webhooks/"),
+        ("POST", "/api/webhooks/"),
+        ("GET", "/api/webhooks/{webhook}/"),
+        ("PATCH", "/api/webhooks/{webhook}/"),
+        ("DELETE", "/api/webhooks/{webhook}/"),
+    ],
+)
+def test_only_the_owner_adds_people_and_reads_webhooks(label_studio, home, backend, method, path):
+    project = create_project(home, "Owner only", CONFIG)
+    url = label_studio.url + path.format(webhook=project.webhook_id)
+    token = add_user(home, "curious@example.org").token
+    answer = requests.request(
+        method,
+        url,
+        json={"email": "friend@example.org", "password": "a long password", "headers": {}},
+        headers={"Authorization": f"Token {token}"},
+        timeout=30,
+    )
+    assert answer.status_code == 403, answer.text
+    assert authorization(home.secrets) not in answer.text
+    if method == "GET":
+        assert label_studio.request(method, path.format(webhook=project.webhook_id)).ok
+
+
+def test_members_still_see_each_other(label_studio, home):
+    token = add_user(home, "curious@example.org").token
+    for path in ("/api/users/", "/api/organizations/", "/api/organizations/1/memberships"):
+        answer = requests.get(
+            label_studio.url + path, headers={"Authorization": f"Token {token}"}, timeout=30
+        )
+        assert answer.ok, path
+        assert home.secrets.backend_password not in answer.text
+
+
 def test_the_model_version_can_be_set_before_its_first_suggestion(home, project):
     path = f"/api/planktrait/projects/{project.id}/model-version"
     Api(home).post(path, {"model_version": "project-0-v0009"})
@@ -197,9 +365,11 @@ def test_the_model_version_can_be_set_before_its_first_suggestion(home, project)
         Api(home).post(path, {"model_version": ""})
 
 
-@pytest.mark.parametrize("what", ["images-folder", "images", "model-version", "suggestions"])
+@pytest.mark.parametrize(
+    "what", ["images-folder", "images", "tasks", "model-version", "suggestions"]
+)
 def test_our_api_needs_a_login_and_a_project(label_studio, project, what):
-    method = "GET" if what == "images" else "POST"
+    method = "GET" if what in ("images", "tasks") else "POST"
     url = f"{label_studio.url}/api/planktrait/projects/{project.id}/{what}"
     assert requests.request(method, url, timeout=30).status_code == 401
     missing = f"/api/planktrait/projects/999999/{what}"

@@ -12,11 +12,11 @@ from django.db.models import QuerySet
 from projects.models import Project
 from tasks.models import Prediction, Task
 
+from label_studio_config.blind import is_blind_data
 from label_studio_config.plugin import backend
 from label_studio_config.plugin.suggestions import (
     SuggestionError,
     batches,
-    is_blind,
     save_suggestions,
 )
 
@@ -62,7 +62,7 @@ def suggest_labels(project: Project, queryset: QuerySet, **kwargs: Any) -> Answe
     """Save the backend's suggestions for the selected tasks; the action of that name."""
     started = time.monotonic()
     rows = list(queryset.values_list("id", "data"))
-    ids = [task_id for task_id, data in rows if not is_blind(data)]
+    ids = [task_id for task_id, data in rows if not is_blind_data(data)]
     saved = without = 0
     version = ""
     try:

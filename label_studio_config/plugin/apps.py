@@ -13,8 +13,16 @@ class PlanktraitConfig(AppConfig):
 
     def ready(self) -> None:
         """Called by Django once all apps are loaded."""
-        from label_studio_config.plugin import actions, backend_address, templates
+        from label_studio_config.plugin import (
+            actions,
+            backend_address,
+            blind_tasks,
+            owner_only,
+            templates,
+        )
 
         actions.register()
         templates.register()
+        owner_only.guard()
+        blind_tasks.guard()
         backend_address.allow(settings.PLANKTRAIT_HOME.settings.backend_url)
