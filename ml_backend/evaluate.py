@@ -63,7 +63,7 @@ class Judged:
             absent = _recalls(drawn, ~self.truth, ~self.predicted)
             recalls = np.where(np.isnan(recalls), absent, recalls)
             recalls = (recalls + np.where(np.isnan(absent), recalls, absent)) / 2
-        means = _nan_mean(recalls)
+        means = nan_mean(recalls)
         return float(means[0]) if weights is None else means
 
 
@@ -74,7 +74,7 @@ def _recalls(drawn: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.
     return np.divide(hits, support, out=np.full_like(hits, np.nan), where=support > 0)
 
 
-def _nan_mean(values: np.ndarray) -> np.ndarray:
+def nan_mean(values: np.ndarray) -> np.ndarray:
     """Mean over the last axis of what is not NaN; NaN where nothing is (without a warning)."""
     known = ~np.isnan(values)
     count = known.sum(axis=-1)

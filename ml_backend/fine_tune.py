@@ -185,7 +185,7 @@ class FineTune:
         if not torch.isfinite(loss):
             remove_checkpoint(self.folder)
             raise FloatingPointError(
-                f"the loss became {float(loss.detach())} in epoch {self.epoch + 1} of the fine-tuning"
+                f"the loss became {loss.item()} in epoch {self.epoch + 1} of the fine-tuning"
             )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()

@@ -40,6 +40,11 @@ class Answered:
     unfit: dict[str, str]
     sd: dict[str, float]
 
+    def answers(self, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """What an annotator would be shown: labels chosen, bool (n, k), or numbers (n, 1)."""
+        shown = self.values | self.chosen
+        return shown if rows is None else {name: value[rows] for name, value in shown.items()}
+
 
 def answer(model: TraitModel, data: LearningSet, manifest: Manifest) -> Answered:
     """Let a model predict annotated images, for the config that `data` was read with.

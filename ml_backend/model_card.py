@@ -36,8 +36,12 @@ def model_card(name: str, record: Mapping[str, Any]) -> str:
     for side, title in (("test", "On held-out images"), ("blind", "On blind images")):
         lines += _figures(title, record["metrics"].get(side, {}))
     lines += _list("Controls without a head", record["left_out"])
-    if record["notes"]:
-        lines += ["", "## Beware", ""] + [f"- {note}" for note in record["notes"]]
+    decision = record["promotion"]
+    verdict = "Promoted" if decision["promoted"] else "Not promoted"
+    lines += ["", "## Promotion", "", f"{verdict} when it was made: {decision['reason']}."]
+    notes = [*record["notes"], *decision["notes"]]
+    if notes:
+        lines += ["", "## Beware", ""] + [f"- {note}" for note in notes]
     lines += [
         "",
         "## How to read its answers",

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,10 +22,12 @@ logger = logging.getLogger(__name__)
 
 Side = Literal["train", "validation", "test", "blind"]
 SIDES: tuple[Side, ...] = get_args(Side)
+LEARNING_SIDES: tuple[Side, ...] = ("train", "validation", "test")
 Unit = Literal["sample", "image"]
 
 SPLIT_FILE = "split.json"
 MIN_SHARE_PER_SIDE = 0.05
+MIN_SAMPLES, MIN_SAMPLES_PER_SIDE = 5, 2
 
 
 class SplitError(ValueError):
@@ -112,8 +115,9 @@ def clean_ids(ids: Sequence[object]) -> list[str]:
 def choose_rule(sample_ids: Sequence[object]) -> SplitRule:
     """Choose the split unit from the sample ids of all images known today.
 
-    By sample, unless too few samples are known for every side to get a share of the images: then
-    by image, with the reason, since held-out figures can then be too good.
+    By sample, unless there are fewer than 5 samples, or a side would get fewer than 2 of them or
+    hardly any image: then by image, with the reason, since held-out figures can then be too good.
+    (From a single held-out sample no interval can be told: every draw of it is the same.)
     """
     rule = SplitRule(unit="sample")
     known = [sample_id for sample_id in clean_ids(sample_ids) if sample_id]
@@ -121,13 +125,19 @@ def choose_rule(sample_ids: Sequence[object]) -> SplitRule:
         return SplitRule(unit="image", reason="no sample ids are known")
     shares = pd.Series([rule.side(sample_id) for sample_id in known]).value_counts(normalize=True)
     n_samples = len(set(known))
-    if all(shares.get(side, 0.0) >= MIN_SHARE_PER_SIDE for side in ("train", "validation", "test")):
+    per_side = Counter(rule.side(sample_id) for sample_id in set(known))
+    enough = n_samples >= MIN_SAMPLES and all(
+        per_side[side] >= MIN_SAMPLES_PER_SIDE and shares.get(side, 0.0) >= MIN_SHARE_PER_SIDE
+        for side in LEARNING_SIDES
+    )
+    if enough:
         return SplitRule(unit="sample", reason=f"{n_samples} samples are known")
     return SplitRule(
         unit="image",
         reason=(
-            f"only {n_samples} sample(s) known, too few to hold some out: images of one sample are "
-            "on several sides, so held-out figures can be too good"
+            f"only {n_samples} sample(s) known, too few to hold some out ("
+            + ", ".join(f"{side} would get {per_side[side]}" for side in LEARNING_SIDES)
+            + "): images of one sample are on several sides, so held-out figures can be too good"
         ),
     )
 

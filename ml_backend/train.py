@@ -32,7 +32,7 @@ from ml_backend.measure import Answered, answer, measure
 from ml_backend.model import ModelError, TraitModel
 from ml_backend.model_card import model_card
 from ml_backend.promote import Promotion, decide
-from ml_backend.registry import METRICS_FILE, ModelVersion, Registry
+from ml_backend.registry import METRICS_FILE, Registry
 from ml_backend.report import TrainingReport, plain
 from ml_backend.schema_change import NOT_LEARNED
 from ml_backend.split import Side, settled_rule
@@ -44,6 +44,7 @@ __all__ = ["TrainingRefused", "TrainingReport", "train"]
 
 logger = logging.getLogger(__name__)
 
+PROMOTION_FILE = "promotion.json"
 MEASURED: tuple[Side, ...] = ("test", "blind")
 
 
@@ -136,11 +137,16 @@ def _train(
     rows = data.rows("test", "blind")
     answered = answer(fitted.model, data.select(rows), manifest)
     record = _record(data, answered, fitted, start, facts, skipped)
+    promotion = _decide(registry, answered, manifest)
+    record["promotion"] = promotion.as_dict()
     record["seconds"] = round(time.monotonic() - started_s, 1)
     title = registry.folder.resolve().name
     version = registry.add(lambda folder: _write(folder, fitted.model, record, title))
     remove_checkpoint(work_folder)  # not before: a training killed until here goes on from it
-    promotion = _promote(registry, version, answered, manifest)
+    if promotion.promoted:
+        registry.promote(version.name, promotion.reason)
+    else:
+        logger.warning("%s stays unpromoted: %s", version.name, promotion.reason)
     for note in [*record["notes"], *promotion.notes]:
         logger.warning("%s: %s", version.name, note)
     return TrainingReport(version, promotion, record, skipped)
@@ -244,16 +250,17 @@ def _write(folder: Path, model: TraitModel, record: dict[str, Any], title: str) 
     model.save(folder)
     text = json.dumps(plain(record), indent=2, ensure_ascii=False)
     (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(plain(record["promotion"]), indent=2, ensure_ascii=False)
+    (folder / PROMOTION_FILE).write_text(text + "\n", encoding="utf-8")
     (folder / "README.md").write_text(model_card(title, record), encoding="utf-8")
 
 
-def _promote(
-    registry: Registry, version: ModelVersion, candidate: Answered, manifest: Manifest
-) -> Promotion:
-    """Compare with the live version on today's held-out images, and promote unless worse."""
+def _decide(registry: Registry, candidate: Answered, manifest: Manifest) -> Promotion:
+    """Compare with the live version on today's held-out images."""
     progress.report("compare with the live version", 0, 1)
     heldout = candidate.data.rows("test")
-    ours, theirs = _chosen(candidate, heldout), None
+    ours = candidate.answers(heldout)
+    theirs: dict[str, np.ndarray] | None = None
     live = registry.live
     notes: list[str] = []
     data = candidate.data.select(heldout)
@@ -262,24 +269,17 @@ def _promote(
             answered = answer(TraitModel.load(live.folder), data, manifest)
         except ModelError as error:
             notes.append(f"the live version {live.name} cannot be loaded: {error}")
+            theirs = {}
         else:
             data, ours = _shared(answered, data, ours)
-            theirs = answered.chosen
+            theirs = answered.answers()
             unserved = {k: v for k, v in answered.unfit.items() if v != NOT_LEARNED}
             notes += [f"live version, control {k!r}: {v}" for k, v in unserved.items()]
     units = data.images["split_key"].to_numpy(dtype=str)
     promotion = decide(ours, theirs, data.targets, units)
     promotion.notes.extend(notes)
-    if promotion.promoted:
-        registry.promote(version.name, promotion.reason)
-    else:
-        logger.warning("%s stays unpromoted: %s", version.name, promotion.reason)
     progress.report("compare with the live version", 1, 1)
     return promotion
-
-
-def _chosen(answered: Answered, rows: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: chosen[rows] for name, chosen in answered.chosen.items()}
 
 
 def _shared(

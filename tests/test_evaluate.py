@@ -182,3 +182,54 @@ def test_masked_images_do_not_count() -> None:
         {"group": choices(truth, 0.9)}, {"group": choices(truth, 0.9)}, both, units(300)
     )
     assert decision.n_heldout == 200
+
+
+def number_targets(truth: np.ndarray, name: str = "length") -> dict[str, ControlTargets]:
+    control = Control(name, "Number", "image", "number", (), unit="mm")
+    return {name: ControlTargets(control, truth[:, None], np.ones(len(truth), dtype=int))}
+
+
+def lengths(n: int = 300) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    return generator.normal(size=n) * 10 + 50, generator.normal(size=(n, 1))
+
+
+def test_a_project_of_numbers_alone_is_decided_on_their_errors() -> None:
+    truth, noise = lengths()
+    good, bad = {"length": truth[:, None] + noise}, {"length": truth[:, None] + 12 * noise}
+    refused = decide(bad, good, number_targets(truth), units(300))
+    assert not refused.promoted
+    assert refused.shared_controls == ("length",)
+    assert refused.difference_interval[1] < 0
+    assert "mean skill" in refused.reason
+    spread = np.abs(truth - truth.mean()).mean()
+    assert refused.live_score == pytest.approx(1 - np.abs(noise).mean() / spread, abs=1e-6)
+    assert decide(good, bad, number_targets(truth), units(300)).promoted
+
+
+def test_one_absurd_number_does_not_outweigh_the_labels() -> None:
+    truth, noise = lengths()
+    group = truth_of(300)
+    both = targets(group) | number_targets(truth)
+    new = {"group": choices(group, 0.9), "length": truth[:, None] + 1e9}
+    old = {"group": choices(group, 0.9), "length": truth[:, None] + noise}
+    decision = decide(new, old, both, units(300))
+    assert not decision.promoted
+    assert decision.difference > -1.0
+    assert "macro recall and skill" in decision.reason
+
+
+def test_what_cannot_be_compared_is_not_promoted() -> None:
+    same = np.full(200, 3.0)
+    answer = {"length": same[:, None]}
+    decision = decide(answer, answer, number_targets(same), units(200))
+    assert not decision.promoted
+    assert "do not differ" in decision.reason
+
+
+def test_held_out_images_of_few_samples_are_said() -> None:
+    truth = truth_of(600)
+    chosen = {"group": choices(truth, 0.9)}
+    samples = np.array(["a", "b", "c"])[np.arange(600) % 3]
+    notes = decide(chosen, chosen, targets(truth), samples).notes
+    assert any("come from 3 sample(s)" in note for note in notes)

@@ -68,6 +68,24 @@ def test_one_sample_is_split_by_image_and_that_is_said() -> None:
     assert "1 sample" in rule.reason
 
 
+@pytest.mark.parametrize("wanted", [(1, 1, 1), (2, 1, 1), (1, 1, 3), (9, 1, 2), (9, 2, 1)])
+def test_a_side_needs_two_samples_and_all_together_five(wanted: tuple[int, int, int]) -> None:
+    rule = choose_rule(samples_by_side(*wanted) * 20)
+    assert rule.unit == "image"
+    assert f"only {sum(wanted)} sample(s)" in rule.reason
+    assert f"test would get {wanted[2]}" in rule.reason
+    assert choose_rule(samples_by_side(2, 2, 2) * 20).unit == "sample"
+
+
+def samples_by_side(train: int, validation: int, test: int) -> list[str]:
+    """Names of that many samples on each side."""
+    rule = SplitRule()
+    chosen: list[str] = []
+    for side, n in (("train", train), ("validation", validation), ("test", test)):
+        chosen += [s for s in (f"tow-{i}" for i in range(500)) if rule.side(s) == side][:n]
+    return chosen
+
+
 def test_an_image_without_sample_is_its_own_unit() -> None:
     rule = SplitRule(unit="sample")
     assert rule.keys(["x", "y"], ["haul-1", None]) == ["haul-1", "y"]  # type: ignore[list-item]

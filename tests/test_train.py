@@ -91,6 +91,11 @@ def test_from_tasks_to_a_live_version(images: Path, tmp_path: Path, encoder: Pat
     card = (folder / "README.md").read_text()
     assert "macro recall" in card
     assert "flags: no votes" in card
+    decision = json.loads((folder / "promotion.json").read_text())
+    assert decision["promoted"]
+    assert decision["notes"] == report.promotion.notes
+    assert f"Promoted when it was made: {decision['reason']}" in card
+    assert all(note in card for note in decision["notes"])
     assert LabelSchema.from_xml(registry.live.schema_xml).fingerprint == SCHEMA.fingerprint
     stored = json.loads(
         (folder / "metrics.json").read_text(), parse_constant=lambda text: pytest.fail(text)
@@ -193,6 +198,10 @@ def test_a_worse_version_is_kept_but_not_promoted(
     assert [v.name for v in registry.list()] == ["p-v0001", "p-v0002"]
     assert "stays unpromoted" in caplog.text
     assert f"fewer than {FEW_IMAGES}" in caplog.text
+    assert (
+        "Not promoted when it was made: worse than"
+        in (report.version.folder / "README.md").read_text()
+    )
 
 
 def held_out_ids(tasks: list[dict[str, Any]]) -> set[str]:
@@ -214,7 +223,7 @@ def test_a_config_changed_after_training(images: Path, tmp_path: Path, encoder: 
                 if entry["from_name"] == "spot":
                     entry["from_name"] = "mark"
     report = run(tasks, images, registry, encoder, schema=changed)
-    assert report.promotion.shared_controls == ("group",)
+    assert report.promotion.shared_controls == ("group", "diameter")
     notes = " ".join(report.promotion.notes)
     assert "'spot': the config has no such control any more" in notes
     assert "'mark' is new in this version" in notes
