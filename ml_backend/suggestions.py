@@ -54,22 +54,21 @@ def refresh_suggestions(home: Home, project_id: int, live: LiveModel) -> Refresh
 
     Raises
     ------
-    LabelStudioError, ApiError
+    ApiError
         Label Studio cannot be reached or refuses.
     """
     project = fetch_project(home, project_id)
     schema = LabelSchema.from_xml(project["label_config"])
     version = live.version.name
-    missing = {
-        "filter": "filter:tasks:predictions_model_versions",
-        "operator": "not_contains",
-        "type": "List",
-        "value": [version],
-    }
     tally = _Tally(total=int(project.get("task_number") or 0))
-    _suggest(home, project_id, live, schema, [missing, _annotations("equal", 0)], tally)
+    # Those that people will be asked next come first.
+    waiting = fetch_tasks(
+        home, project_id, full=False, unannotated_only=True, missing_version=version
+    )
+    _suggest(home, project_id, live, schema, waiting, tally)
     set_model_version(home, project_id, version)
-    _suggest(home, project_id, live, schema, [missing, _annotations("greater", 0)], tally)
+    judged = fetch_tasks(home, project_id, full=False, annotated_only=True, missing_version=version)
+    _suggest(home, project_id, live, schema, judged, tally)
     deleted = delete_old_suggestions(home, project_id, live)
     logger.info("project %d: %d suggestions of %s", project_id, tally.suggested, version)
     progress.report("suggest", tally.total, tally.total, f"{tally.suggested} suggestions")
@@ -127,11 +126,11 @@ def _suggest(
     project_id: int,
     live: LiveModel,
     schema: LabelSchema,
-    filters: list[dict[str, Any]],
+    tasks: Iterator[dict[str, Any]],
     tally: _Tally,
 ) -> None:
     api = Api(home)
-    for batch in _batches(fetch_tasks(home, project_id, full=False, filters=filters)):
+    for batch in _batches(tasks):
         seen = [task for task in batch if not is_blind(task)]
         predictions = [
             suggestion | {"task": task["id"]}
@@ -154,15 +153,6 @@ def _versions_annotators_saw(home: Home, project_id: int) -> set[str]:
         if annotation.get("parent_prediction")
         for prediction in task.get("predictions") or []
         if prediction["id"] == annotation["parent_prediction"]
-    }
-
-
-def _annotations(operator: str, count: int) -> dict[str, Any]:
-    return {
-        "filter": "filter:tasks:total_annotations",
-        "operator": operator,
-        "type": "Number",
-        "value": count,
     }
 
 

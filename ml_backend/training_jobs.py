@@ -15,7 +15,7 @@ from label_studio_config.api import ApiError
 from label_studio_config.home import Home
 from label_studio_config.manifest import Manifest
 from label_studio_config.schema import LabelSchema
-from label_studio_config.server_tasks import LabelStudioError, fetch_project, fetch_tasks
+from label_studio_config.server_tasks import fetch_project, fetch_tasks
 from label_studio_config.task_manifest import manifest_of_tasks
 from label_studio_config.votes import image_id_of, is_blind, read_votes, vote_shares
 from ml_backend.encoders import newest_encoder, set_newest_encoder
@@ -50,7 +50,7 @@ def fetch_for_training(home: Home, project_id: int) -> tuple[LabelSchema, list[d
 
     Raises
     ------
-    LabelStudioError
+    ApiError
         Label Studio cannot be reached, or has no such project.
     SchemaError
         The project's config cannot be learned from.
@@ -87,7 +87,7 @@ def train_project(
     ------
     TrainingRefused
         There is not enough to learn from; the live model stays.
-    LabelStudioError
+    ApiError
         Label Studio cannot be reached.
     NotRefreshedError
         It cannot be reached any more after the training, whose version stays.
@@ -103,7 +103,7 @@ def train_project(
     if live is not None:
         try:
             outcome["suggestions"] = vars(refresh_suggestions(home, project_id, live))
-        except (LabelStudioError, ApiError) as error:
+        except ApiError as error:
             raise NotRefreshedError(
                 f"{report.version.name} was made and {live.version.name} is live, but its "
                 f"suggestions are not in Label Studio: {error}. The next training adds them, or "
@@ -119,7 +119,7 @@ def suggest_project(home_folder: str | Path, project_id: int) -> dict[str, Any]:
     ------
     RegistryError
         No version is live yet.
-    LabelStudioError
+    ApiError
         Label Studio cannot be reached.
     """
     home = Home(home_folder)
@@ -203,7 +203,7 @@ def pretrain_project(
         There are too few images.
     EncoderError
         There is no such backbone.
-    LabelStudioError
+    ApiError
         Label Studio cannot be reached.
     """
     home = Home(home_folder)

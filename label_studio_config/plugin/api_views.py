@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from core.permissions import ViewClassPermission, all_permissions
@@ -22,6 +23,7 @@ from users.models import User
 from label_studio_config.home import HomeError
 from label_studio_config.plugin.bootstrap import STORAGE_TITLE
 from label_studio_config.plugin.suggestions import SuggestionError, save_suggestions
+from label_studio_config.plugin.task_pages import MOST_TASKS, Query, page_of_tasks
 
 MOST_SUGGESTIONS = 10_000
 """SQLite takes at most 32,766 values in one statement."""
@@ -68,6 +70,36 @@ class Images(_ProjectView):
         project = self.project(request, pk)
         known = Task.objects.filter(project=project).values_list("data__image_id", "data__image")
         return Response({"images": [list(pair) for pair in known.iterator() if pair[1]]})
+
+
+class Tasks(_ProjectView):
+    """GET: a page of tasks as in a JSON export, with annotations and predictions in full.
+
+    Query: `after` (a task id) and `limit` for the page, `full=0` for data and counters only,
+    `annotated=1` or `annotated=0`, `missing_version=<model version>`.
+    """
+
+    def get(self, request: Request, pk: int) -> Response:
+        project = self.project(request, pk)
+        asked = request.query_params
+        annotated = _whole_number(asked, "annotated", -1, 1)
+        query = Query(
+            after=_whole_number(asked, "after", 0, 2**63 - 1),
+            limit=_whole_number(asked, "limit", 500, MOST_TASKS),
+            annotated=None if annotated < 0 else bool(annotated),
+            missing_version=asked.get("missing_version", ""),
+            full=bool(_whole_number(asked, "full", 1, 1)),
+        )
+        return Response({"tasks": page_of_tasks(project, query)})
+
+
+def _whole_number(asked: Mapping[str, str], name: str, default: int, most: int) -> int:
+    text = asked.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit()) or int(text) > most:
+        raise ValidationError(f"{name}={text!r}: expected a whole number from 0 to {most}")
+    return int(text)
 
 
 class ModelVersion(_ProjectView):

@@ -14,6 +14,7 @@ urlpatterns = [
     path("api/planktrait/users", api_views.Users.as_view()),
     path(f"{_project}/images-folder", api_views.ImagesFolder.as_view()),
     path(f"{_project}/images", api_views.Images.as_view()),
+    path(f"{_project}/tasks", api_views.Tasks.as_view()),
     path(f"{_project}/model-version", api_views.ModelVersion.as_view()),
     # After a 404 Label Studio tries the address with a slash, and takes any with "version/" in it
     # for its own version page: a project that does not exist would be answered 200.
