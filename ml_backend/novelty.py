@@ -18,6 +18,7 @@ from torch.nn import functional
 NEIGHBOURS = 5
 MAX_REFERENCES = 5000
 MIN_ORDINARY = 20
+BATCH_SIZE = 512  # 10 MB of similarities at a time
 FILE = "novelty.safetensors"
 
 
@@ -48,9 +49,14 @@ class Novelty:
 
     def distances(self, embeddings: np.ndarray) -> Tensor:
         """Mean cosine distance to the nearest references, (n,)."""
-        unit = functional.normalize(torch.from_numpy(embeddings).float(), dim=1)
-        similarity = unit @ self.references.float().T  # (n, m)
-        return 1 - similarity.topk(NEIGHBOURS, dim=1).values.mean(dim=1)
+        references = self.references.float().T
+        distances = torch.empty(len(embeddings))
+        for first in range(0, len(embeddings), BATCH_SIZE):
+            rows = slice(first, first + BATCH_SIZE)
+            unit = functional.normalize(torch.from_numpy(embeddings[rows]).float(), dim=1)
+            similarity = unit @ references  # (batch, m)
+            distances[rows] = 1 - similarity.topk(NEIGHBOURS, dim=1).values.mean(dim=1)
+        return distances
 
     def score(self, embeddings: np.ndarray) -> np.ndarray:
         """Share of ordinary images that are nearer to the training images, float32 (n,)."""

@@ -7,8 +7,11 @@ imports this module, so what is heavy is imported when it is used.
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from hpc_jobs import progress
 from label_studio_config.api import ApiError
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PRETRAIN_EPOCHS = 20
+LONGEST_WAIT_S = 3600.0
+SECONDS_BETWEEN_LOOKS = 2.0
+TASKS_PER_LIGHT_PAGE = 5000
 
 
 class NotRefreshedError(RuntimeError):
@@ -57,7 +63,16 @@ def fetch_for_training(home: Home, project_id: int) -> tuple[LabelSchema, list[d
     """
     schema = LabelSchema.from_xml(fetch_project(home, project_id)["label_config"])
     schema.require_trainable()
-    tasks = {task["id"]: task for task in fetch_tasks(home, project_id, full=False)}
+    # The others tell the samples, and which images are blind in another task; both are light. They
+    # come first, so that a task that is annotated meanwhile is in one of the two at least.
+    others = fetch_tasks(
+        home,
+        project_id,
+        full=False,
+        unannotated_only=True,
+        page_size=TASKS_PER_LIGHT_PAGE,
+    )
+    tasks = {task["id"]: task for task in others}
     progress.report("fetch annotations", 0, 0)
     for task in fetch_tasks(home, project_id, annotated_only=True):
         tasks[task["id"]] = task
@@ -81,7 +96,8 @@ def train_project(
     Returns
     -------
     dict
-        version, promoted, reason, and counts of suggestions, for the record of the job.
+        version, promoted, reason, notes, for a version that was not promoted the figures of the
+        comparison (verdict), and counts of suggestions; for the record of the job.
 
     Raises
     ------
@@ -95,11 +111,7 @@ def train_project(
     home = Home(home_folder)
     report = train_from_server(home, project_id, encoder)
     live = LiveModels(home).get(project_id)
-    outcome: dict[str, Any] = {
-        "version": report.version.name,
-        "promoted": report.promotion.promoted,
-        "reason": report.promotion.reason,
-    }
+    outcome = outcome_of(report)
     if live is not None:
         try:
             outcome["suggestions"] = vars(refresh_suggestions(home, project_id, live))
@@ -132,20 +144,52 @@ def suggest_project(home_folder: str | Path, project_id: int) -> dict[str, Any]:
 
 
 def train_from_server(home: Home, project_id: int, encoder: str | None = None) -> TrainingReport:
-    """Train on a project's annotations and promote if not worse; Label Studio is only read."""
+    """Train on a project's annotations and promote if not worse; Label Studio is only read.
+
+    While another process trains the same model, this one waits, for an hour at most: a training
+    that was asked for by counting annotations would not be asked for again.
+    """
     from ml_backend.train import train
 
+    registry = Registry(home.models_folder(project_id))
+    await_turn(registry.folder / ".work" / "lock")
     project = fetch_project(home, project_id)
     schema, tasks = fetch_for_training(home, project_id)
     return train(
         tasks,
         schema,
         resolve_image=home.resolve_image,
-        registry=Registry(home.models_folder(project_id)),
+        registry=registry,
         encoder=encoder or newest_encoder(home.encoders_folder(project_id)),
         cache_folder=images_cache(home),
         suggestions_shown=bool(project.get("show_collab_predictions", True)),
     )
+
+
+def await_turn(lock_file: Path, longest_wait_s: float = LONGEST_WAIT_S) -> bool:
+    """Wait until nobody holds the lock of a training; whether it was free in the end."""
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    end_s = time.monotonic() + longest_wait_s
+    while True:
+        try:
+            with FileLock(lock_file, timeout=0):
+                return True
+        except Timeout:
+            if time.monotonic() >= end_s:
+                return False
+        progress.report("waiting for another training", 0, 0)
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def outcome_of(report: TrainingReport) -> dict[str, Any]:
+    """What the record of a job tells of a training."""
+    from ml_backend.report import plain
+
+    verdict = report.promotion.as_dict()
+    outcome = {name: verdict.pop(name) for name in ("promoted", "reason", "notes")}
+    if not report.promotion.promoted:
+        outcome["verdict"] = verdict
+    return {"version": report.version.name, **plain(outcome)}
 
 
 def images_cache(home: Home) -> Path:
