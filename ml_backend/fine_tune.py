@@ -245,7 +245,7 @@ class FineTune:
         if state.get("mark") != self.mark:
             logger.info("%s belongs to other data or settings: starting clean", path)
             return
-        parts = {
+        parts: dict[str, Any] = {
             "model": self.model,
             "averaged": self.averaged,
             "optimiser": self.optimiser,

@@ -1,9 +1,9 @@
 """First step of a training: heads on frozen features. Convex, quick, the same every time.
 
 Per head: KL(vote shares ‖ softmax) for one-of controls (up to a constant, cross-entropy with soft
-targets; Schanz et al. 2023), binary cross-entropy on shares for any-of controls, squared error for
-numbers; an L2 penalty; images weighted so that rare labels count. Images without a vote for a
-control, and those it was judged "not assessable" on, are masked for that control.
+targets; Schanz et al. 2023), binary cross-entropy on shares for any-of controls, the Huber loss of
+standardised numbers; an L2 penalty; images weighted so that rare labels count. Images without a
+vote for a control, and those it was judged "not assessable" on, are masked for that control.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def make_heads(data: LearningSet, min_images: int) -> tuple[list[Head], dict[str
                 control=name,
                 kind=target.control.kind,
                 labels=tuple(labels),
+                unit=target.control.unit if target.control.kind == "number" else None,
                 n_images=int(mine.known.sum()),
                 n_per_label=tuple(votes.round(2).tolist()) if labels else (),
             )

@@ -32,6 +32,8 @@ class Head:
         How far a suggestion leans to what is rare ("one of"): 0 suggests the most probable label,
         1 the one that the image speaks for most, whatever its frequency. Probabilities stay as
         they are.
+    unit : str or None
+        For a number: of the votes it learned from, as the config said.
     offset, scale, sd : float
         For a number: answer = offset + scale × output; sd is that of the validation residuals.
     """
@@ -45,6 +47,7 @@ class Head:
     trained_prior: tuple[float, ...] = ()
     deployed_prior: tuple[float, ...] = ()
     choice_balance: float = 0.5
+    unit: str | None = None
     offset: float = 0.0
     scale: float = 1.0
     sd: float | None = None

@@ -6,9 +6,10 @@ lost its size, and size tells many groups apart.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from ml_backend.head import Head
 from ml_backend.novelty import Novelty
 from simclr.encoder import Encoder
 
-FORMAT = 1
+FORMAT = 2  # 1 knew no unit of a number and no leaning of suggestions
 SIZE_INPUTS = 5
 VIEWS = (1, 2, 4, 8)
 
@@ -147,20 +148,19 @@ class TraitModel(nn.Module):
         """
         return self.classify(self.describe(images, log_extents, views))
 
-    @torch.inference_mode()
-    def answer(
-        self,
-        images: np.ndarray,
-        log_extents: np.ndarray,
-        heads: Sequence[Head] | None = None,
-    ) -> Answers:
-        """Predict one batch: calibrated probabilities (n, k) or numbers (n, 1) by control.
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all that its answers rest on: the same answers have the same one."""
+        settings = (FORMAT, self.heads, self.views, self.extent_unit, self.encoder.preprocessing)
+        digest = hashlib.sha256(repr(settings).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
-        Parameters
-        ----------
-        heads : sequence of Head, optional
-            The model's own heads at other deployment priors.
-        """
+    @torch.inference_mode()
+    def answer(self, images: np.ndarray, log_extents: np.ndarray) -> Answers:
+        """Predict one batch: calibrated probabilities (n, k) or numbers (n, 1) by control."""
         was_training = self.training
         self.eval()
         inputs = self.describe(
@@ -169,8 +169,8 @@ class TraitModel(nn.Module):
         )
         logits = {name: value.numpy() for name, value in self.classify(inputs).items()}
         self.train(was_training)
-        values = {h.control: h.answer(logits[h.control]) for h in heads or self.heads}
-        return Answers(inputs[:, : self.encoder.feature_count].numpy(), values, logits)
+        values = {head.control: head.answer(logits[head.control]) for head in self.heads}
+        return Answers(inputs[:, : self.encoder.feature_count].numpy(), values)
 
     def save(self, folder: str | Path) -> Path:
         """Write encoder/, heads.safetensors, model.json and schema.xml into a folder."""
@@ -210,7 +210,8 @@ class TraitModel(nn.Module):
             record = json.loads((folder / "model.json").read_text(encoding="utf-8"))
             if record["format"] != FORMAT:
                 raise ModelError(
-                    f"{folder}: format {record['format']}, this version reads {FORMAT}"
+                    f"{folder}: format {record['format']}, this version reads {FORMAT}: train a "
+                    "new version"
                 )
             schema = LabelSchema.from_xml((folder / "schema.xml").read_text(encoding="utf-8"))
             heads = [Head.from_dict(head) for head in record["heads"]]
@@ -237,10 +238,7 @@ class Answers:
     embedding : float32 (n, feature_count)
     values : dict
         By control: calibrated probabilities (n, k), or numbers (n, 1).
-    logits : dict
-        By control, the raw outputs (n, k).
     """
 
     embedding: np.ndarray
     values: dict[str, np.ndarray]
-    logits: dict[str, np.ndarray] = field(repr=False)

@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +19,10 @@ import pyarrow.parquet as pq
 from hpc_jobs import progress
 from label_studio_config.manifest import Manifest, Skipped
 from label_studio_config.schema import LabelSchema
-from ml_backend.images import read_batches
+from ml_backend.images import pixel_sizes_um, read_batches
 from ml_backend.model import TraitModel
 from ml_backend.predictions import Predictions
-from ml_backend.schema_change import serve, with_prior
+from ml_backend.schema_change import serve
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +40,6 @@ def predict(
     *,
     schema: LabelSchema | None = None,
     model_version: str = "",
-    priors: Mapping[str, Mapping[str, float]] | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> Predictions:
     """Predict every image of a manifest that can be read.
@@ -54,18 +52,14 @@ def predict(
     schema : LabelSchema, optional
         The config as it is now; by default the one the model was trained for. Heads that do not
         fit it are named in the log.
-    priors : mapping, optional
-        How often each label occurs where the images are from, by control, at any scale; by
-        default as in the training votes.
 
     Returns
     -------
     Predictions
         In the order of the manifest, without the skipped images.
     """
-    schema, priors = schema or model.schema, priors or {}
-    heads = [with_prior(h, priors[h.control]) if h.control in priors else h for h in model.heads]
-    served, unfit = serve(heads, schema)
+    schema = schema or model.schema
+    served, unfit = serve(model.heads, schema)
     for control, reason in unfit.items():
         logger.info("control %r gets no prediction: %s", control, reason)
     rows: list[np.ndarray] = [np.zeros(0, dtype=int)]
@@ -78,7 +72,7 @@ def predict(
     for batch in read_batches(manifest, preprocessing, batch_size, model.extent_unit):
         skipped += batch.skipped
         if len(batch.rows):
-            answers = model.answer(batch.pixels, batch.log_extents, heads)
+            answers = model.answer(batch.pixels, batch.log_extents)
             rows.append(batch.rows)
             embeddings.append(answers.embedding)
             for s in served:
@@ -112,7 +106,8 @@ def write_predictions(
 ) -> tuple[list[Path], list[Skipped]]:
     """Predict a manifest into Parquet shards; goes on where a killed run stopped.
 
-    Each shard appears whole or not at all, and says which images of which version it holds.
+    Each shard appears whole or not at all, and says which images, at which pixel sizes, of which
+    weights it holds: a version's name may come again in another models folder.
 
     Returns
     -------
@@ -123,20 +118,22 @@ def write_predictions(
     Raises
     ------
     PredictionError
-        The folder holds shards of another version, other images or another config.
+        The folder holds shards of another model, other images or another config, or more shards
+        than these images give.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     schema = schema or model.schema
+    weights = model.fingerprint
+    _refuse_surplus(folder, -(-len(manifest) // shard_size))
     shards, skipped = [], []
     for number, start in enumerate(range(0, len(manifest), shard_size)):
         mask = np.zeros(len(manifest), dtype=bool)
         mask[start : start + shard_size] = True
         part = manifest.select(mask)
         path = folder / f"part-{number:05d}.parquet"
-        mark = hashlib.sha256(
-            f"{part.fingerprint}\0{model_version}\0{schema.fingerprint}".encode()
-        ).hexdigest()
+        marks = (part.fingerprint, pixel_sizes_um(part), model_version, weights, schema.fingerprint)
+        mark = hashlib.sha256(repr(marks).encode()).hexdigest()
         if path.exists():
             skipped += _read_mark(path, mark)
         else:
@@ -145,6 +142,17 @@ def write_predictions(
             skipped += predictions.skipped
         shards.append(path)
     return shards, skipped
+
+
+def _refuse_surplus(folder: Path, n_shards: int) -> None:
+    """A longer earlier run left shards that a reader of the folder would take for these images."""
+    ours = {f"part-{number:05d}.parquet" for number in range(n_shards)}
+    surplus = sorted(path for path in folder.glob("part-*.parquet") if path.name not in ours)
+    if surplus:
+        raise PredictionError(
+            f"{surplus[0]} is left from a run with more images (these give {n_shards} shard(s)): "
+            "choose an empty folder, or remove the old shards"
+        )
 
 
 def _write_shard(predictions: Predictions, path: Path, mark: str) -> None:
@@ -161,7 +169,7 @@ def _read_mark(path: Path, mark: str) -> list[Skipped]:
     record = json.loads(metadata.get(b"planktrait", b"{}"))
     if record.get("mark") != mark:
         raise PredictionError(
-            f"{path} holds predictions of another version or of other images: choose an empty "
-            "folder, or remove the old shards"
+            f"{path} holds predictions of another version, of other images or at other pixel "
+            "sizes: choose an empty folder, or remove the old shards"
         )
     return [Skipped(*entry) for entry in record["skipped"]]

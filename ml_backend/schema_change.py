@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from label_studio_config.schema import LabelSchema
 from ml_backend.calibrate import SMALLEST_PRIOR
 from ml_backend.head import Head
-from ml_backend.model import ModelError
 
 NOT_LEARNED = "not learned yet"
 CHOSEN_FROM = 0.5
@@ -69,7 +68,7 @@ def serve(heads: Iterable[Head], schema: LabelSchema) -> tuple[list[ServedHead],
     Returns
     -------
     served : list of ServedHead
-        Same control and kind, and at least two labels (one, for "any of") still there.
+        Same control, kind and unit, and at least two labels (one, for "any of") still there.
     unfit : dict
         Reason by control, also for controls of the config that have no head.
     """
@@ -99,29 +98,12 @@ def _unfit_reason(head: Head, schema: LabelSchema) -> str | None:
         return f"the config now asks {control.kind!r}, the head learned {head.kind!r}"
     if not control.trained:
         return f"not learned any more: {control.why_not_trained}"
+    if head.kind == "number" and control.unit != head.unit:
+        return (
+            f"the config now asks for {control.unit or 'no unit'}, the head learned "
+            f"{head.unit or 'no unit'}"
+        )
     kept = [label for label in head.labels if label in control.labels]
     if head.kind != "number" and len(kept) < (2 if head.kind == "one of" else 1):
         return "the config no longer has the labels that it learned"
     return None
-
-
-def with_prior(head: Head, frequencies: Mapping[str, float]) -> Head:
-    """The same head at another deployment prior.
-
-    Parameters
-    ----------
-    frequencies : mapping
-        By label, any positive scale.
-
-    Raises
-    ------
-    ModelError
-        A label is missing.
-    """
-    absent = [label for label in head.labels if label not in frequencies]
-    if absent:
-        raise ModelError(f"control {head.control!r}: no frequency for label {absent[0]!r}")
-    prior = np.array([float(frequencies[label]) for label in head.labels])
-    if head.kind == "one of":
-        prior = prior / prior.sum()
-    return replace(head, deployed_prior=tuple(prior.tolist()))

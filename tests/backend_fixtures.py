@@ -76,7 +76,7 @@ def add_version(
     encoder = Encoder.create("resnet10t", image_size_px)
     heads = [
         Head("group", "one of", GROUPS, trained_prior=(1 / 3,) * 3, deployed_prior=(1 / 3,) * 3),
-        Head("cells", "number", offset=3.0, scale=1.0, sd=1.0),
+        Head("cells", "number", unit="count", offset=3.0, scale=1.0, sd=1.0),
     ]
     model = TraitModel(encoder, heads, LabelSchema.from_xml(CONFIG))
     for classifier in model.classifiers:

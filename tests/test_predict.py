@@ -59,7 +59,7 @@ def make_model(xml: str = XML) -> TraitModel:
         ),
         Head("spot", "one of", ("with spot", "no spot"), trained_prior=half, deployed_prior=half),
         Head("flags", "any of", ("dark", "noisy"), trained_prior=half, deployed_prior=half),
-        Head("diameter", "number", offset=40.0, scale=10.0, sd=2.5),
+        Head("diameter", "number", unit="px", offset=40.0, scale=10.0, sd=2.5),
     ]
     model = TraitModel(Encoder.create("resnet10t", 32), heads, LabelSchema.from_xml(xml))
     for classifier in model.classifiers:
@@ -171,14 +171,6 @@ def test_sizes_in_um_need_a_pixel_size(manifest: Manifest) -> None:
     np.testing.assert_allclose(batches[0].log_extents, in_px + np.log(2.0), atol=1e-5)
 
 
-def test_another_sea_another_prior(manifest: Manifest) -> None:
-    model = make_model()
-    plain = predict(model, manifest)
-    rings = predict(model, manifest, priors={"group": {"Disc": 1, "Rod": 1, "Ring": 998}})
-    assert (rings.values["group"][:, 2] > plain.values["group"][:, 2]).all()
-    np.testing.assert_array_equal(rings.values["spot"], plain.values["spot"])
-
-
 def test_novelty_is_low_for_ordinary_images_and_high_for_others() -> None:
     rng = np.random.default_rng(0)
     centre = rng.normal(size=64).astype(np.float32) * 3
@@ -230,6 +222,32 @@ def test_shards_of_another_version_are_refused(manifest: Manifest, tmp_path: Pat
     write_predictions(make_model(), manifest, tmp_path, model_version="p-v0001")
     with pytest.raises(PredictionError, match="another version"):
         write_predictions(make_model(), manifest, tmp_path, model_version="p-v0002")
+
+
+def test_shards_of_other_weights_under_the_same_name_are_refused(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    write_predictions(make_model(), manifest, tmp_path, model_version="p-v0001")
+    retrained = make_model()
+    with torch.no_grad():
+        retrained.input_mean += 1.0
+    with pytest.raises(PredictionError, match="another version"):
+        write_predictions(retrained, manifest, tmp_path, model_version="p-v0001")
+
+
+def test_shards_at_other_pixel_sizes_are_refused(manifest: Manifest, tmp_path: Path) -> None:
+    sized = Manifest(manifest.table.assign(pixel_size_um=10.0), manifest.root)
+    write_predictions(make_model(), sized, tmp_path, model_version="p-v0001")
+    other = Manifest(manifest.table.assign(pixel_size_um=20.0), manifest.root)
+    with pytest.raises(PredictionError, match="other pixel sizes"):
+        write_predictions(make_model(), other, tmp_path, model_version="p-v0001")
+
+
+def test_shards_of_a_longer_run_are_refused(manifest: Manifest, tmp_path: Path) -> None:
+    write_predictions(make_model(), manifest, tmp_path, model_version="p-v0001", shard_size=4)
+    first = manifest.select([f"image-{n}" for n in range(4)])
+    with pytest.raises(PredictionError, match=r"part-00001\.parquet is left from a run with more"):
+        write_predictions(make_model(), first, tmp_path, model_version="p-v0001", shard_size=4)
 
 
 def test_numbers_alone_have_no_confidence(manifest: Manifest) -> None:

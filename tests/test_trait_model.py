@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from ml_backend.fit_heads import (
 )
 from ml_backend.head import Head
 from ml_backend.model import ModelError, TraitModel, size_inputs, turned
-from ml_backend.schema_change import serve, with_prior
+from ml_backend.schema_change import serve
 from ml_backend.targets import ControlTargets, LearningSet
 from simclr.encoder import Encoder
 from tests.trait_fixtures import XML
@@ -51,7 +52,7 @@ def heads() -> list[Head]:
             trained_prior=(0.5, 0.5),
             deployed_prior=(0.1, 0.2),
         ),
-        Head("diameter", "number", offset=40.0, scale=12.0, sd=3.0),
+        Head("diameter", "number", unit="px", offset=40.0, scale=12.0, sd=3.0),
     ]
 
 
@@ -98,6 +99,30 @@ def test_a_damaged_folder_is_refused(tmp_path) -> None:
         TraitModel.load(tmp_path / "m")
 
 
+def test_a_folder_of_an_older_format_is_refused(tmp_path) -> None:
+    """It does not say how suggestions lean: read today it would answer otherwise than it did."""
+    model().save(tmp_path)
+    record = json.loads((tmp_path / "model.json").read_text())
+    record["format"] = 1
+    for head in record["heads"]:
+        del head["choice_balance"], head["unit"]
+    (tmp_path / "model.json").write_text(json.dumps(record))
+    with pytest.raises(ModelError, match="train a new version"):
+        TraitModel.load(tmp_path)
+
+
+def test_the_fingerprint_follows_weights_and_heads() -> None:
+    made = model()
+    first = made.fingerprint
+    assert model().fingerprint == first
+    made.set_head(replace(made.head("group"), temperature=2.0))
+    second = made.fingerprint
+    assert second != first
+    with torch.no_grad():
+        made.input_mean[0] += 1
+    assert made.fingerprint != second
+
+
 def test_eight_views_do_not_care_how_an_image_is_turned() -> None:
     pixels, extents = batch(2)
     made = model(views=8)
@@ -122,17 +147,6 @@ def test_size_matters_and_its_order_does_not() -> None:
 def test_views_must_be_a_group_of_turns() -> None:
     with pytest.raises(ModelError, match="choose one of"):
         TraitModel(encoder(), heads(), SCHEMA, views=3)
-
-
-def test_another_deployment_prior_moves_the_answers() -> None:
-    made = model()
-    plain = made.answer(*batch()).values["group"]
-    moved = with_prior(made.head("group"), {"Disc": 1, "Rod": 98, "Ring": 1})
-    rods = made.answer(*batch(), heads=[moved]).values["group"]
-    assert (rods[:, 1] > plain[:, 1]).all()
-    assert moved.deployed_prior == pytest.approx((0.01, 0.98, 0.01))
-    with pytest.raises(ModelError, match="no frequency for label 'Ring'"):
-        with_prior(made.head("group"), {"Disc": 1, "Rod": 1})
 
 
 # Learning from votes
@@ -320,6 +334,20 @@ def test_heads_that_do_not_fit_are_named() -> None:
         'name="group" toName="image" choice="multiple"',
     )
     assert "now asks 'any of'" in serve(heads(), multiple)[1]["group"]
+
+
+def test_a_number_in_another_unit_is_not_suggested() -> None:
+    for unit in ("mm", ""):
+        schema = changed('unit="px"', f'unit="{unit}"' if unit else "")
+        served, unfit = serve(heads(), schema)
+        assert "diameter" not in {s.head.control for s in served}
+        assert f"now asks for {unit or 'no unit'}, the head learned px" in unfit["diameter"]
+
+
+def test_a_head_remembers_the_unit_of_its_votes() -> None:
+    data, _ = learning()
+    made = {head.control: head.unit for head in make_heads(data, 10)[0]}
+    assert made == {"group": None, "diameter": "px"}
 
 
 def test_a_head_with_one_label_left_does_not_serve() -> None:
