@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from hpc_jobs import progress
+from hpc_jobs.files import read_json, write_json
 from label_studio_config.api import Api
 from label_studio_config.home import Home
 from label_studio_config.schema import LabelSchema
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 TASKS_PER_CALL = 500
 VERSIONS_KEPT = 2
+WRITTEN_FOR_FILE = "suggested.json"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ class Refreshed:
 def refresh_suggestions(home: Home, project_id: int, live: LiveModel) -> Refreshed:
     """Give every task that is not blind a suggestion of the live version, unannotated ones first.
 
+    Where the config has changed since, tasks that nobody has annotated are suggested to again;
+    elsewhere the suggestion is part of the record of what the annotator saw.
+
     `project.model_version`, by which Label Studio sorts and samples, is set in between: when the
     tasks that people will be asked next are done.
 
@@ -61,11 +66,18 @@ def refresh_suggestions(home: Home, project_id: int, live: LiveModel) -> Refresh
     schema = LabelSchema.from_xml(project["label_config"])
     version = live.version.name
     tally = _Tally(total=int(project.get("task_number") or 0))
+    written = _WrittenFor(live)
+    changed = written.other_config(schema)
     # Those that people will be asked next come first.
     waiting = fetch_tasks(
-        home, project_id, full=False, unannotated_only=True, missing_version=version
+        home,
+        project_id,
+        full=False,
+        unannotated_only=True,
+        missing_version=None if changed else version,
     )
     _suggest(home, project_id, live, schema, waiting, tally)
+    written.note(schema)
     set_model_version(home, project_id, version)
     judged = fetch_tasks(home, project_id, full=False, annotated_only=True, missing_version=version)
     _suggest(home, project_id, live, schema, judged, tally)
@@ -107,6 +119,25 @@ def delete_old_suggestions(home: Home, project_id: int, live: LiveModel) -> int:
             api.call("DELETE", path, json={"model_version": name})
             deleted += int(present[name])
     return deleted
+
+
+class _WrittenFor:
+    """For which config the suggestions of the live version were written: a file by the versions."""
+
+    def __init__(self, live: LiveModel) -> None:
+        self.version = live.version.name
+        self.file = live.version.folder.parent / WRITTEN_FOR_FILE
+
+    def other_config(self, schema: LabelSchema) -> bool:
+        """Whether some were written for another config; notes the config of the first ones."""
+        noted = read_json(self.file) or {}
+        if noted.get("version") != self.version:
+            self.note(schema)
+            return False
+        return bool(noted.get("schema") != schema.fingerprint)
+
+    def note(self, schema: LabelSchema) -> None:
+        write_json(self.file, {"version": self.version, "schema": schema.fingerprint})
 
 
 @dataclass

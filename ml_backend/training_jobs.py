@@ -7,11 +7,8 @@ imports this module, so what is heavy is imported when it is used.
 from __future__ import annotations
 
 import logging
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from filelock import FileLock, Timeout
 
 from hpc_jobs import progress
 from label_studio_config.api import ApiError
@@ -25,6 +22,7 @@ from ml_backend.encoders import newest_encoder, set_newest_encoder
 from ml_backend.live_model import LiveModels
 from ml_backend.registry import Registry, RegistryError
 from ml_backend.suggestions import refresh_suggestions
+from ml_backend.turns import await_turn
 
 if TYPE_CHECKING:
     from ml_backend.train import TrainingReport
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PRETRAIN_EPOCHS = 20
-LONGEST_WAIT_S = 3600.0
-SECONDS_BETWEEN_LOOKS = 2.0
 TASKS_PER_LIGHT_PAGE = 5000
 
 
@@ -66,11 +62,7 @@ def fetch_for_training(home: Home, project_id: int) -> tuple[LabelSchema, list[d
     # The others tell the samples, and which images are blind in another task; both are light. They
     # come first, so that a task that is annotated meanwhile is in one of the two at least.
     others = fetch_tasks(
-        home,
-        project_id,
-        full=False,
-        unannotated_only=True,
-        page_size=TASKS_PER_LIGHT_PAGE,
+        home, project_id, full=False, unannotated_only=True, page_size=TASKS_PER_LIGHT_PAGE
     )
     tasks = {task["id"]: task for task in others}
     progress.report("fetch annotations", 0, 0)
@@ -164,21 +156,6 @@ def train_from_server(home: Home, project_id: int, encoder: str | None = None) -
         cache_folder=images_cache(home),
         suggestions_shown=bool(project.get("show_collab_predictions", True)),
     )
-
-
-def await_turn(lock_file: Path, longest_wait_s: float = LONGEST_WAIT_S) -> bool:
-    """Wait until nobody holds the lock of a training; whether it was free in the end."""
-    lock_file.parent.mkdir(parents=True, exist_ok=True)
-    end_s = time.monotonic() + longest_wait_s
-    while True:
-        try:
-            with FileLock(lock_file, timeout=0):
-                return True
-        except Timeout:
-            if time.monotonic() >= end_s:
-                return False
-        progress.report("waiting for another training", 0, 0)
-        time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def outcome_of(report: TrainingReport) -> dict[str, Any]:

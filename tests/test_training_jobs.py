@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +17,30 @@ import torch
 from filelock import FileLock
 
 from hpc_jobs import progress
+from label_studio_config.api import ApiError
 from label_studio_config.home import Home
 from label_studio_config.manifest import Manifest
-from ml_backend import training_jobs
+from ml_backend import suggestions, training_jobs, turns
 from ml_backend.encoders import newest_encoder
+from ml_backend.live_model import LiveModel
 from ml_backend.novelty import Novelty
 from ml_backend.promote import Promotion
 from ml_backend.registry import ModelVersion
 from ml_backend.report import TrainingReport
-from tests.backend_fixtures import CONFIG, PROJECT, draw_images, home, image_task
+from tests.backend_fixtures import CONFIG, PROJECT, add_version, draw_images, home, image_task
 
 __all__ = ["home"]
 
 
 def test_a_training_waits_for_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_jobs, "SECONDS_BETWEEN_LOOKS", 0.02)
+    monkeypatch.setattr(turns, "SECONDS_BETWEEN_LOOKS", 0.02)
     monkeypatch.setenv("PLANKTRAIT_JOB_FOLDER", str(tmp_path))
     lock_file = tmp_path / ".work" / "lock"
-    assert training_jobs.await_turn(lock_file)
+    assert turns.await_turn(lock_file)
     turn: list[bool] = []
-    waiting = threading.Thread(target=lambda: turn.append(training_jobs.await_turn(lock_file)))
+    waiting = threading.Thread(target=lambda: turn.append(turns.await_turn(lock_file)))
     with FileLock(lock_file):
-        assert not training_jobs.await_turn(lock_file, longest_wait_s=0)
+        assert not turns.await_turn(lock_file, longest_wait_s=0)
         waiting.start()
         end_s = time.monotonic() + 10
         while (seen := progress.read(tmp_path)) is None:
@@ -129,3 +132,43 @@ def test_novelty_is_scored_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     one_by_one = [novelty.score(row[None])[0] for row in features[300:340]]
     np.testing.assert_allclose(scores[:40], one_by_one, atol=0.011)
     assert novelty.score(features[:0]).shape == (0,)
+
+
+def test_a_changed_config_is_suggested_for_again(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where nobody has annotated, and again when it was interrupted."""
+    config = {"label_config": CONFIG}
+    calls: list[dict[str, Any]] = []
+
+    def fetch(home: Home, project_id: int, **options: Any) -> Iterator[dict[str, Any]]:
+        calls.append(options)
+        if config.get("interrupted"):
+            raise ApiError("Label Studio is gone")
+        return iter(())
+
+    monkeypatch.setattr(suggestions, "fetch_project", lambda *_: config)
+    monkeypatch.setattr(suggestions, "fetch_tasks", fetch)
+    monkeypatch.setattr(suggestions, "set_model_version", lambda *_: None)
+    monkeypatch.setattr(suggestions, "delete_old_suggestions", lambda *_: 0)
+
+    def asked(live: Any) -> list[str | None]:
+        calls.clear()
+        suggestions.refresh_suggestions(home, PROJECT, live)
+        return [call["missing_version"] for call in calls]
+
+    first = LiveModel(add_version(home))
+    name = first.version.name
+    assert asked(first) == [name, name]
+    assert asked(first) == [name, name]
+    config["label_config"] = CONFIG.replace('<Choice value="disc"/>', "")
+    config["interrupted"] = "yes"
+    with pytest.raises(ApiError):
+        asked(first)
+    del config["interrupted"]
+    assert asked(first) == [None, name]
+    assert calls[0]["unannotated_only"]
+    assert calls[1]["annotated_only"]
+    assert asked(first) == [name, name]
+    second = LiveModel(add_version(home))
+    assert asked(second) == [second.version.name] * 2
