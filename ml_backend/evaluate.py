@@ -15,6 +15,7 @@ from ml_backend.calibrate import brier_score, expected_calibration_error
 N_BOOTSTRAP = 1000
 INTERVAL_PERCENT = (2.5, 97.5)
 FEW_IMAGES = 100
+SAME_SHARE = 1e-6
 INTERVAL_SD = 1.6449  # ± this many standard deviations hold 90 % of a normal distribution
 
 
@@ -25,7 +26,8 @@ class Judged:
     Attributes
     ----------
     truth, predicted : bool arrays (n, k)
-        One-hot for "one of". The truth of several annotators is their modal label.
+        One-hot for "one of". The truth of several annotators is their modal label; where several
+        labels are, the predicted one if it is among them, else the first.
     units : array (n,)
         What is drawn together in the bootstrap: the split key of each image.
     both_ways : bool
@@ -43,7 +45,10 @@ class Judged:
         """From the labels chosen, bool (n, k), and the votes' shares (n, k)."""
         if kind == "any of":
             return cls(shares >= 0.5, chosen, units, True)
-        return cls(np.eye(shares.shape[1], dtype=bool)[shares.argmax(axis=1)], chosen, units, False)
+        modal = shares >= shares.max(axis=1, keepdims=True) - SAME_SHARE
+        right = (modal & chosen).any(axis=1)
+        truth = np.where(right, chosen.argmax(axis=1), modal.argmax(axis=1))
+        return cls(np.eye(shares.shape[1], dtype=bool)[truth], chosen, units, False)
 
     def macro_recall(self, weights: np.ndarray | None = None) -> np.ndarray | float:
         """Mean recall over the labels that occur.
@@ -103,6 +108,7 @@ def evaluate_labels(
     kind: str,
     labels: Sequence[str],
     probabilities: np.ndarray,
+    uncorrected: np.ndarray,
     chosen: np.ndarray,
     shares: np.ndarray,
     units: np.ndarray,
@@ -113,6 +119,8 @@ def evaluate_labels(
     ----------
     probabilities, shares : arrays (n, k)
         Calibrated probabilities, and the share of annotators who chose each label.
+    uncorrected : array (n, k)
+        The probabilities before they were moved from the training prior to the deployment prior.
     chosen : bool array (n, k)
         What is suggested.
     units : array (n,)
@@ -123,7 +131,8 @@ def evaluate_labels(
     dict
         n_images, macro_recall with its 95 % interval, macro_precision, macro_f1, micro_accuracy,
         agreement (share of annotators for the predicted label over the share for the modal one,
-        Schanz et al. 2023), ece, nll, kl, brier, labels_evaluated and per_label.
+        Schanz et al. 2023), ece, ece_before_correction, nll, kl, brier, labels_evaluated and
+        per_label.
     """
     judged = Judged.of(kind, chosen, shares, units)
     per_label = _per_label(labels, judged.truth, judged.predicted)
@@ -141,6 +150,7 @@ def evaluate_labels(
         "macro_f1": float(np.mean([entry["f1"] for entry in occurring] or [np.nan])),
         "micro_accuracy": float((judged.truth == judged.predicted).all(axis=1).mean()),
         "ece": _ece(kind, probabilities, judged),
+        "ece_before_correction": _ece(kind, uncorrected, judged),
         **_likelihoods(kind, probabilities, shares),
         "per_label": per_label,
     }
@@ -148,8 +158,8 @@ def evaluate_labels(
         agreeing = (shares * chosen).sum(axis=1)
         metrics["agreement"] = float((agreeing / shares.max(axis=1)).mean())
         majority = np.zeros_like(judged.predicted)
-        majority[:, judged.truth.sum(axis=0).argmax()] = True
-        metrics["majority_macro_recall"] = Judged(judged.truth, majority, units).macro_recall()
+        majority[:, shares.sum(axis=0).argmax()] = True
+        metrics["majority_macro_recall"] = Judged.of(kind, majority, shares, units).macro_recall()
     return metrics
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hpc_jobs import progress
-from ml_backend.calibrate import fit_temperature
+from ml_backend.calibrate import MIN_IMAGES_FOR_TEMPERATURE, fit_temperature
 from ml_backend.fine_tune import FineTune, FineTuneSettings, settle_batch_norm
 from ml_backend.fit_heads import (
     fit_heads,
@@ -204,5 +204,6 @@ def calibrate_heads(model: TraitModel, data: LearningSet, inputs: Tensor) -> Non
             sd = float(np.sqrt((residuals**2).mean())) if len(shares) > 1 else head.scale
             model.set_head(replace(head, sd=sd))
             continue
-        temperature = fit_temperature(head.kind, logits, shares, head.shift())
-        model.set_head(replace(head, temperature=temperature))
+        temperature = fit_temperature(head.kind, logits, shares, head.prior_weights(shares))
+        enough = len(shares) >= MIN_IMAGES_FOR_TEMPERATURE
+        model.set_head(replace(head, temperature=temperature, tempered=enough))

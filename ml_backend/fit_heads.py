@@ -244,9 +244,8 @@ def tempered_loss(head: Head, logits: np.ndarray, shares: np.ndarray) -> float:
     if head.kind == "number":
         wanted = standard_targets(head, shares)
         return float(head_loss(head.kind, torch.from_numpy(logits), wanted).mean())
-    shift = head.shift()
-    temperature = fit_temperature(head.kind, logits, shares, shift)
-    return log_loss(head.kind, logits, shares, temperature, shift)
+    temperature = fit_temperature(head.kind, logits, shares, head.prior_weights(shares))
+    return log_loss(head.kind, logits, shares, temperature, head.shift())
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ml_backend.calibrate import calibrated, prior_shift
+from ml_backend.calibrate import calibrated, prior_shift, prior_weights
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ class Head:
     n_per_label : tuple of float
         Votes per label among them.
     temperature : float
-        Fitted on the validation side.
+        Fitted on the validation side, at the prior as the head was taught.
+    tempered : bool
+        Whether it was fitted: not so where the validation side has too few images.
     trained_prior, deployed_prior : tuple of float
         How often each label occurs as the head was taught, and where it serves.
     choice_balance : float
@@ -44,6 +46,7 @@ class Head:
     n_images: int = 0
     n_per_label: tuple[float, ...] = ()
     temperature: float = 1.0
+    tempered: bool = False
     trained_prior: tuple[float, ...] = ()
     deployed_prior: tuple[float, ...] = ()
     choice_balance: float = 0.5
@@ -66,6 +69,11 @@ class Head:
     def shift(self) -> np.ndarray:
         """What the deployment prior adds to the tempered outputs, (k,)."""
         return prior_shift(self.kind, np.array(self.trained_prior), np.array(self.deployed_prior))
+
+    def prior_weights(self, shares: np.ndarray) -> np.ndarray:
+        """Weights that let natural images, with votes (n, k), occur as the head was taught."""
+        trained, deployed = np.array(self.trained_prior), np.array(self.deployed_prior)
+        return prior_weights(self.kind, shares, trained, deployed)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

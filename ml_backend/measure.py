@@ -11,7 +11,6 @@ from label_studio_config.manifest import Manifest
 from ml_backend.evaluate import evaluate_labels, evaluate_number
 from ml_backend.model import TraitModel
 from ml_backend.predict import predict
-from ml_backend.split import Side
 from ml_backend.targets import LearningSet
 
 
@@ -26,6 +25,8 @@ class Answered:
     values : dict
         By control that the model serves: calibrated probabilities (n, k), labels in the order of
         today's config (0 for those it does not know), or numbers (n, 1).
+    uncorrected : dict
+        The probabilities at the training prior, before the correction to the deployment prior.
     chosen : dict
         By control with labels: what it suggests, bool (n, k).
     unfit : dict
@@ -36,6 +37,7 @@ class Answered:
 
     data: LearningSet
     values: dict[str, np.ndarray]
+    uncorrected: dict[str, np.ndarray]
     chosen: dict[str, np.ndarray]
     unfit: dict[str, str]
     sd: dict[str, float]
@@ -59,25 +61,27 @@ def answer(model: TraitModel, data: LearningSet, manifest: Manifest) -> Answered
     predictions = predict(model, manifest.select(mask), schema=data.schema)
     row_of = {image_id: row for row, image_id in enumerate(data.images["image_id"])}
     rows = np.array([row_of[i] for i in predictions.images["image_id"]], dtype=int)
-    values, chosen = {}, {}
+    values, uncorrected, chosen = {}, {}, {}
     for s in predictions.served:
         name = s.head.control
         labels = data.schema.control(name).labels
         values[name] = s.spread(predictions.values[name], labels)
         if s.head.kind != "number":
             chosen[name] = s.spread(predictions.choices[name], labels)
+            before = s.before_correction(predictions.values[name])
+            uncorrected[name] = s.spread(before, labels)
     return Answered(
         data.select(rows),
         values,
+        uncorrected,
         chosen,
         predictions.unfit,
         {s.head.control: s.head.sd for s in predictions.served if s.head.sd is not None},
     )
 
 
-def measure(answered: Answered, side: Side) -> dict[str, dict[str, Any]]:
-    """Metrics by control on one side; controls without a vote there are left out."""
-    rows = answered.data.rows(side)
+def measure(answered: Answered, rows: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Metrics by control on some of the images; controls without a vote there are left out."""
     units = answered.data.images["split_key"].to_numpy(dtype=str)[rows]
     measured = {}
     for name, values in answered.values.items():
@@ -96,6 +100,7 @@ def measure(answered: Answered, side: Side) -> dict[str, dict[str, Any]]:
                 control.kind,
                 control.labels,
                 mine,
+                answered.uncorrected[name][rows][known],
                 answered.chosen[name][rows][known],
                 target.shares[known],
                 units[known],

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ml_backend.calibrate import MIN_IMAGES_FOR_TEMPERATURE
+
 WORST_LABELS = 5
+SIDES = (
+    ("test", "On held-out images"),
+    ("blind", "On blind images"),
+    ("blind_apart", "On blind images of samples that taught it nothing"),
+)
 
 
 def model_card(name: str, record: Mapping[str, Any]) -> str:
@@ -33,8 +40,10 @@ def model_card(name: str, record: Mapping[str, Any]) -> str:
         f"- Data fingerprint `{record['data_fingerprint'][:16]}`, config fingerprint "
         f"`{record['schema_fingerprint'][:16]}`.",
     ]
-    for side, title in (("test", "On held-out images"), ("blind", "On blind images")):
+    for side, title in SIDES:
         lines += _figures(title, record["metrics"].get(side, {}))
+        if side == "blind":
+            lines += _blind(record["blind"])
     lines += _list("Controls without a head", record["left_out"])
     decision = record["promotion"]
     verdict = "Promoted" if decision["promoted"] else "Not promoted"
@@ -46,14 +55,71 @@ def model_card(name: str, record: Mapping[str, Any]) -> str:
         "",
         "## How to read its answers",
         "",
-        "Every probability is calibrated: tempered on the validation side and moved to the natural "
-        "frequencies of the training votes. Where the frequencies differ (another sea, another "
-        "season), give them as the deployment prior. Probabilities of a control that is asked only "
-        "under a condition hold given that condition. The expected calibration error (ECE) above "
-        "says how far they are off on average.",
+        *_sampling(record),
+        "",
+        *_calibration(record["heads"]),
+        "",
+        "Probabilities are at the natural frequencies of the training votes (the deployment "
+        "prior); where frequencies differ (another sea, another season), they are off. Those of a "
+        "control that is asked only under a condition hold given that condition. The expected "
+        "calibration error (ECE) above says how far they are off on average, in brackets what it "
+        "was before the prior correction.",
+        "",
+        *_leaning(record["settings"]["choice_balance"]),
         "",
     ]
     return "\n".join(lines)
+
+
+def _sampling(record: Mapping[str, Any]) -> list[str]:
+    balance = record["settings"]["balance"]
+    if not balance:
+        return ["Training images were drawn as they come."]
+    return [
+        f"Training images were drawn with weights: a label's frequency to the power -{balance:g} "
+        f"({'square-root balanced' if balance == 0.5 else '1 is fully balanced'}), so rare labels "
+        "were seen more often than they occur."
+    ]
+
+
+def _calibration(heads: Sequence[Mapping[str, Any]]) -> list[str]:
+    labelled = [head for head in heads if head["kind"] != "number"]
+    if not labelled:
+        return ["It answers numbers only, and so gives no probabilities."]
+    untempered = [head["control"] for head in labelled if not head["tempered"]]
+    text = (
+        "Probabilities are calibrated in two steps: a temperature is fitted on the validation side "
+        "at the frequencies that training saw, then Bayes' rule moves them to the natural ones."
+    )
+    if untempered:
+        text += (
+            f" **Not calibrated: {', '.join(untempered)}** (fewer than "
+            f"{MIN_IMAGES_FOR_TEMPERATURE} validation images with votes, so the temperature "
+            "stayed 1; only Bayes' rule was applied): such probabilities are often too sure."
+        )
+    return [text]
+
+
+def _leaning(choice_balance: float) -> list[str]:
+    if not choice_balance:
+        return ["The suggested label is the most probable one."]
+    return [
+        "The suggested label is not always the most probable one: it is the one with the highest "
+        f"probability times its frequency to the power -{choice_balance:g}, which leans towards "
+        "rare labels. The probability shown with it is not changed by that."
+    ]
+
+
+def _blind(blind: Mapping[str, Any]) -> list[str]:
+    share = blind["share_in_training_samples"]
+    if not share:
+        return []
+    return [
+        "",
+        f"{share:.0%} of the blind images are from samples that also have training images "
+        f"({blind['images_apart']} are not): neighbouring images can show the same animal, so "
+        "these figures can be too good.",
+    ]
 
 
 def _figures(title: str, metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -75,7 +141,7 @@ def _figures(title: str, metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
         lines.append(
             f"| {name} | {m['n_images']}{few} | {m['macro_recall']:.3f} [{low:.3f}, {high:.3f}] | "
             f"{m['macro_precision']:.3f} | {m['macro_f1']:.3f} | {m['micro_accuracy']:.3f} | "
-            f"{m['ece']:.3f} | {m['nll']:.3f} |"
+            f"{m['ece']:.3f} ({m['ece_before_correction']:.3f}) | {m['nll']:.3f} |"
         )
     for name, m in labelled.items():
         lines += _worst(name, m["per_label"])

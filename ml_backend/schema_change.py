@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from label_studio_config.schema import LabelSchema
-from ml_backend.calibrate import SMALLEST_PRIOR
+from ml_backend.calibrate import SMALLEST_PRIOR, correct_prior
 from ml_backend.head import Head
 
 NOT_LEARNED = "not learned yet"
@@ -40,6 +40,12 @@ class ServedHead:
         if self.head.kind == "one of" and len(self.labels) < len(self.head.labels):
             kept = kept / np.maximum(kept.sum(axis=1, keepdims=True), 1e-12)
         return kept
+
+    def before_correction(self, values: np.ndarray) -> np.ndarray:
+        """Probabilities of `narrow` as they were at the prior of the training."""
+        trained = np.array(self.head.trained_prior)[self.columns]
+        deployed = np.array(self.head.deployed_prior)[self.columns]
+        return correct_prior(self.head.kind, values, deployed, trained)
 
     def choose(self, values: np.ndarray) -> np.ndarray:
         """Which labels are suggested, bool (n, k), from the probabilities that `narrow` returns.

@@ -11,6 +11,7 @@ import torch
 
 from label_studio_config.manifest import Manifest
 from ml_backend.fit import FROM_SCRATCH, FitSettings
+from ml_backend.images import pixel_sizes_um
 from simclr.encoder import DEFAULT_BACKBONE, Encoder
 from simclr.preprocessing import PreprocessingError, read_image
 
@@ -46,6 +47,8 @@ def choose_start(
 
     Parameters
     ----------
+    manifest : Manifest
+        The images of the training side: held-out and blind ones decide nothing.
     encoder : str or Path, optional
         A folder that `Encoder.save` wrote, or a timm name whose pretrained weights are fetched; by
         default an untrained network, grey or colour as the images are.
@@ -88,6 +91,12 @@ def have_colour(manifest: Manifest) -> bool:
         pixels = np.asarray(image.convert("RGB").resize((64, 64)), dtype=float)
         coloured.append(float(np.ptp(pixels, axis=2).mean()) > GREY_TOLERANCE)
     return bool(coloured) and float(np.mean(coloured)) > 0.5
+
+
+def size_unit(manifest: Manifest) -> str:
+    """The unit that the model measures sizes in: "um" where every image has a pixel size."""
+    sizes = pixel_sizes_um(manifest)
+    return "um" if sizes and all(size is not None for size in sizes) else "px"
 
 
 def _fingerprint(encoder: Encoder) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 from label_studio_config.controls import Control
 from label_studio_config.schema import LabelSchema
 from label_studio_config.votes import image_id_of, is_blind, vote_means, vote_shares
-from ml_backend.split import Side, SplitRule, assign_sides
+from ml_backend.split import Side, SplitRule, assign_sides, clean_ids
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,16 @@ def learning_set(
         control.name: control_targets(control, votes, image_ids) for control in schema.trainable
     }
     return LearningSet(schema, voted, targets)
+
+
+def share_sample(data: LearningSet, some: LearningSet) -> np.ndarray:
+    """Which of some images are from a sample that has training images in `data`, bool (n,).
+
+    An image of an unknown sample is not.
+    """
+    samples = np.array(clean_ids(list(data.images["sample_id"])), dtype=object)
+    taught = set(samples[data.rows("train")]) - {""}
+    return np.array([s in taught for s in clean_ids(list(some.images["sample_id"]))], dtype=bool)
 
 
 def control_targets(

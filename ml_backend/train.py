@@ -8,12 +8,10 @@ same, or starts clean.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +19,28 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from hpc_jobs import progress
-from label_studio_config.manifest import Manifest, Skipped
+from label_studio_config.manifest import Manifest
 from label_studio_config.schema import LabelSchema
 from label_studio_config.task_manifest import manifest_of_tasks
 from label_studio_config.votes import read_votes
 from ml_backend.fine_tune import remove_checkpoint
 from ml_backend.fit import FitSettings, Fitted, fit
 from ml_backend.fit_heads import TrainingRefused, make_heads
-from ml_backend.measure import Answered, answer, measure
+from ml_backend.measure import Answered, answer
 from ml_backend.model import ModelError, TraitModel
-from ml_backend.model_card import model_card
 from ml_backend.promote import Promotion, decide
-from ml_backend.registry import METRICS_FILE, Registry
-from ml_backend.report import TrainingReport, plain
+from ml_backend.record import make_record, write_version
+from ml_backend.registry import Registry
+from ml_backend.report import TrainingReport
 from ml_backend.schema_change import NOT_LEARNED
-from ml_backend.split import Side, settled_rule
-from ml_backend.start import Start, choose_start
+from ml_backend.split import settled_rule
+from ml_backend.start import Start, choose_start, size_unit
 from ml_backend.targets import LearningSet, learning_set, task_images
 from simclr.cache import ImageCache
 
 __all__ = ["TrainingRefused", "TrainingReport", "train"]
 
 logger = logging.getLogger(__name__)
-
-PROMOTION_FILE = "promotion.json"
-MEASURED: tuple[Side, ...] = ("test", "blind")
 
 
 def train(
@@ -129,19 +124,22 @@ def _train(
         schema, (t for t in tasks if t.get("annotations")), resolve_image, Path("/")
     )
     manifest = manifest.select(np.array([i in voted for i in manifest.image_ids], dtype=bool))
-    start = choose_start(encoder, manifest, settings)
-    cache = ImageCache.build(manifest, start.encoder.preprocessing, cache_folder)
+    taught = _training_images(data, manifest)
+    start = choose_start(encoder, taught, settings)
+    cache = ImageCache.build(
+        manifest, start.encoder.preprocessing, cache_folder, extent_unit=size_unit(taught)
+    )
     skipped += cache.skipped
     data = _readable(data, cache)
     fitted = _fit(start, data, cache, work_folder)
     rows = data.rows("test", "blind")
     answered = answer(fitted.model, data.select(rows), manifest)
-    record = _record(data, answered, fitted, start, facts, skipped)
+    record = make_record(data, answered, fitted, start, facts, skipped)
     promotion = _decide(registry, answered, manifest)
     record["promotion"] = promotion.as_dict()
     record["seconds"] = round(time.monotonic() - started_s, 1)
     title = registry.folder.resolve().name
-    version = registry.add(lambda folder: _write(folder, fitted.model, record, title))
+    version = registry.add(lambda folder: write_version(folder, fitted.model, record, title))
     remove_checkpoint(work_folder)  # not before: a training killed until here goes on from it
     if promotion.promoted:
         registry.promote(version.name, promotion.reason)
@@ -166,6 +164,11 @@ def _read(
         "share_with_suggestion_shown": float(votes["suggestion_shown"].mean()) if len(votes) else 0,
     }
     return learning_set(schema, images, votes, rule), facts
+
+
+def _training_images(data: LearningSet, manifest: Manifest) -> Manifest:
+    taught = set(data.images["image_id"].iloc[data.rows("train")])
+    return manifest.select(np.array([i in taught for i in manifest.image_ids], dtype=bool))
 
 
 def _readable(data: LearningSet, cache: ImageCache) -> LearningSet:
@@ -205,54 +208,6 @@ def _mark(data: LearningSet, start: Start, cache: ImageCache) -> str:
     digest = hashlib.sha256(repr(parts).encode())
     digest.update(np.ascontiguousarray(cache.log_extents).tobytes())
     return digest.hexdigest()
-
-
-def _record(
-    data: LearningSet,
-    answered: Answered,
-    fitted: Fitted,
-    start: Start,
-    facts: dict[str, Any],
-    skipped: list[Skipped],
-) -> dict[str, Any]:
-    return {
-        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "encoder": start.name,
-        "trained": fitted.trained,
-        "images": data.counts,
-        **facts,
-        "metrics": {side: measure(answered, side) for side in MEASURED},
-        "left_out": fitted.left_out,
-        "notes": _notes(fitted, facts, skipped),
-        "heads": [asdict(head) for head in fitted.model.heads],
-        "penalties": fitted.penalties,
-        "settings": asdict(start.settings),
-        "data_fingerprint": data.fingerprint,
-        "schema_fingerprint": data.schema.fingerprint,
-        "skipped_images": len(skipped),
-    }
-
-
-def _notes(fitted: Fitted, facts: dict[str, Any], skipped: list[Skipped]) -> list[str]:
-    notes = []
-    if facts["split"]["unit"] == "image" and "only" in facts["split"]["reason"]:
-        notes.append(f"split by image: {facts['split']['reason']}")
-    if skipped:
-        notes.append(f"{len(skipped)} image(s) could not be read, e.g. {skipped[0].reason}")
-    for head in fitted.model.heads:
-        unseen = [label for label, n in zip(head.labels, head.n_per_label, strict=True) if n == 0]
-        if unseen:
-            notes.append(f"{head.control}: no training votes yet for {', '.join(unseen)}")
-    return notes
-
-
-def _write(folder: Path, model: TraitModel, record: dict[str, Any], title: str) -> None:
-    model.save(folder)
-    text = json.dumps(plain(record), indent=2, ensure_ascii=False)
-    (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
-    text = json.dumps(plain(record["promotion"]), indent=2, ensure_ascii=False)
-    (folder / PROMOTION_FILE).write_text(text + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(model_card(title, record), encoding="utf-8")
 
 
 def _decide(registry: Registry, candidate: Answered, manifest: Manifest) -> Promotion:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.special import softmax
+from scipy.stats import norm
 
 from ml_backend.calibrate import (
     CalibrationError,
@@ -13,6 +14,7 @@ from ml_backend.calibrate import (
     fit_temperature,
     log_loss,
     prior_shift,
+    prior_weights,
 )
 
 
@@ -65,7 +67,7 @@ def test_prior_correction_is_bayes_rule() -> None:
     for name, prior in {"train": [0.5, 0.5], "deploy": [0.97, 0.03]}.items():
         joint = likelihood * prior
         at[name] = joint / joint.sum(axis=1, keepdims=True)
-    corrected = correct_prior(at["train"], np.array([0.5, 0.5]), np.array([0.97, 0.03]))
+    corrected = correct_prior("one of", at["train"], np.array([0.5, 0.5]), np.array([0.97, 0.03]))
     np.testing.assert_allclose(corrected, at["deploy"], atol=1e-12)
     np.testing.assert_allclose(corrected.sum(axis=1), 1.0)
     through_logits = calibrated(
@@ -106,3 +108,34 @@ def test_a_label_nobody_chose_has_a_small_prior_not_none() -> None:
 def test_log_loss_of_one_of_is_soft_cross_entropy() -> None:
     shares, logits = np.array([[0.5, 0.5]]), np.array([[0.0, 0.0]])
     assert log_loss("one of", logits, shares, 1.0, 0.0) == pytest.approx(np.log(2))
+
+
+def test_the_temperature_is_that_at_the_training_prior() -> None:
+    """Natural images, a head taught evenly: the temperature fits before Bayes' rule, and after."""
+    generator = np.random.default_rng(4)
+    natural, taught = np.array([0.9, 0.1]), np.array([0.5, 0.5])
+    truth = generator.choice(2, p=natural, size=20_000)
+    x = np.where(truth == 0, generator.normal(1, 1, 20_000), generator.normal(-1, 3, 20_000))
+    logits = np.stack([norm.logpdf(x, 1, 1), norm.logpdf(x, -1, 3)], axis=1)  # exact when even
+    shares = np.eye(2)[truth]
+    weights = prior_weights("one of", shares, taught, natural)
+    assert fit_temperature("one of", logits * 2, shares, weights) == pytest.approx(2.0, rel=0.06)
+    assert fit_temperature("one of", logits * 2, shares) != pytest.approx(2.0, rel=0.06)
+
+
+def test_weights_of_any_of_give_each_label_its_training_frequency() -> None:
+    generator = np.random.default_rng(5)
+    natural, taught = np.array([0.1, 0.3]), np.array([0.4, 0.2])
+    shares = (generator.random((20_000, 2)) < natural).astype(float)
+    weights = prior_weights("any of", shares, taught, natural)
+    seen = (weights * shares).sum(axis=0) / weights.sum(axis=0)
+    np.testing.assert_allclose(seen, taught, atol=0.02)
+
+
+def test_the_correction_can_be_undone() -> None:
+    p = softmax(np.random.default_rng(6).normal(size=(50, 3)), axis=1)
+    a, b = np.array([0.2, 0.3, 0.5]), np.array([0.7, 0.2, 0.1])
+    for kind in ("one of", "any of"):
+        there = correct_prior(kind, p, a, b)
+        assert not np.allclose(there, p)
+        np.testing.assert_allclose(correct_prior(kind, there, b, a), p, atol=1e-9)

@@ -31,7 +31,9 @@ def figures(probabilities: np.ndarray, shares: np.ndarray, kind: str = "one of")
     else:
         chosen = probabilities >= 0.5
     labels = LABELS[: shares.shape[1]]
-    return evaluate_labels(kind, labels, probabilities, chosen, shares, units(len(shares)))
+    return evaluate_labels(
+        kind, labels, probabilities, probabilities / 2, chosen, shares, units(len(shares))
+    )
 
 
 def truth_of(n: int, seed: int = 1) -> np.ndarray:
@@ -82,6 +84,23 @@ def test_disagreeing_annotators_count_by_their_shares() -> None:
     same = figures(np.clip(shares, 1e-9, 1), shares)
     assert same["kl"] == pytest.approx(0.0, abs=1e-6)
     assert same["nll"] > 0.6
+
+
+def test_any_modal_label_is_right() -> None:
+    """Two annotators who disagree: neither label is wrong, whichever comes first in the config."""
+    shares = np.array([[0.5, 0.5, 0.0]] * 4)
+    for right in (0, 1):
+        metrics = figures(one_hot(np.full(4, right)), shares)
+        assert metrics["micro_accuracy"] == metrics["macro_recall"] == 1.0
+    assert figures(one_hot(np.full(4, 2)), shares)["micro_accuracy"] == 0.0
+
+
+def test_the_error_of_probabilities_before_the_correction_is_told_too() -> None:
+    truth = truth_of(300)
+    metrics = figures(answers(truth, 0.8), one_hot(truth))
+    right = metrics["micro_accuracy"]
+    assert metrics["ece"] == pytest.approx(abs(right - 0.8), abs=1e-4)
+    assert metrics["ece_before_correction"] == pytest.approx(right - 0.4, abs=1e-4)
 
 
 def test_any_of_always_yes_is_no_better_than_chance() -> None:

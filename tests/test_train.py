@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
+from PIL import Image
 
 from label_studio_config.manifest import Manifest
 from label_studio_config.schema import LabelSchema
@@ -90,6 +91,12 @@ def test_from_tasks_to_a_live_version(images: Path, tmp_path: Path, encoder: Pat
     folder = registry.live.folder
     card = (folder / "README.md").read_text()
     assert "macro recall" in card
+    assert "square-root balanced" in card
+    assert "to the power -0.5, which leans towards rare labels" in card
+    tempered = {head["control"]: head["tempered"] for head in report.record["heads"]}
+    assert tempered == {"group": True, "spot": False, "diameter": False}
+    assert "**Not calibrated: spot**" in card
+    assert group["ece_before_correction"] != group["ece"]
     assert "flags: no votes" in card
     decision = json.loads((folder / "promotion.json").read_text())
     assert decision["promoted"]
@@ -202,6 +209,53 @@ def test_a_worse_version_is_kept_but_not_promoted(
         "Not promoted when it was made: worse than"
         in (report.version.folder / "README.md").read_text()
     )
+
+
+def test_blind_images_of_samples_that_teach_are_told_apart(
+    images: Path, tmp_path: Path, encoder: Path
+) -> None:
+    registry = Registry(tmp_path / "p")
+    tasks = make_tasks(images, 240, blind_share=0.3, samples=40)
+    report = run(tasks, images, registry, encoder)
+    rule = SplitRule(unit="sample")
+    taught = {
+        task["data"]["sample_id"]
+        for task in tasks
+        if task["data"]["blind"] == "no" and rule.side(task["data"]["sample_id"]) == "train"
+    }
+    blind = [task["data"]["sample_id"] for task in tasks if task["data"]["blind"] == "yes"]
+    apart = [sample for sample in blind if sample not in taught]
+    assert 20 <= len(apart) < len(blind)
+    assert report.record["blind"]["images_apart"] == len(apart)
+    share = report.record["blind"]["share_in_training_samples"]
+    assert share == pytest.approx(1 - len(apart) / len(blind))
+    assert report.metrics["blind_apart"]["group"]["n_images"] == len(apart)
+    assert report.metrics["blind"]["group"]["n_images"] == len(blind)
+    card = (report.version.folder / "README.md").read_text()
+    assert f"{share:.0%} of the blind images are from samples that also have training" in card
+    assert "On blind images of samples that taught it nothing" in card
+
+
+def test_held_out_and_blind_images_decide_neither_colour_nor_unit(
+    images: Path, tmp_path: Path
+) -> None:
+    """Every training image is grey with a pixel size; all others are coloured, with none."""
+    tasks = make_tasks(images, 100, blind_share=0.6)
+    rule = SplitRule(unit="image")
+    for number, task in enumerate(tasks):
+        data = task["data"]
+        if data["blind"] == "no" and rule.side(data["image_id"]) == "train":
+            data["pixel_size_um"] = 10.0
+        else:
+            path = images / f"{number}.png"
+            Image.merge(
+                "RGB", [Image.open(path), *[Image.new("L", Image.open(path).size)] * 2]
+            ).save(path)
+    settings = replace(QUICK, fine_tune=replace(QUICK.fine_tune, epochs=0))
+    report = run(tasks, images, Registry(tmp_path / "p"), None, settings=settings)
+    model = TraitModel.load(report.version.folder)
+    assert model.encoder.preprocessing.channels == 1
+    assert model.extent_unit == "um"
 
 
 def held_out_ids(tasks: list[dict[str, Any]]) -> set[str]:

@@ -1,0 +1,90 @@
+"""What a version says of itself: its record, and the files that go with its weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from label_studio_config.manifest import Skipped
+from ml_backend.fit import Fitted
+from ml_backend.measure import Answered, measure
+from ml_backend.model import TraitModel
+from ml_backend.model_card import model_card
+from ml_backend.registry import METRICS_FILE
+from ml_backend.report import plain
+from ml_backend.start import Start
+from ml_backend.targets import LearningSet, share_sample
+
+PROMOTION_FILE = "promotion.json"
+MIN_BLIND_APART = 20
+
+
+def make_record(
+    data: LearningSet,
+    answered: Answered,
+    fitted: Fitted,
+    start: Start,
+    facts: dict[str, Any],
+    skipped: list[Skipped],
+) -> dict[str, Any]:
+    """What metrics.json will hold, but for the promotion and the seconds it took."""
+    return {
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "encoder": start.name,
+        "trained": fitted.trained,
+        "images": data.counts,
+        **facts,
+        **_measured(data, answered),
+        "left_out": fitted.left_out,
+        "notes": _notes(fitted, facts, skipped),
+        "heads": [asdict(head) for head in fitted.model.heads],
+        "penalties": fitted.penalties,
+        "settings": asdict(start.settings),
+        "data_fingerprint": data.fingerprint,
+        "schema_fingerprint": data.schema.fingerprint,
+        "skipped_images": len(skipped),
+    }
+
+
+def _measured(data: LearningSet, answered: Answered) -> dict[str, Any]:
+    """Metrics by side; those of blind images also without images of samples that teach."""
+    blind = answered.data.rows("blind")
+    shared = share_sample(data, answered.data.select(blind))
+    metrics = {
+        "test": measure(answered, answered.data.rows("test")),
+        "blind": measure(answered, blind),
+    }
+    apart = blind[~shared]
+    if shared.any() and len(apart) >= MIN_BLIND_APART:
+        metrics["blind_apart"] = measure(answered, apart)
+    share = float(shared.mean()) if len(blind) else None
+    return {
+        "metrics": metrics,
+        "blind": {"share_in_training_samples": share, "images_apart": len(apart)},
+    }
+
+
+def _notes(fitted: Fitted, facts: dict[str, Any], skipped: list[Skipped]) -> list[str]:
+    notes = []
+    if facts["split"]["unit"] == "image" and "only" in facts["split"]["reason"]:
+        notes.append(f"split by image: {facts['split']['reason']}")
+    if skipped:
+        notes.append(f"{len(skipped)} image(s) could not be read, e.g. {skipped[0].reason}")
+    for head in fitted.model.heads:
+        unseen = [label for label, n in zip(head.labels, head.n_per_label, strict=True) if n == 0]
+        if unseen:
+            notes.append(f"{head.control}: no training votes yet for {', '.join(unseen)}")
+    return notes
+
+
+def write_version(folder: Path, model: TraitModel, record: dict[str, Any], title: str) -> None:
+    """Fill the folder of a version: the model, metrics.json, promotion.json, README.md."""
+    model.save(folder)
+    text = json.dumps(plain(record), indent=2, ensure_ascii=False)
+    (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(plain(record["promotion"]), indent=2, ensure_ascii=False)
+    (folder / PROMOTION_FILE).write_text(text + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(model_card(title, record), encoding="utf-8")
