@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -124,3 +125,10 @@ def test_everything_works_on_postgresql(tmp_path, monkeypatch):
             shown = api.get("/api/tasks", view=tab["suggested"], project=project.id)
             assert shown["total"] == 300 - len(blind)
             assert shown["total_predictions"] == 300 - len(blind)
+
+            # Two refreshes of one version at once: neither doubles what the other saves.
+            at_once = [one | {"model_version": "v2"} for one in suggestions]
+            with ThreadPoolExecutor(6) as pool:
+                list(pool.map(lambda _: Api(home).post(path, at_once), range(6)))
+            shown = api.get("/api/tasks", view=tab["suggested"], project=project.id)
+            assert shown["total_predictions"] == 2 * (300 - len(blind))

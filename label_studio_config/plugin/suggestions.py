@@ -11,17 +11,13 @@ from django.utils import timezone
 from projects.models import Project
 from tasks.models import Prediction, Task
 
+from label_studio_config.blind import is_blind_data
 from label_studio_config.results import ResultError, read_result
 from label_studio_config.schema import LabelSchema, SchemaError
 
 
 class SuggestionError(ValueError):
     """A suggestion that does not fit the project; the message names the task."""
-
-
-def is_blind(data: dict[str, Any]) -> bool:
-    """Whether a task's data marks it as one that never gets a suggestion."""
-    return str(data.get("blind", "no")).lower() == "yes"
 
 
 def save_suggestions(project: Project, suggestions: Sequence[dict[str, Any]]) -> int:
@@ -51,9 +47,11 @@ def save_suggestions(project: Project, suggestions: Sequence[dict[str, Any]]) ->
     rows = [
         _prediction(project, schema, suggestion, tasks)
         for suggestion in suggestions
-        if not is_blind(tasks.get(suggestion.get("task"), {}))
+        if not is_blind_data(tasks.get(suggestion.get("task"), {}))
     ]
     with transaction.atomic():
+        # Two that save the same version at once would both find none to replace.
+        list(Project.objects.select_for_update().filter(id=project.id).values_list("id"))
         _replace_or_create(project, rows)
         _count([row.task_id for row in rows])
     return len(rows)
