@@ -172,10 +172,7 @@ class Home:
         return Settings(**values)
 
     def change_settings(self, **changes: Any) -> Settings:
-        """Write changed settings atomically and return them.
-
-        Example: `home.change_settings(images_root="/data/plankton", label_studio_port=8081)`.
-        """
+        """Write changed settings atomically, e.g. `images_root="/data/plankton"`; return them."""
         if changes.get("images_root") is not None:
             changes["images_root"] = str(Path(changes["images_root"]).expanduser().resolve())
         settings = replace(self.settings, **changes)
@@ -217,11 +214,10 @@ class Home:
 
 def _close_to_others(folder: Path) -> None:
     """The database, models and logs have the modes of their programs: the folder protects them."""
-    status = folder.stat()
-    mode = status.st_mode & 0o777
+    mode = folder.stat().st_mode & 0o777
     if not mode & 0o077:
         return
-    if status.st_uid != os.geteuid():
+    if folder.stat().st_uid != os.geteuid():
         raise HomeError(
             f"{folder} can be entered by others (mode {mode:o}) and is not yours: have its owner "
             f"run `chmod 700`, or name another home with PLANKTRAIT_HOME"
