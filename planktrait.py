@@ -96,6 +96,10 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port of Label Studio [8080].")] = None,
     backend_port: Annotated[int | None, typer.Option(help="Port of the ML backend [9090].")] = None,
     host: Annotated[str, typer.Option(help="Address that Label Studio listens on.")] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A host name under which others reach it; may be given several times."),
+    ] = None,
     home: HomeOption = None,
 ) -> None:
     """Run Label Studio with our plugin and the ML backend, until Ctrl-C.
@@ -119,6 +123,7 @@ def serve(
             port=port,
             backend_port=backend_port,
             host=host,
+            allowed_hosts=allow_host or (),
             backend_application="ml_backend.server:create_app()",
             report=errors.print,
         )

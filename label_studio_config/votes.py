@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from label_studio_config.blind import is_blind_data
 from label_studio_config.controls import Control
 from label_studio_config.results import Answer, read_result
 from label_studio_config.schema import LabelSchema
@@ -156,7 +157,7 @@ def suggestion_of(task: dict[str, Any], annotation: dict[str, Any]) -> dict[str,
 
 def is_blind(task: dict[str, Any]) -> bool:
     """Whether the task is marked blind: it never gets a suggestion and never trains anything."""
-    return str((task.get("data") or {}).get("blind", "no")).lower() in ("yes", "true", "1")
+    return is_blind_data(task.get("data") or {})
 
 
 def image_id_of(schema: LabelSchema, task: dict[str, Any]) -> str:
