@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 import requests
-from flask import Flask, jsonify, request
+
+from hpc_jobs import cancel_allfrom flask import Flask, jsonify, request
 from werkzeug.serving import make_server
 
 from label_studio_config.home import Home
@@ -121,7 +122,11 @@ def serve_for_tests(
         session = requests.Session()
         session.trust_env = False
         session.headers["Authorization"] = f"Token {home.secrets.api_token}"
-        yield LabelStudioForTests(home, servers, session)
+        try:
+            yield LabelStudioForTests(home, servers, session)
+        finally:
+            # Jobs outlive the server that started them: none may outlive the tests.
+            cancel_all(home.jobs_folder)
 
 
 @pytest.fixture(scope="session")
