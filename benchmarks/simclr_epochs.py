@@ -35,7 +35,7 @@ def linear_probe(encoder: Encoder, cache: ImageCache, labels: np.ndarray, train_
     """Macro recall on the last 4,000 rows of a regression from the first `train_rows`."""
     inputs = np.hstack([features_of(encoder, cache.images), cache.log_extents])
     model = make_pipeline(
-        StandardScaler(), LogisticRegression(C=0.05, max_iter=300, class_weight="balanced")
+        StandardScaler(), LogisticRegression(C=0.05, max_iter=1000, class_weight="balanced")
     )
     model.fit(inputs[:train_rows], labels[:train_rows])
     return float(balanced_accuracy_score(labels[-HELD_OUT:], model.predict(inputs[-HELD_OUT:])))

@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 import requests
-
-from hpc_jobs import cancel_allfrom flask import Flask, jsonify, request
+from flask import Flask, jsonify, request
 from werkzeug.serving import make_server
 
+from hpc_jobs import cancel_all
 from label_studio_config.home import Home
 from label_studio_config.hosting import Servers, server_environment, start_in_background
 from label_studio_config.processes import free_port
