@@ -137,6 +137,8 @@ def _row(
     data = task["data"]
     suggestion = {} if annotation is None else suggestion_of(task, annotation) or {}
     model = prediction or (suggestion if suggestion.get("result") else None)
+    if annotation is not None and not isinstance(annotation.get("result") or [], list):
+        raise ValueError(f"annotation {annotation.get('id')} has a result that is not a list")
     predicted = read_result(schema, (model or {}).get("result") or [], problems)
     human = read_result(schema, (annotation or {}).get("result") or [], problems)
     answers = predicted if annotation is None else human

@@ -73,6 +73,9 @@ def read_result(
         A control or label that the schema does not know, or a value that is malformed.
     """
     items_by_control: dict[str, list[dict[str, Any]]] = {}
+    if isinstance(result, (str, dict)):
+        _report(problems, f"the result is {str(result)[:40]!r}, not a list")
+        return {}
     for item in result:
         if not isinstance(item, dict):
             _report(problems, f"an item of the result is {item!r}, not an object")

@@ -183,3 +183,4 @@ def test_values_of_the_wrong_shape_are_problems(control, kind, value):
     problems: list[str] = []
     read_result(SCHEMA, [item, "no item"], problems)
     assert len(problems) >= 2
+    assert read_result(SCHEMA, "nonsense", problems) == {}
