@@ -467,7 +467,9 @@ def jobs(
         else:
             table = Table("job", "what", "state", "progress", "error")
             for job in records:
-                table.add_row(job.id, job.name, job.state, str(job.progress or ""), job.error or "")
+                done = job.progress
+                how_far = f"{done.stage} {done.done}/{done.total} {done.message}" if done else ""
+                table.add_row(job.id, job.name, job.state, how_far, job.error or "")
             out.print(table)
 
 
