@@ -45,7 +45,9 @@ from ml_backend.registry import Registry
 console = Console()
 PROJECT = "Demo"
 MOST_IMAGES = 1500
-ANSWERS_A, ANSWERS_B = 400, 250
+# How many images each of the two judges, at most and of all: half of the second's are also judged
+# by the first, and more than half of all images stay without an answer.
+MOST_ANSWERS, SHARES = (400, 250), (0.4, 0.25)
 ERROR_RATES = (0.03, 0.10)
 BLIND_SHARE = 0.1
 
@@ -204,7 +206,10 @@ def _annotate(
         Annotator(user.email, user.token, error_rate, seed)
         for seed, (user, error_rate) in enumerate(zip(users, ERROR_RATES, strict=True))
     ]
-    shares = (tasks[:ANSWERS_A], tasks[ANSWERS_A - ANSWERS_B // 2 :][:ANSWERS_B])
+    first, second = (
+        min(most, int(share * len(tasks))) for most, share in zip(MOST_ANSWERS, SHARES, strict=True)
+    )
+    shares = (tasks[:first], tasks[first - second // 2 :][:second])
     with Progress(console=console) as bars:
         for annotator, share in zip(annotators, shares, strict=True):
             bar = bars.add_task(annotator.email, total=len(share))

@@ -68,7 +68,8 @@ def test_the_whole_loop_in_one_command(tmp_path):
     for stage in ("Images", "Serve", "Import", "SimCLR", "Annotate", "Start training", "Export"):
         assert stage in done.stdout
     assert "macro recall" in done.stdout
-    FIGURES.append(f"demo on {IMAGES} phantoms: {_line(done.stdout, 'all ')}")
+    assert ", 0 of them blind; on the" in done.stdout
+    FIGURES.append(f"demo on {IMAGES} phantoms: {_line(done.stdout, 'that nobody labelled')}")
 
     table = pd.read_csv(home / "exports" / "traits.csv")
     assert table["image_id"].nunique() == IMAGES
