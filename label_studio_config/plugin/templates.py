@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import re
 from html import escape
-from pathlib import Path
 from typing import Any
+
+from label_studio_config.project import CONFIGS_FOLDER
 
 logger = logging.getLogger(__name__)
 
 GROUP = "Plankton"
-CONFIGS_FOLDER = Path(__file__).resolve().parents[1] / "configs"
 THUMBNAIL_URL = "/planktrait/plankton.svg"
 
 
