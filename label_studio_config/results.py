@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 from label_studio_config.controls import Control
@@ -244,7 +245,7 @@ def _known_labels(
 
 def _number(control: Control, value: dict[str, Any], problems: list[str] | None) -> float | None:
     raw = value.get(control.tag.lower())
-    if isinstance(raw, (int, float)) and not isinstance(raw, bool):
+    if isinstance(raw, (int, float)) and not isinstance(raw, bool) and isfinite(raw):
         return float(raw)
     _report(problems, f"{control.name!r}: {raw!r} is not a number")
     return None

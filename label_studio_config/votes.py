@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,10 @@ VOTE_COLUMNS = (
     "suggestion_shown",
     "suggestion_version",
 )
+
+
+class WeightError(ValueError):
+    """A weight that no annotator can have; names the person and the remedy."""
 
 
 def read_votes(
@@ -64,9 +68,15 @@ def read_votes(
 
 
 def vote_shares(
-    control: Control, votes: pd.DataFrame, image_ids: Sequence[str]
+    control: Control,
+    votes: pd.DataFrame,
+    image_ids: Sequence[str],
+    weights: Mapping[str, float] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """What share of an image's annotators chose each label.
+
+    An annotator counts once an image: where he judged it several times (in two tasks, say), his
+    votes together weigh as one, shared evenly among them.
 
     Parameters
     ----------
@@ -76,40 +86,99 @@ def vote_shares(
         As from `read_votes`.
     image_ids
         The n images, in the order of the result.
+    weights
+        By annotator, 1 for those not named; 0 leaves a person out.
 
     Returns
     -------
     shares : float32 (n, k)
         For a one-of control each voted row sums to 1 (a vote for several labels is split).
     n_votes : int (n,)
-        Annotators who could assess it; 0 masks the image for this control.
+        Annotators who could assess it and have weight; 0 masks the image for this control.
+
+    Raises
+    ------
+    WeightError
+        A weight is negative or no number.
     """
-    row_of = {image_id: row for row, image_id in enumerate(image_ids)}
     column_of = {label: column for column, label in enumerate(control.labels)}
-    shares = np.zeros((len(row_of), len(column_of)), dtype=np.float32)
-    n_votes = np.zeros(len(row_of), dtype=np.int64)
-    mine = votes[(votes["control"] == control.name) & votes["assessable"].astype(bool)]
-    for image_id, labels in zip(mine["image_id"], mine["labels"], strict=True):
-        row = row_of.get(image_id)
-        columns = [column_of[label] for label in labels if label in column_of]
-        if row is None or (control.kind == "one of" and not columns):
-            continue
-        n_votes[row] += 1
-        shares[row, columns] += 1 / len(columns) if control.kind == "one of" else 1
-    return shares / np.maximum(n_votes, 1)[:, None], n_votes
+    mine = _assessed(control, votes, image_ids)
+    known = [tuple(column_of[x] for x in set(said) if x in column_of) for said in mine["labels"]]
+    mine = mine.assign(columns=pd.Series(known, index=mine.index, dtype=object))
+    if control.kind == "one of":
+        mine = mine[mine["columns"].map(len).astype(bool)]
+    strength, total, n_votes = _strengths(mine, len(image_ids), weights)
+    shares = np.zeros((len(image_ids), len(column_of)))
+    for row, columns, weight in zip(mine["row"], mine["columns"], strength, strict=True):
+        shares[row, list(columns)] += weight / (len(columns) if control.kind == "one of" else 1)
+    return (shares / total[:, None]).astype(np.float32), n_votes
 
 
 def vote_means(
-    control: Control, votes: pd.DataFrame, image_ids: Sequence[str]
+    control: Control,
+    votes: pd.DataFrame,
+    image_ids: Sequence[str],
+    weights: Mapping[str, float] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of a number control over an image's annotators: float32 (n,), and votes (n,)."""
+    """The mean of a number control over an image's annotators: float32 (n,), and votes (n,).
+
+    Annotators count as in `vote_shares`; a number that is not finite is no vote.
+    """
+    mine = _assessed(control, votes, image_ids)
+    mine = mine[np.isfinite(mine["number"].to_numpy(dtype=float))]
+    strength, total, n_votes = _strengths(mine, len(image_ids), weights)
+    sums = np.zeros(len(image_ids))
+    np.add.at(sums, mine["row"].to_numpy(dtype=int), strength * mine["number"].to_numpy(float))
+    return (sums / total).astype(np.float32), n_votes
+
+
+def check_weights(weights: Mapping[str, float]) -> dict[str, float]:
+    """The weights as floats.
+
+    Raises
+    ------
+    WeightError
+        One is negative, or no finite number.
+    """
+    checked: dict[str, float] = {}
+    for who, weight in weights.items():
+        try:
+            checked[str(who)] = float(weight)
+        except (TypeError, ValueError):
+            checked[str(who)] = np.nan
+        if not (np.isfinite(checked[str(who)]) and checked[str(who)] >= 0):
+            raise WeightError(
+                f"annotator {who!r} has the weight {weight!r}: give a number from 0 (left out) on; "
+                "1 is the weight of everybody else"
+            )
+    return checked
+
+
+def weights_of(annotators: Iterable[str], weights: Mapping[str, float] | None) -> np.ndarray:
+    """The weight of each, 1 where none is given, float (n,)."""
+    checked = check_weights(weights or {})
+    return np.array([checked.get(str(who), 1.0) for who in annotators], dtype=float)
+
+
+def _assessed(control: Control, votes: pd.DataFrame, image_ids: Sequence[str]) -> pd.DataFrame:
+    """The votes for a control of those who could assess it, with the `row` of their image."""
+    row_of = {image_id: row for row, image_id in enumerate(image_ids)}
     mine = votes[(votes["control"] == control.name) & votes["assessable"].astype(bool)]
-    numbers = mine.dropna(subset=["number"]).groupby("image_id")["number"].agg(["mean", "count"])
-    ordered = numbers.reindex(list(image_ids))
-    return (
-        ordered["mean"].fillna(0).to_numpy(np.float32),
-        ordered["count"].fillna(0).to_numpy(np.int64),
-    )
+    mine = mine[mine["image_id"].isin(row_of)]
+    return mine.assign(row=mine["image_id"].map(row_of).astype(int))
+
+
+def _strengths(
+    mine: pd.DataFrame, n_images: int, weights: Mapping[str, float] | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What each vote weighs, their sum by image (1 where there is none), and persons by image."""
+    weight = weights_of(mine["annotator"], weights)
+    times = mine.groupby(["row", "annotator"])["annotator"].transform("size").to_numpy(dtype=float)
+    rows = mine["row"].to_numpy(dtype=int)
+    strength = weight / times if len(mine) else np.zeros(0)
+    total = np.bincount(rows, strength, minlength=n_images)
+    persons = np.bincount(rows, np.where(weight > 0, 1 / times, 0.0), minlength=n_images)
+    return strength, np.where(total > 0, total, 1.0), np.rint(persons).astype(np.int64)
 
 
 def newest_by_annotator(task: dict[str, Any]) -> list[dict[str, Any]]:

@@ -212,7 +212,7 @@ class FineTune:
             if head.kind == "one of":
                 smooth = self.settings.label_smoothing
                 wanted = wanted * (1 - smooth) + smooth / wanted.shape[1]
-            total = total + head_loss(head.kind, outputs[head.control][mine], wanted).mean()
+            total = total + head_loss(head, outputs[head.control][mine], wanted).mean()
         return total
 
     def _average(self, averaged: Tensor, current: Tensor, n_averaged: Tensor | int) -> Tensor:

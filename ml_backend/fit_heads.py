@@ -1,9 +1,10 @@
 """First step of a training: heads on frozen features. Convex, quick, the same every time.
 
 Per head: KL(vote shares ‖ softmax) for one-of controls (up to a constant, cross-entropy with soft
-targets; Schanz et al. 2023), binary cross-entropy on shares for any-of controls, the Huber loss of
-standardised numbers; an L2 penalty; images weighted so that rare labels count. Images without a
-vote for a control, and those it was judged "not assessable" on, are masked for that control.
+targets; Schanz et al. 2023), its counterpart on cumulative shares for ordinal ones, binary
+cross-entropy on shares for any-of controls, the Huber loss of standardised numbers; an L2 penalty;
+images weighted so that rare labels count. Images without a vote for a control, and those it was
+judged "not assessable" on, are masked for that control.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from ml_backend.calibrate import (
     MIN_IMAGES_FOR_TEMPERATURE,
     estimate_prior,
     fit_temperature,
-    log_loss,
 )
 from ml_backend.head import Head
 from ml_backend.model import TraitModel
@@ -60,6 +60,7 @@ def make_heads(data: LearningSet, min_images: int) -> tuple[list[Head], dict[str
                 control=name,
                 kind=target.control.kind,
                 labels=tuple(labels),
+                ordinal=target.control.kind == "one of" and target.control.ordinal,
                 unit=target.control.unit if target.control.kind == "number" else None,
                 n_images=int(mine.known.sum()),
                 n_per_label=tuple(votes.round(2).tolist()) if labels else (),
@@ -121,14 +122,37 @@ def image_weights(data: LearningSet, rows: np.ndarray, balance: float) -> np.nda
     return weights / weights.mean()
 
 
-def head_loss(kind: str, outputs: Tensor, shares: Tensor) -> Tensor:
+def head_loss(head: Head, outputs: Tensor, shares: Tensor) -> Tensor:
     """Loss of each image, (n,), from outputs and targets (n, k)."""
-    if kind == "one of":
+    if head.kind == "one of" and head.ordinal:
+        return ordinal_loss(outputs, shares)
+    if head.kind == "one of":
         return -(shares * functional.log_softmax(outputs, dim=1)).sum(dim=1)
-    if kind == "any of":
+    if head.kind == "any of":
         losses = functional.binary_cross_entropy_with_logits(outputs, shares, reduction="none")
         return losses.sum(dim=1)
     return functional.huber_loss(outputs, shares, reduction="none").sum(dim=1)
+
+
+def ordinal_loss(outputs: Tensor, shares: Tensor) -> Tensor:
+    """Loss of each image, (n,), for k labels that are steps of a scale, outputs and shares (n, k).
+
+    At each of the k - 1 thresholds between steps, the binary cross-entropy of the share of
+    annotators at or below it and the softmax probability of being there; the mean over thresholds.
+    Like the KL it has its minimum only where the softmax equals the shares, but votes cost more the
+    further away they are.
+
+    Notes
+    -----
+    The ranked probability score (Epstein 1969, doi:10.1175/1520-0450(1969)008<0985:ASSFPF>2.0.CO;2)
+    sums squared differences at the same thresholds; with the logarithm, sure mistakes keep a
+    gradient, and for two labels it is the KL of other one-of controls.
+    """
+    log_p = functional.log_softmax(outputs, dim=1)
+    below = torch.logcumsumexp(log_p, dim=1)[:, :-1]
+    above = torch.logcumsumexp(log_p.flip(1), dim=1).flip(1)[:, 1:]
+    at_or_below = shares.cumsum(dim=1)[:, :-1].clamp(0, 1)
+    return -(at_or_below * below + (1 - at_or_below) * above).mean(dim=1)
 
 
 def set_priors(model: TraitModel, data: LearningSet, rows: np.ndarray, weights: np.ndarray) -> None:
@@ -215,7 +239,7 @@ def _fit_path(
 
         def closure(current: Tensor = solution, strength: float = penalty) -> Tensor:
             current.grad = None
-            loss = (shared * head_loss(head.kind, rows @ current, shares)).sum()
+            loss = (shared * head_loss(head, rows @ current, shares)).sum()
             loss = loss + strength * (current[:-1] ** 2).sum()
             loss.backward()
             return loss
@@ -241,11 +265,12 @@ def _choose(head: Head, fitted: list[Tensor], inputs: Tensor, shares: np.ndarray
 
 def tempered_loss(head: Head, logits: np.ndarray, shares: np.ndarray) -> float:
     """Mean loss on held-out images, (n, k), with the temperature that serves them best."""
+    wanted = standard_targets(head, shares)
     if head.kind == "number":
-        wanted = standard_targets(head, shares)
-        return float(head_loss(head.kind, torch.from_numpy(logits), wanted).mean())
+        return float(head_loss(head, torch.from_numpy(logits), wanted).mean())
     temperature = fit_temperature(head.kind, logits, shares, head.prior_weights(shares))
-    return log_loss(head.kind, logits, shares, temperature, head.shift())
+    served = logits.astype(np.float64) / temperature + head.shift()
+    return float(head_loss(head, torch.from_numpy(served), wanted.double()).mean())
 
 
 @torch.no_grad()

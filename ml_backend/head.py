@@ -20,6 +20,8 @@ class Head:
         As in the schema: "one of", "any of" or "number".
     labels : tuple of str
         Order of the outputs; empty for a number.
+    ordinal : bool
+        Whether the labels of "one of" are steps of a scale: then its loss knows near from far.
     n_images : int
         Images with votes it learned from.
     n_per_label : tuple of float
@@ -43,6 +45,7 @@ class Head:
     control: str
     kind: str
     labels: tuple[str, ...] = ()
+    ordinal: bool = False
     n_images: int = 0
     n_per_label: tuple[float, ...] = ()
     temperature: float = 1.0

@@ -12,7 +12,13 @@ import pandas as pd
 
 from label_studio_config.controls import Control
 from label_studio_config.schema import LabelSchema
-from label_studio_config.votes import image_id_of, is_blind, vote_means, vote_shares
+from label_studio_config.votes import (
+    image_id_of,
+    is_blind,
+    vote_means,
+    vote_shares,
+    weights_of,
+)
 from ml_backend.split import Side, SplitRule, assign_sides, clean_ids
 
 
@@ -23,9 +29,10 @@ class ControlTargets:
     Attributes
     ----------
     shares : float32 (n, k)
-        Share of annotators per label; for a number control (n, 1), their mean.
+        Share of annotators per label; for a number control (n, 1), their mean. Weighted, where
+        annotators have weights.
     n_votes : int (n,)
-        How many could assess it; 0 masks the image for this control.
+        How many persons could assess it; 0 masks the image for this control.
     """
 
     control: Control
@@ -114,9 +121,15 @@ def task_images(schema: LabelSchema, tasks: Iterable[Mapping[str, Any]]) -> pd.D
 
 
 def learning_set(
-    schema: LabelSchema, images: pd.DataFrame, votes: pd.DataFrame, rule: SplitRule
+    schema: LabelSchema,
+    images: pd.DataFrame,
+    votes: pd.DataFrame,
+    rule: SplitRule,
+    weights: Mapping[str, float] | None = None,
 ) -> LearningSet:
     """Put votes and sides together, for the images that have any vote.
+
+    Weights of annotators hold on every side: who is left out neither teaches nor judges.
 
     Parameters
     ----------
@@ -124,12 +137,21 @@ def learning_set(
         As from `task_images`.
     votes : DataFrame
         As from `read_votes`.
+    weights : mapping, optional
+        By annotator, 1 for those not named; 0 leaves a person out.
+
+    Raises
+    ------
+    WeightError
+        A weight is negative or no number.
     """
+    votes = votes[weights_of(votes["annotator"], weights) > 0]
     voted = images[images["image_id"].isin(set(votes["image_id"]))].reset_index(drop=True)
     voted = assign_sides(voted, rule)
     image_ids = list(voted["image_id"])
     targets = {
-        control.name: control_targets(control, votes, image_ids) for control in schema.trainable
+        control.name: control_targets(control, votes, image_ids, weights)
+        for control in schema.trainable
     }
     return LearningSet(schema, voted, targets)
 
@@ -145,10 +167,13 @@ def share_sample(data: LearningSet, some: LearningSet) -> np.ndarray:
 
 
 def control_targets(
-    control: Control, votes: pd.DataFrame, image_ids: Sequence[str]
+    control: Control,
+    votes: pd.DataFrame,
+    image_ids: Sequence[str],
+    weights: Mapping[str, float] | None = None,
 ) -> ControlTargets:
     """The targets of one trainable control on the given images."""
     if control.kind == "number":
-        means, n_votes = vote_means(control, votes, image_ids)
+        means, n_votes = vote_means(control, votes, image_ids, weights)
         return ControlTargets(control, means[:, None], n_votes)
-    return ControlTargets(control, *vote_shares(control, votes, image_ids))
+    return ControlTargets(control, *vote_shares(control, votes, image_ids, weights))
