@@ -9,8 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import cohen_kappa_score, confusion_matrix
 
 from ml_backend.calibrate import brier_score, expected_calibration_error
+from ml_backend.reliability import (
+    adaptive_calibration_error,
+    classwise_calibration_error,
+    reliability_bins,
+    risk_coverage,
+)
 
 N_BOOTSTRAP = 1000
 INTERVAL_PERCENT = (2.5, 97.5)
@@ -112,6 +119,7 @@ def evaluate_labels(
     chosen: np.ndarray,
     shares: np.ndarray,
     units: np.ndarray,
+    ordinal: bool = False,
 ) -> dict[str, Any]:
     """Evaluate one "one of" or "any of" control.
 
@@ -125,16 +133,22 @@ def evaluate_labels(
         What is suggested.
     units : array (n,)
         Split keys, drawn together in the bootstrap.
+    ordinal : bool
+        The labels of a "one of" control are steps, in their order.
 
     Returns
     -------
     dict
         n_images, macro_recall with its 95 % interval, macro_precision, macro_f1, micro_accuracy,
         agreement (share of annotators for the predicted label over the share for the modal one,
-        Schanz et al. 2023), ece, ece_before_correction, nll, kl, brier, labels_evaluated and
-        per_label.
+        Schanz et al. 2023), ece, ece_before_correction, ece_adaptive, ece_classwise, nll, kl,
+        brier, labels_evaluated and per_label; reliability (bins: confidence, accuracy, n) and
+        risk_coverage (aurc, coverage, risk; the answer of "any of" is the whole set); for "one of"
+        confusion (k × k counts, a row per true label), and if ordinal mae_steps and
+        quadratic_kappa.
     """
     judged = Judged.of(kind, chosen, shares, units)
+    confidence, right = _answered(kind, probabilities, judged)
     per_label = _per_label(labels, judged.truth, judged.predicted)
     occurring = [entry for entry in per_label.values() if entry["support"]]
     metrics: dict[str, Any] = {
@@ -149,9 +163,13 @@ def evaluate_labels(
         "macro_precision": float(np.mean([entry["precision"] for entry in occurring] or [np.nan])),
         "macro_f1": float(np.mean([entry["f1"] for entry in occurring] or [np.nan])),
         "micro_accuracy": float((judged.truth == judged.predicted).all(axis=1).mean()),
-        "ece": _ece(kind, probabilities, judged),
-        "ece_before_correction": _ece(kind, uncorrected, judged),
+        "ece": expected_calibration_error(confidence, right),
+        "ece_before_correction": expected_calibration_error(*_answered(kind, uncorrected, judged)),
+        "ece_adaptive": adaptive_calibration_error(confidence, right),
+        "ece_classwise": classwise_calibration_error(probabilities, judged.truth),
         **_likelihoods(kind, probabilities, shares),
+        "reliability": reliability_bins(confidence, right),
+        "risk_coverage": _risk_coverage(probabilities, judged),
         "per_label": per_label,
     }
     if kind == "one of":
@@ -160,15 +178,46 @@ def evaluate_labels(
         majority = np.zeros_like(judged.predicted)
         majority[:, shares.sum(axis=0).argmax()] = True
         metrics["majority_macro_recall"] = Judged.of(kind, majority, shares, units).macro_recall()
+        metrics |= _confused(judged, ordinal)
     return metrics
 
 
-def _ece(kind: str, probabilities: np.ndarray, judged: Judged) -> float:
-    """Of the suggested label ("one of"), or over all labels ("any of")."""
+def _answered(
+    kind: str, probabilities: np.ndarray, judged: Judged
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probability and truth of the suggested label ("one of"), or of every label ("any of")."""
     if kind == "any of":
-        return expected_calibration_error(probabilities.ravel(), judged.truth.ravel())
+        return probabilities.ravel(), judged.truth.ravel()
     chosen = judged.predicted  # one a row
-    return expected_calibration_error(probabilities[chosen], judged.truth[chosen])
+    return probabilities[chosen], judged.truth[chosen]
+
+
+def _risk_coverage(probabilities: np.ndarray, judged: Judged) -> dict[str, Any]:
+    """An answer is as sure as its least sure label, and right when the whole of it is."""
+    right = (judged.truth == judged.predicted).all(axis=1)
+    if judged.both_ways:
+        sure = np.where(judged.predicted, probabilities, 1.0 - probabilities).min(axis=1)
+    else:
+        sure = probabilities[judged.predicted]
+    return risk_coverage(sure, right)
+
+
+def _confused(judged: Judged, ordinal: bool) -> dict[str, Any]:
+    """Which label was taken for which; how many steps apart, if labels are steps."""
+    truth, predicted = judged.truth.argmax(axis=1), judged.predicted.argmax(axis=1)
+    every = np.arange(judged.truth.shape[1])
+    confused: dict[str, Any] = {
+        "confusion": confusion_matrix(truth, predicted, labels=every).tolist()
+    }
+    if ordinal:
+        constant = len(np.unique([truth, predicted])) < 2  # kappa is then 0 / 0
+        confused["mae_steps"] = float(np.abs(truth - predicted).mean())
+        confused["quadratic_kappa"] = (
+            float("nan")
+            if constant
+            else float(cohen_kappa_score(truth, predicted, labels=every, weights="quadratic"))
+        )
+    return confused
 
 
 def _per_label(

@@ -33,6 +33,8 @@ class Answered:
         Reason by control that it does not serve.
     sd : dict
         Standard deviation of a number's prediction, by control.
+    novelty : float32 array (n,)
+        NaN where the model cannot tell.
     """
 
     data: LearningSet
@@ -41,6 +43,7 @@ class Answered:
     chosen: dict[str, np.ndarray]
     unfit: dict[str, str]
     sd: dict[str, float]
+    novelty: np.ndarray
 
     def answers(self, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """What an annotator would be shown: labels chosen, bool (n, k), or numbers (n, 1)."""
@@ -77,6 +80,7 @@ def answer(model: TraitModel, data: LearningSet, manifest: Manifest) -> Answered
         chosen,
         predictions.unfit,
         {s.head.control: s.head.sd for s in predictions.served if s.head.sd is not None},
+        predictions.novelty,
     )
 
 
@@ -104,5 +108,6 @@ def measure(answered: Answered, rows: np.ndarray) -> dict[str, dict[str, Any]]:
                 answered.chosen[name][rows][known],
                 target.shares[known],
                 units[known],
+                control.ordinal,
             )
     return measured

@@ -8,12 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from label_studio_config.manifest import Skipped
+from label_studio_config.manifest import Manifest, Skipped
 from ml_backend.fit import Fitted
 from ml_backend.measure import Answered, measure
+from ml_backend.mistakes import most_confident_mistakes
 from ml_backend.model import TraitModel
 from ml_backend.model_card import model_card
 from ml_backend.registry import METRICS_FILE
+from ml_backend.rejection import choose_rejection
 from ml_backend.report import plain
 from ml_backend.start import Start
 from ml_backend.targets import LearningSet, share_sample
@@ -29,8 +31,17 @@ def make_record(
     start: Start,
     facts: dict[str, Any],
     skipped: list[Skipped],
+    manifest: Manifest,
 ) -> dict[str, Any]:
-    """What metrics.json will hold, but for the promotion and the seconds it took."""
+    """What metrics.json will hold, but for the promotion and the seconds it took.
+
+    Parameters
+    ----------
+    answered : Answered
+        On the validation side, the held-out images and the blind ones.
+    manifest : Manifest
+        Says where the images are.
+    """
     return {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "encoder": start.name,
@@ -38,6 +49,8 @@ def make_record(
         "images": data.counts,
         **facts,
         **_measured(data, answered),
+        "rejection": choose_rejection(answered, data.schema),
+        "mistakes": most_confident_mistakes(answered, answered.data.rows("test"), manifest),
         "left_out": fitted.left_out,
         "notes": _notes(fitted, facts, skipped),
         "heads": [asdict(head) for head in fitted.model.heads],
@@ -68,7 +81,7 @@ def _measured(data: LearningSet, answered: Answered) -> dict[str, Any]:
 
 
 def _notes(fitted: Fitted, facts: dict[str, Any], skipped: list[Skipped]) -> list[str]:
-    notes = []
+    notes = list(facts.get("vote_notes", ()))
     if facts["split"]["unit"] == "image" and "only" in facts["split"]["reason"]:
         notes.append(f"split by image: {facts['split']['reason']}")
     if skipped:

@@ -23,6 +23,8 @@ from label_studio_config.manifest import Manifest
 from label_studio_config.schema import LabelSchema
 from label_studio_config.task_manifest import manifest_of_tasks
 from label_studio_config.votes import read_votes
+from ml_backend.agreement import agreement, self_agreement, self_agreement_notes
+from ml_backend.annotators import WEIGHTS_FILE, read_weights, weight_notes
 from ml_backend.fine_tune import remove_checkpoint
 from ml_backend.fit import FitSettings, Fitted, fit
 from ml_backend.fit_heads import TrainingRefused, make_heads
@@ -132,9 +134,9 @@ def _train(
     skipped += cache.skipped
     data = _readable(data, cache)
     fitted = _fit(start, data, cache, work_folder)
-    rows = data.rows("test", "blind")
+    rows = data.rows("validation", "test", "blind")
     answered = answer(fitted.model, data.select(rows), manifest)
-    record = make_record(data, answered, fitted, start, facts, skipped)
+    record = make_record(data, answered, fitted, start, facts, skipped, manifest)
     promotion = _decide(registry, answered, manifest)
     record["promotion"] = promotion.as_dict()
     record["seconds"] = round(time.monotonic() - started_s, 1)
@@ -157,13 +159,25 @@ def _read(
     votes = read_votes(schema, tasks, suggestions_shown)
     images = task_images(schema, tasks)
     rule = settled_rule(registry.folder, list(images["sample_id"]))
+    weights = read_weights(registry.folder)
+    voters = set(votes["annotator"])
+    if voters and all(weights.get(who) == 0 for who in voters):
+        raise TrainingRefused(
+            f"{registry.folder / WEIGHTS_FILE} gives everybody who voted the weight 0: give one of "
+            f"{', '.join(sorted(voters))} a weight"
+        )
+    himself = self_agreement(votes)
     facts = {
         "split": asdict(rule),
         "votes": len(votes),
-        "annotators": int(votes["annotator"].nunique()),
+        "annotators": len(voters),
+        "annotator_weights": {who: weight for who, weight in weights.items() if who in voters},
+        "agreement": agreement(schema, votes),
+        "self_agreement": himself,
+        "vote_notes": weight_notes(weights, voters) + self_agreement_notes(himself),
         "share_with_suggestion_shown": float(votes["suggestion_shown"].mean()) if len(votes) else 0,
     }
-    return learning_set(schema, images, votes, rule), facts
+    return learning_set(schema, images, votes, rule, weights), facts
 
 
 def _training_images(data: LearningSet, manifest: Manifest) -> Manifest:

@@ -7,6 +7,12 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score
 from label_studio_config.controls import Control
 from ml_backend.evaluate import Judged, bootstrap_weights, evaluate_labels, evaluate_number
 from ml_backend.promote import decide
+from ml_backend.reliability import (
+    adaptive_calibration_error,
+    classwise_calibration_error,
+    reliability_bins,
+    risk_coverage,
+)
 from ml_backend.targets import ControlTargets
 
 LABELS = ("Copepod", "Diatom chain", "Marine snow")
@@ -252,3 +258,78 @@ def test_held_out_images_of_few_samples_are_said() -> None:
     samples = np.array(["a", "b", "c"])[np.arange(600) % 3]
     notes = decide(chosen, chosen, targets(truth), samples).notes
     assert any("come from 3 sample(s)" in note for note in notes)
+
+
+def test_adaptive_calibration_error_by_hand() -> None:
+    """Two bins of two: |(0 - .1) + (1 - .3)| and |(1 - .8) + (1 - .9)|, over four images."""
+    confidence, right = np.array([0.9, 0.1, 0.8, 0.3]), np.array([1, 0, 1, 1])
+    error = adaptive_calibration_error(confidence, right, n_bins=2)
+    assert error == pytest.approx((0.6 + 0.3) / 4)
+    assert np.isnan(adaptive_calibration_error(np.zeros(0), np.zeros(0)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_of_equal_confidences_does_not_matter(seed: int) -> None:
+    right = np.random.default_rng(seed).random(100) < 0.7
+    confidence = np.full(100, 0.8)
+    assert adaptive_calibration_error(confidence, right) == pytest.approx(abs(right.mean() - 0.8))
+    curve = risk_coverage(confidence, right)
+    assert curve["aurc"] == pytest.approx(1 - right.mean())
+
+
+def test_classwise_calibration_error_by_hand() -> None:
+    """Label A: bins .2 (truth 0) and .6 (truth ½); label B the same mirrored."""
+    probabilities = np.array([[0.2, 0.8], [0.6, 0.4], [0.6, 0.4]])
+    truth = np.array([[0, 1], [1, 0], [0, 1]])
+    by_hand = (1 * 0.2 + 2 * 0.1) / 3
+    assert classwise_calibration_error(probabilities, truth) == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_reliability_bins_hold_the_calibration_error() -> None:
+    bins = reliability_bins(np.array([0.05, 0.06, 0.95, 1.0]), np.array([0, 1, 1, 1]), n_bins=10)
+    assert [entry["n"] for entry in bins] == [2, 2]
+    assert bins[0]["confidence"] == pytest.approx(0.055)
+    assert bins[0]["accuracy"] == 0.5
+    truth = truth_of(400)
+    probabilities = np.random.default_rng(2).dirichlet(np.ones(3), size=400)
+    metrics = figures(probabilities, one_hot(truth))
+    gaps = [b["n"] * abs(b["confidence"] - b["accuracy"]) for b in metrics["reliability"]]
+    assert sum(gaps) / 400 == pytest.approx(metrics["ece"], abs=1e-6)
+
+
+def test_risk_and_coverage_by_hand() -> None:
+    """From the surest: right, right, wrong, right; risks 0, 0, 1/3, 1/4."""
+    curve = risk_coverage(np.array([0.5, 0.9, 0.8, 0.7]), np.array([1, 1, 1, 0]))
+    assert curve["coverage"] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert curve["risk"] == pytest.approx([0, 0, 1 / 3, 1 / 4])
+    assert curve["aurc"] == pytest.approx((1 / 3 + 1 / 4) / 4)
+    long = risk_coverage(np.random.default_rng(0).random(1000), np.ones(1000))
+    assert len(long["coverage"]) == 50
+    assert long["coverage"][-1] == 1.0
+
+
+def test_who_is_taken_for_whom() -> None:
+    truth = np.array([0, 0, 0, 1, 1, 2])
+    said = np.array([0, 0, 1, 1, 2, 2])
+    metrics = figures(one_hot(said) * 0.7 + 0.1, one_hot(truth))
+    assert metrics["confusion"] == [[2, 1, 0], [0, 1, 1], [0, 0, 1]]
+    assert "mae_steps" not in metrics
+    assert "confusion" not in figures(np.full((4, 2), 0.9), np.ones((4, 2)), "any of")
+
+
+def test_ordinal_labels_are_steps() -> None:
+    """Errors of 0, 0, 1 and 2 steps; quadratic kappa 1 - Σ observed d² / Σ expected d²."""
+    truth, said = np.array([0, 1, 1, 0]), np.array([0, 1, 2, 2])
+    chosen = one_hot(said).astype(bool)
+    metrics = evaluate_labels(
+        "one of", LABELS, one_hot(said), one_hot(said), chosen, one_hot(truth), units(4), True
+    )
+    assert metrics["mae_steps"] == pytest.approx(3 / 4)
+    # Observed: 1² + 2² = 5. By chance, each pair of 2 × (0, 1) and said (0, 1, 2, 2) over four:
+    expected = sum((t - s) ** 2 for t in truth for s in said) / 4
+    assert metrics["quadratic_kappa"] == pytest.approx(1 - 5 / expected)
+    same = one_hot(np.zeros(4, dtype=int))
+    constant = evaluate_labels(
+        "one of", LABELS, same, same, same.astype(bool), same, units(4), True
+    )
+    assert np.isnan(constant["quadratic_kappa"])
