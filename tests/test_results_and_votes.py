@@ -11,7 +11,7 @@ from label_studio_config.results import (
     write_result,
 )
 from label_studio_config.schema import LabelSchema
-from label_studio_config.votes import read_votes, vote_means, vote_shares
+from label_studio_config.votes import WeightError, read_votes, vote_means, vote_shares
 from tests.test_schema import TRAITS
 
 SCHEMA = LabelSchema.from_xml(TRAITS)
@@ -184,3 +184,73 @@ def test_values_of_the_wrong_shape_are_problems(control, kind, value):
     read_result(SCHEMA, [item, "no item"], problems)
     assert len(problems) >= 2
     assert read_result(SCHEMA, "nonsense", problems) == {}
+
+
+def judged(*said, image_id="a", control="group"):
+    """Tasks of one image, one a judgement (who, label)."""
+    return [
+        task(annotation(write_result(SCHEMA, {control: label}), who, n), image_id=image_id)
+        | {"id": n}
+        for n, (who, label) in enumerate(said)
+    ]
+
+
+def test_annotators_weigh_as_they_are_told():
+    tasks = judged((1, "Copepod"), (2, "Diatom chain"), (3, "Diatom chain"))
+    votes, group = read_votes(SCHEMA, tasks), SCHEMA.control("group")
+    shares, n_votes = vote_shares(group, votes, ["a"], {"1": 2})
+    np.testing.assert_allclose(shares, [[0.5, 0.5]])
+    assert n_votes.tolist() == [3]
+    shares, n_votes = vote_shares(group, votes, ["a"], {"2": 0, "3": 0.5})
+    np.testing.assert_allclose(shares, [[2 / 3, 1 / 3]])
+    assert n_votes.tolist() == [2]
+    shares, n_votes = vote_shares(group, votes, ["a"], {"1": 0, "2": 0, "3": 0})
+    np.testing.assert_allclose(shares, 0)
+    assert n_votes.tolist() == [0]
+
+
+def test_numbers_are_weighted_too():
+    values = {"group": "Copepod", "egg_sac": "Present"}
+    tasks = [
+        task(annotation(write_result(SCHEMA, values | {"egg_sacs": n}), who))
+        for who, n in ((1, 1), (2, 2), (2, 4))
+    ]
+    votes, sacs = read_votes(SCHEMA, tasks), SCHEMA.control("egg_sacs")
+    means, n_votes = vote_means(sacs, votes, ["a", "b"])
+    np.testing.assert_allclose(means, [2, 0])  # 2's own mean is 3
+    assert n_votes.tolist() == [2, 0]
+    np.testing.assert_allclose(vote_means(sacs, votes, ["a"], {"1": 3})[0], [1.5])
+    assert vote_means(sacs, votes, ["a"], {"1": 0})[1].tolist() == [1]
+
+
+@pytest.mark.parametrize("weight", [-0.5, float("nan"), float("inf"), "much", None])
+def test_a_weight_that_is_none_is_refused_by_name(weight):
+    votes = read_votes(SCHEMA, judged((1, "Copepod")))
+    with pytest.raises(WeightError, match=r"annotator 'ann@x.org' has the weight"):
+        vote_shares(SCHEMA.control("group"), votes, ["a"], {"ann@x.org": weight})
+
+
+def test_who_contradicts_himself_has_one_vote():
+    tasks = judged((1, "Copepod"), (1, "Diatom chain"), (1, "Copepod"), (2, "Diatom chain"))
+    votes = read_votes(SCHEMA, tasks)
+    assert len(votes) == 4
+    shares, n_votes = vote_shares(SCHEMA.control("group"), votes, ["a"])
+    np.testing.assert_allclose(shares, [[(2 / 3) / 2, (1 / 3 + 1) / 2]])
+    assert n_votes.tolist() == [2]
+
+
+def test_a_number_that_is_none_is_a_problem():
+    sacs = {"from_name": "egg_sacs", "to_name": "image", "type": "number"}
+    for raw in (float("nan"), float("inf"), "3", True):
+        problems: list[str] = []
+        assert read_result(SCHEMA, [sacs | {"value": {"number": raw}}], problems) == {}
+        assert "'egg_sacs'" in problems[0]
+        assert "is not a number" in problems[0]
+
+
+def test_a_control_that_nobody_answered_has_no_votes():
+    for votes in (read_votes(SCHEMA, []), read_votes(SCHEMA, judged((1, "Copepod")))):
+        shares, n_votes = vote_shares(SCHEMA.control("quality"), votes, ["a", "b"])
+        assert shares.shape == (2, len(SCHEMA.control("quality").labels))
+        assert n_votes.tolist() == [0, 0]
+        assert vote_means(SCHEMA.control("egg_sacs"), votes, ["a"])[1].tolist() == [0]
