@@ -43,6 +43,10 @@ class Augmentation:
         Share of the images that are blurred (binomial kernel, 5 px, mixed in at random strength).
     hue_degrees, saturation : float
         Largest rotation of the hue and change of the saturation (exponent of e). Colour only.
+    rotation_degrees : float
+        Largest rotation of the view either way; 180 is any rotation.
+    flip_probability : float
+        Share of the views that are mirrored.
 
     Examples
     --------
@@ -61,13 +65,16 @@ class Augmentation:
     blur_probability: float = 0.3
     hue_degrees: float = 15.0
     saturation: float = 0.3
+    rotation_degrees: float = 180.0
+    flip_probability: float = 0.5
 
     def __post_init__(self) -> None:
         low, high = self.scale
         if not 0 < low <= high:
             raise ValueError(f"scale {self.scale}: give two positive numbers, the smaller first")
-        if not 0 <= self.blur_probability <= 1:
-            raise ValueError(f"blur_probability {self.blur_probability}: give a share, 0 to 1")
+        for name in ("blur_probability", "flip_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} {getattr(self, name)}: give a share, 0 to 1")
 
     def __call__(
         self, images: Tensor, generator: torch.Generator, view_size_px: int | None = None
@@ -107,9 +114,10 @@ class Augmentation:
         low, high = self.scale
         side = low + (high - low) * (scale + 1) / 2
         stretched = torch.exp(self.stretch * stretch / 2)
-        width = side * stretched * torch.where(flip > 0, 1.0, -1.0)
+        width = side * stretched * torch.where(flip > 2 * self.flip_probability - 1, 1.0, -1.0)
         height = side / stretched
-        cosine, sine = torch.cos(torch.pi * angle), torch.sin(torch.pi * angle)
+        angle = torch.pi * (self.rotation_degrees / 180) * angle
+        cosine, sine = torch.cos(angle), torch.sin(angle)
         # Coordinates run from -1 to 1: a shift by the side of the image is 2.
         matrix = torch.stack(
             [

@@ -1,7 +1,8 @@
-"""SimCLR: learn features from images without labels (Chen et al. 2020, arXiv 2002.05709).
+"""Learn features from images without labels: SimCLR (Chen et al. 2020, arXiv 2002.05709).
 
 Two random views of each image go through the encoder and a projection head; NT-Xent pulls the two
 together and pushes the other images of the batch away. The head is thrown away at the end.
+Other losses over the two views are in `simclr.methods`; everything here is the same for them.
 """
 
 from __future__ import annotations
@@ -11,116 +12,27 @@ import logging
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
-from lightly.loss import NTXentLoss
-from lightly.models.modules import SimCLRProjectionHead
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from label_studio_config.manifest import Manifest
-from simclr.augment import Augmentation
 from simclr.cache import ImageCache
 from simclr.encoder import Encoder
+from simclr.methods import make_method
 from simclr.precision import fastest_precision
 from simclr.record import ENCODER_FOLDER, EpochRecord, readable_checkpoint
-from simclr.run_folder import (
-    PretrainError,
-    alone,
-    arguments_digest,
-    claim,
-    is_finished,
-    run_arguments,
-)
+from simclr.run_folder import alone, arguments_digest, claim, is_finished, run_arguments
+from simclr.settings import PretrainError, SimCLRSettings
+
+__all__ = ["PretrainError", "SimCLRSettings", "fitting_batch_size", "pretrain"]
 
 SMALLEST_DATASET = 8
-
-
-@dataclass(frozen=True)
-class SimCLRSettings:
-    """The method's numbers.
-
-    Parameters
-    ----------
-    batch_size : int
-        Images in a batch; less where there are few images.
-    temperature : float
-        Of NT-Xent.
-    learning_rate : float
-        Peak of the one-cycle schedule of AdamW.
-    weight_decay : float
-    warmup : float
-        Share of the steps until the peak.
-    projection_size : int
-        Outputs of the projection head.
-    view_share : float
-        Side of a view as a share of the image size. Smaller views cost less; convolutional
-        backbones then still see whole images at full size. 1 for backbones of a fixed size.
-    augmentation : Augmentation
-    seed : int
-    """
-
-    batch_size: int = 256
-    temperature: float = 0.2
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-4
-    warmup: float = 0.2
-    projection_size: int = 128
-    view_share: float = 0.5
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    seed: int = 0
-
-
-class SimCLR(lightning.LightningModule):
-    """An encoder with a projection head, trained to recognise an image in its other view."""
-
-    def __init__(self, encoder: Encoder, settings: SimCLRSettings) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.settings = settings
-        self.projection_head = SimCLRProjectionHead(
-            encoder.feature_count, encoder.feature_count, settings.projection_size
-        )
-        self.loss = NTXentLoss(settings.temperature, gather_distributed=True)
-        self.view_size_px = _view_size_px(encoder, settings.view_share)
-
-    def on_train_epoch_start(self) -> None:
-        # A function of the epoch, so that a resumed run draws what it would have drawn.
-        seed = hash((self.settings.seed, self.current_epoch, self.global_rank))
-        self.generator = torch.Generator(self.device).manual_seed(seed % 2**63)
-
-    def training_step(self, images: Tensor, _: int) -> Tensor:
-        """`images`: uint8, shape (n, c, s, s)."""
-        augment = self.settings.augmentation
-        views = augment(torch.cat([images, images]), self.generator, self.view_size_px)
-        projections = self.projection_head(self.encoder(views))  # shape (2n, projection_size)
-        # exp(similarity / 0.2) needs more digits than bf16 has.
-        with torch.autocast(self.device.type, enabled=False):
-            first, second = projections.float().chunk(2)
-            loss = self.loss(first, second)
-        self.log("loss", loss, on_step=False, on_epoch=True, sync_dist=True)
-        return loss
-
-    def configure_optimizers(self) -> Any:
-        settings = self.settings
-        optimizer = torch.optim.AdamW(
-            self.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=settings.learning_rate,
-            total_steps=int(self.trainer.estimated_stepping_batches),
-            pct_start=settings.warmup,
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
 
 
 class _CachedImages(Dataset[Tensor]):
@@ -170,6 +82,7 @@ def pretrain(
     cache_folder : Path or str, optional
         Where decoded images are kept; `cache` in the folder by default.
     settings : SimCLRSettings, optional
+        The method is among them; SimCLR by default.
     fresh : bool
         Throw away what an earlier run left in the folder.
     own_folder : bool
@@ -197,7 +110,7 @@ def pretrain(
     if len(cache) < SMALLEST_DATASET:
         raise PretrainError(
             f"{len(cache)} readable images ({len(cache.skipped)} skipped): "
-            f"SimCLR needs {SMALLEST_DATASET} or more to compare"
+            f"it takes {SMALLEST_DATASET} or more to compare"
         )
     if not encoder.trained:
         encoder.fit_normalisation(cache.images[:: max(1, len(cache) // 2000)])
@@ -258,7 +171,7 @@ def _train(
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 with torch 2.14
         trainer.fit(
-            SimCLR(encoder, settings),
+            make_method(encoder, settings),
             loader,
             ckpt_path=checkpoint,
             weights_only=True,
@@ -267,10 +180,3 @@ def _train(
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-def _view_size_px(encoder: Encoder, share: float) -> int:
-    """Sides in multiples of 8 px; a backbone of a fixed size sees whole sizes only."""
-    config: Any = encoder.backbone.pretrained_cfg
-    size = encoder.preprocessing.image_size_px
-    return size if config.get("fixed_input_size") else max(8, round(size * share / 8) * 8)

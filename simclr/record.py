@@ -154,7 +154,7 @@ def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
 
 def _draw(table: pd.DataFrame, path: Path) -> None:
     figure = Figure(figsize=(6, 3.5), layout="constrained")
-    axes = figure.add_subplot(xlabel="epoch", ylabel="NT-Xent loss")
+    axes = figure.add_subplot(xlabel="epoch", ylabel="loss")
     axes.plot(table["epoch"], table["loss"], color="C0", marker=".", label="loss")
     if "knn_macro" in table:
         accuracy = axes.twinx()

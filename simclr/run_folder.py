@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +16,29 @@ from lightning.pytorch.utilities import rank_zero_only
 from simclr.cache import ImageCache
 from simclr.encoder import Encoder
 from simclr.record import CHECKPOINT_FILE, METRICS_FILE, read_history
+from simclr.settings import (
+    PretrainError,
+    SimCLRSettings,
+    completed_facts,
+    settings_facts,
+)
 
 logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
 
 
-class PretrainError(ValueError):
-    """A pretraining that cannot start; the message says why and the remedy."""
-
-
 def run_arguments(
-    encoder: Encoder, cache: ImageCache, epochs: int, settings: Any
+    encoder: Encoder, cache: ImageCache, epochs: int, settings: SimCLRSettings
 ) -> dict[str, Any]:
-    """What makes two runs the same, as JSON keeps it; `settings` is a dataclass."""
+    """What makes two runs the same, as JSON keeps it."""
     facts = {
         "backbone": encoder.backbone_name,
         "preprocessing": encoder.preprocessing.as_dict(),
         "images": cache.folder.name,
         "image_count": len(cache),
         "epochs": epochs,
-        "settings": asdict(settings),
+        **settings_facts(settings),
     }
     if encoder.trained:  # random weights follow from the rest
         facts["initial_weights"] = _weights_digest(encoder)
@@ -85,7 +86,7 @@ def claim(folder: Path, arguments: dict[str, Any], fresh: bool) -> None:
         for name in (RUN_FILE, CHECKPOINT_FILE, METRICS_FILE):
             (folder / name).unlink(missing_ok=True)
     if path.is_file():
-        earlier = json.loads(path.read_text())
+        earlier = completed_facts(json.loads(path.read_text()))
         keys = arguments.keys() | earlier.keys()
         different = sorted(key for key in keys if earlier.get(key) != arguments.get(key))
         if different:
