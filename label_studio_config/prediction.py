@@ -11,6 +11,7 @@
 | `<control>__confidence` | float | calibrated probability of it (for a number: null) |
 | `<control>__probabilities` | list of float32 | one a label; labels in the field metadata |
 | `<control>__sd` | float | for a number: standard deviation of the prediction |
+| `<control>__low95`, `<control>__high95` | float | for a number: its 95 % interval, or null |
 """
 
 from __future__ import annotations
@@ -38,6 +39,11 @@ def probabilities_column(control: str) -> str:
 def sd_column(control: str) -> str:
     """The column with the standard deviation of a predicted number."""
     return f"{control}__sd"
+
+
+def interval_columns(control: str) -> tuple[str, str]:
+    """The columns with the ends of the 95 % interval of a predicted number."""
+    return f"{control}__low95", f"{control}__high95"
 
 
 def prediction_schema(
@@ -74,6 +80,7 @@ def _control_fields(control: Control, labels: tuple[str, ...]) -> list[pa.Field]
         return [
             pa.field(control.name, pa.float32()),
             pa.field(sd_column(control.name), pa.float32()),
+            *(pa.field(name, pa.float32()) for name in interval_columns(control.name)),
         ]
     value = pa.list_(pa.string()) if control.kind == "any of" else pa.string()
     return [

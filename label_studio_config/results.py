@@ -312,11 +312,16 @@ def _as_labels(schema: LabelSchema, name: str, value: object) -> tuple[str, ...]
     return labels
 
 
+def number_range(control: Control) -> tuple[float, float]:
+    """The smallest and the largest number that the config allows, infinite by default."""
+    highest = control.attributes.get("max", control.attributes.get("maxRating", "inf"))
+    return float(control.attributes.get("min", "-inf")), float(highest)
+
+
 def _value(control: Control, value: object, labels: tuple[str, ...]) -> dict[str, Any] | None:
     if control.tag in ("Number", "Rating"):
         number = float(value)  # type: ignore[arg-type]
-        lowest = float(control.attributes.get("min", "-inf"))
-        highest = float(control.attributes.get("max", control.attributes.get("maxRating", "inf")))
+        lowest, highest = number_range(control)
         number = min(max(number, lowest), highest)
         if control.unit == "count" or control.tag == "Rating":
             number = round(number)

@@ -255,7 +255,11 @@ def _likelihoods(kind: str, probabilities: np.ndarray, shares: np.ndarray) -> di
 
 
 def evaluate_number(
-    predicted: np.ndarray, truth: np.ndarray, sd: float, unit: str | None = None
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    sd: float,
+    unit: str | None = None,
+    half_widths: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Evaluate one number control: errors in its own unit, and whether its interval is honest.
 
@@ -264,8 +268,13 @@ def evaluate_number(
     predicted, truth : arrays (n,)
     sd : float
         The model's predictive standard deviation; its 90 % interval should hold 90 % of the truth.
+    half_widths : array (n,), optional
+        Half the width of each 95 % interval. Without them interval_95_coverage and
+        interval_95_width (the mean) are NaN.
     """
     error = predicted - truth
+    reach = np.full(len(truth), np.nan) if half_widths is None else half_widths
+    told = bool(np.isfinite(reach).all())
     spread = float(((truth - truth.mean()) ** 2).sum())
     return {
         "kind": "number",
@@ -276,4 +285,6 @@ def evaluate_number(
         "rmse": float(np.sqrt((error**2).mean())),
         "r2": 1.0 - float((error**2).sum()) / spread if spread > 0 else float("nan"),
         "interval_90_coverage": float((np.abs(error) <= INTERVAL_SD * sd).mean()),
+        "interval_95_coverage": float((np.abs(error) <= reach).mean()) if told else float("nan"),
+        "interval_95_width": float(2 * reach.mean()) if told else float("nan"),
     }

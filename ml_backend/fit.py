@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hpc_jobs import progress
-from ml_backend.calibrate import MIN_IMAGES_FOR_TEMPERATURE, fit_temperature
+from ml_backend.calibrate_head import calibrate_head
 from ml_backend.fine_tune import FineTune, FineTuneSettings, settle_batch_norm
 from ml_backend.fit_heads import (
     fit_heads,
@@ -194,16 +194,10 @@ def validation_loss(model: TraitModel, data: LearningSet, inputs: Tensor) -> flo
 def calibrate_heads(model: TraitModel, data: LearningSet, inputs: Tensor) -> None:
     """Fit each head's temperature, or a number's interval, on the validation side."""
     rows = data.rows("validation")
+    units = data.images["split_key"].to_numpy(dtype=str)[rows]
     outputs = model.classify(inputs[rows])
     for head in model.heads:
         target = data.targets[head.control].take(rows)
         logits = outputs[head.control].numpy()[target.known]
         shares = target.shares[target.known].astype(float)
-        if head.kind == "number":
-            residuals = head.answer(logits) - shares
-            sd = float(np.sqrt((residuals**2).mean())) if len(shares) > 1 else head.scale
-            model.set_head(replace(head, sd=sd))
-            continue
-        temperature = fit_temperature(head.kind, logits, shares, head.prior_weights(shares))
-        enough = len(shares) >= MIN_IMAGES_FOR_TEMPERATURE
-        model.set_head(replace(head, temperature=temperature, tempered=enough))
+        model.set_head(calibrate_head(head, logits, shares, units[target.known]))

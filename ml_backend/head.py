@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ml_backend.calibrate import calibrated, prior_shift, prior_weights
+from ml_backend.conformal import relative_spread
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Head:
         Fitted on the validation side, at the prior as the head was taught.
     tempered : bool
         Whether it was fitted: not so where the validation side has too few images.
+    bias : tuple of float
+        Added to the tempered outputs, label by label; empty where the temperature alone is as good.
     trained_prior, deployed_prior : tuple of float
         How often each label occurs as the head was taught, and where it serves.
     choice_balance : float
@@ -40,6 +43,11 @@ class Head:
         For a number: of the votes it learned from, as the config said.
     offset, scale, sd : float
         For a number: answer = offset + scale × output; sd is that of the validation residuals.
+    half_width_95 : float or None
+        For a number: half the width of its 95 % interval, where it answers `offset`; None with too
+        few validation images.
+    error_slope : float
+        For a number: how much wider the interval is for each unit above `offset`, relatively.
     """
 
     control: str
@@ -50,6 +58,7 @@ class Head:
     n_per_label: tuple[float, ...] = ()
     temperature: float = 1.0
     tempered: bool = False
+    bias: tuple[float, ...] = ()
     trained_prior: tuple[float, ...] = ()
     deployed_prior: tuple[float, ...] = ()
     choice_balance: float = 0.5
@@ -57,6 +66,8 @@ class Head:
     offset: float = 0.0
     scale: float = 1.0
     sd: float | None = None
+    half_width_95: float | None = None
+    error_slope: float = 0.0
 
     @property
     def n_outputs(self) -> int:
@@ -67,7 +78,17 @@ class Head:
         """Turn outputs (n, k) into calibrated probabilities (n, k), or numbers (n, 1)."""
         if self.kind == "number":
             return self.offset + self.scale * np.asarray(logits, dtype=np.float64)
-        return calibrated(self.kind, logits, self.temperature, self.shift())
+        return calibrated(self.kind, logits, self.temperature, self.offsets() + self.shift())
+
+    def offsets(self) -> np.ndarray | float:
+        """What calibration adds to the tempered outputs, (k,), or 0."""
+        return np.array(self.bias) if self.bias else 0.0
+
+    def half_widths(self, numbers: np.ndarray) -> np.ndarray:
+        """Half the width of the 95 % interval at each number that was answered; NaN if unknown."""
+        if self.half_width_95 is None:
+            return np.full(np.shape(numbers), np.nan)
+        return self.half_width_95 * relative_spread(numbers, self.offset, self.error_slope)
 
     def shift(self) -> np.ndarray:
         """What the deployment prior adds to the tempered outputs, (k,)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,8 @@ class Answered:
         Standard deviation of a number's prediction, by control.
     novelty : float32 array (n,)
         NaN where the model cannot tell.
+    half_widths : dict
+        Half the width of a number's 95 % interval, (n,) by control; NaN where it is not known.
     """
 
     data: LearningSet
@@ -44,6 +46,7 @@ class Answered:
     unfit: dict[str, str]
     sd: dict[str, float]
     novelty: np.ndarray
+    half_widths: dict[str, np.ndarray] = field(default_factory=dict)
 
     def answers(self, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """What an annotator would be shown: labels chosen, bool (n, k), or numbers (n, 1)."""
@@ -81,6 +84,11 @@ def answer(model: TraitModel, data: LearningSet, manifest: Manifest) -> Answered
         predictions.unfit,
         {s.head.control: s.head.sd for s in predictions.served if s.head.sd is not None},
         predictions.novelty,
+        {
+            s.head.control: s.head.half_widths(predictions.values[s.head.control][:, 0])
+            for s in predictions.served
+            if s.head.kind == "number"
+        },
     )
 
 
@@ -96,8 +104,13 @@ def measure(answered: Answered, rows: np.ndarray) -> dict[str, dict[str, Any]]:
         mine, control = values[rows][known], target.control
         if control.kind == "number":
             truth = target.shares[known][:, 0]
+            reach = answered.half_widths.get(name)
             measured[name] = evaluate_number(
-                mine[:, 0], truth, answered.sd.get(name, float("nan")), control.unit
+                mine[:, 0],
+                truth,
+                answered.sd.get(name, float("nan")),
+                control.unit,
+                None if reach is None else reach[rows][known],
             )
         else:
             measured[name] = evaluate_labels(

@@ -14,11 +14,12 @@ import pyarrow as pa
 from label_studio_config.manifest import Skipped
 from label_studio_config.prediction import (
     confidence_column,
+    interval_columns,
     prediction_schema,
     probabilities_column,
     sd_column,
 )
-from label_studio_config.results import is_asked, write_result
+from label_studio_config.results import is_asked, number_range, write_result
 from label_studio_config.schema import LabelSchema
 from ml_backend.schema_change import ServedHead
 
@@ -98,6 +99,16 @@ class Predictions:
                 sure[s.head.control] = np.where(chosen, values, 1 - values).min(axis=1)
         return sure
 
+    def interval(self, served: ServedHead) -> tuple[np.ndarray, np.ndarray]:
+        """The ends of a number's 95 % interval, (n,) each, within what the config allows.
+
+        NaN where the head does not know its errors.
+        """
+        values = self.values[served.head.control][:, 0]
+        reach = served.head.half_widths(values)
+        allowed = number_range(self.schema.control(served.head.control))
+        return np.clip(values - reach, *allowed), np.clip(values + reach, *allowed)
+
     def answers(self, row: int) -> dict[str, Value]:
         """The suggested value by control, for one image, where the control is asked."""
         values = {s.head.control: self._value(s, row) for s in self.served}
@@ -167,6 +178,10 @@ class Predictions:
             if head.head.kind == "number":
                 sd = head.head.sd
                 columns[sd_column(name)] = [sd if name in answer else None for answer in answers]
+                ends = zip(interval_columns(name), self.interval(head), strict=True)
+                for column, end in ends:
+                    asked = [name in answer for answer in answers]
+                    columns[column] = _nullable(np.where(asked, end, np.nan))
                 continue
             confidence = self.confidences[name]
             columns[confidence_column(name)] = [

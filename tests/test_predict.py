@@ -59,7 +59,7 @@ def make_model(xml: str = XML) -> TraitModel:
         ),
         Head("spot", "one of", ("with spot", "no spot"), trained_prior=half, deployed_prior=half),
         Head("flags", "any of", ("dark", "noisy"), trained_prior=half, deployed_prior=half),
-        Head("diameter", "number", unit="px", offset=40.0, scale=10.0, sd=2.5),
+        Head("diameter", "number", unit="px", offset=40.0, scale=10.0, sd=2.5, half_width_95=6.0),
     ]
     model = TraitModel(Encoder.create("resnet10t", 32), heads, LabelSchema.from_xml(xml))
     for classifier in model.classifiers:
@@ -135,6 +135,8 @@ def test_the_table_holds_what_the_contract_says(manifest: Manifest) -> None:
         atol=1e-5,
     )
     assert table.column("diameter__sd").to_pylist() == [2.5] * 10
+    low, high = (table.column(f"diameter__{end}95").to_numpy() for end in ("low", "high"))
+    np.testing.assert_allclose(high - low, 12, rtol=1e-5)
     assert len(table.column("embedding")[0].as_py()) == 512
     assert table.column("novelty").null_count == 10
 

@@ -1,0 +1,52 @@
+"""What a head learns of its own errors, on the validation side."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ml_backend.calibrate import MIN_IMAGES_FOR_TEMPERATURE, fit_temperature
+from ml_backend.conformal import error_slope, half_width, relative_spread
+from ml_backend.head import Head
+from ml_backend.label_bias import choose_bias
+
+
+def calibrate_head(
+    head: Head, logits: np.ndarray, shares: np.ndarray, units: np.ndarray | None = None
+) -> Head:
+    """Return the head with its temperature and offsets, or with a number's interval.
+
+    Parameters
+    ----------
+    logits, shares : arrays (n, k)
+        Outputs and votes on validation images, never on images that taught.
+    units : array (n,), optional
+        Split keys: what is kept together in cross-validation.
+
+    Notes
+    -----
+    The same images chose among penalties and between heads and the whole network, so an interval
+    holds a little less than it promises; its coverage on held-out images is in the record.
+    """
+    if head.kind == "number":
+        return _calibrate_number(head, logits, shares)
+    weights = np.broadcast_to(head.prior_weights(shares), shares.shape)
+    plain = fit_temperature(head.kind, logits, shares, weights)
+    temperature, bias = choose_bias(head.kind, logits, shares, weights, plain, units)
+    return replace(
+        head,
+        temperature=temperature,
+        tempered=len(shares) >= MIN_IMAGES_FOR_TEMPERATURE,
+        bias=bias,
+    )
+
+
+def _calibrate_number(head: Head, logits: np.ndarray, shares: np.ndarray) -> Head:
+    predicted, truth = head.answer(logits)[:, 0], shares[:, 0]
+    sd = float(np.sqrt(((predicted - truth) ** 2).mean())) if len(truth) > 1 else head.scale
+    slope = error_slope(predicted, truth, head.offset)
+    spread = relative_spread(predicted, head.offset, slope)
+    return replace(
+        head, sd=sd, error_slope=slope, half_width_95=half_width(predicted, truth, spread)
+    )
