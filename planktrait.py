@@ -73,6 +73,16 @@ class Format(StrEnum):
     coco = "coco"
 
 
+class Method(StrEnum):
+    """How `planktrait pretrain` learns: `simclr.settings.METHODS`."""
+
+    simclr = "simclr"
+    dcl = "dcl"
+    vicreg = "vicreg"
+    dino = "dino"
+    byol = "byol"
+
+
 @app.callback()
 def main(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
@@ -246,10 +256,28 @@ def pretrain(
     output: Annotated[
         Path | None, typer.Option(help="Folder of the encoder; default: ./encoder.")
     ] = None,
-    backbone: Annotated[str | None, typer.Option(help="A timm backbone [resnet10t].")] = None,
-    image_size_px: Annotated[int | None, typer.Option(help="Side of the network's input.")] = None,
+    method: Annotated[Method, typer.Option(help="How to learn.")] = Method.simclr,
+    backbone: Annotated[
+        str | None, typer.Option(help="A timm backbone with random weights [resnet10t].")
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of a backbone, weights to go on from: a folder, a timm name, or "
+            "hf-hub:owner/model."
+        ),
+    ] = None,
+    image_size_px: Annotated[
+        int | None, typer.Option(help="Side of the network's input [64, or the encoder's].")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(min=4)] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Of simclr, dcl and dino; lower looks at harder images.")
+    ] = None,
+    view_share: Annotated[
+        float | None, typer.Option(help="Side of a view as a share of the image size [0.5].")
+    ] = None,
     label_column: Annotated[
         str | None,
         typer.Option(help="Column of the source with labels: only to report kNN accuracy."),
@@ -257,23 +285,33 @@ def pretrain(
     images: RootOption = None,
     home: HomeOption = None,
 ) -> None:
-    """Learn features from images without labels (SimCLR); a repeated call resumes.
+    """Learn features from images without labels (SimCLR by default); a repeated call resumes.
 
     With --project, every image of the project is used (but the blind ones) and the next training
     of that project starts from the result.
     """
+    from ml_backend.feature_learning import learn_features
     from ml_backend.image_sources import (
         column_labels,
         images_of_export,
         labels_of_export,
     )
-    from ml_backend.training_jobs import learn_features, pretrain_project
+    from ml_backend.training_jobs import pretrain_project
 
     settings = given(
-        backbone=backbone, image_size_px=image_size_px, epochs=epochs, batch_size=batch_size
+        method=method.value,
+        backbone=backbone,
+        encoder=encoder,
+        image_size_px=image_size_px,
+        epochs=epochs,
+        batch_size=batch_size,
+        temperature=temperature,
+        view_share=view_share,
     )
     with told_plainly():
         exactly_one(SOURCE=source, project=project, export=export)
+        if backbone is not None and encoder is not None:
+            raise UsageError("give --backbone (random weights) or --encoder (learned ones)")
         if project is not None:
             from label_studio_config.project import find_project
 
@@ -327,7 +365,10 @@ def train(
     config: ConfigOption = "traits",
     encoder: Annotated[
         str | None,
-        typer.Option(help="An encoder folder, or a timm name whose weights are fetched."),
+        typer.Option(
+            help="An encoder folder, or a timm name or hf-hub:owner/model whose weights are "
+            "fetched, or taken from the Hugging Face cache."
+        ),
     ] = None,
     models: Annotated[
         Path, typer.Option(help="With --export: folder of the model versions.")

@@ -50,8 +50,9 @@ def choose_start(
     manifest : Manifest
         The images of the training side: held-out and blind ones decide nothing.
     encoder : str or Path, optional
-        A folder that `Encoder.save` wrote, or a timm name whose pretrained weights are fetched; by
-        default an untrained network, grey or colour as the images are.
+        A folder as `Encoder.load` reads it, a timm name or `hf-hub:owner/model` whose pretrained
+        weights are fetched, or taken from the Hugging Face cache; by default an untrained network.
+        All but folders are made for grey or colour as the images are.
     settings : FitSettings, optional
         By default those measured to be best for this kind of start.
 
@@ -60,20 +61,19 @@ def choose_start(
     EncoderError
         The folder holds no encoder, or the weights cannot be had.
     """
+    if encoder is not None and Path(encoder).is_dir():
+        loaded = Encoder.load(encoder)
+        name = f"the encoder {Path(encoder).name} ({loaded.backbone_name})"
+        return Start(loaded, name, _fingerprint(loaded), settings or FitSettings())
+    channels = 3 if have_colour(manifest) else 1
     if encoder is None:
         chosen = settings or FROM_SCRATCH
         torch.manual_seed(chosen.seed)
-        channels = 3 if have_colour(manifest) else 1
         made = Encoder.create(DEFAULT_BACKBONE, IMAGE_SIZE_PX, channels)
         return Start(made, f"an untrained {DEFAULT_BACKBONE}", _fingerprint(made), chosen)
-    chosen = settings or FitSettings()
-    if Path(encoder).is_dir():
-        loaded = Encoder.load(encoder)
-        name = f"the encoder {Path(encoder).name} ({loaded.backbone_name})"
-        return Start(loaded, name, _fingerprint(loaded), chosen)
-    channels = 3 if have_colour(manifest) else 1
     fetched = Encoder.create(str(encoder), IMAGE_SIZE_PX, channels, pretrained=True)
-    return Start(fetched, f"timm's pretrained {encoder}", _fingerprint(fetched), chosen)
+    name = f"the pretrained weights of {encoder}"
+    return Start(fetched, name, _fingerprint(fetched), settings or FitSettings())
 
 
 def have_colour(manifest: Manifest) -> bool:

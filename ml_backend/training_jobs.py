@@ -203,15 +203,21 @@ def pretrain_project(
     home_folder: str | Path,
     project_id: int,
     epochs: int | None = None,
-    *,
-    backbone: str | None = None,
-    image_size_px: int | None = None,
-    batch_size: int | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Learn features from every image of a project (SimCLR); the next training starts from them.
 
     A run that was killed is resumed by the next one, if images and settings are the same; a
     finished one is not repeated. Anything else is a new run in a folder of its own.
+
+    Parameters
+    ----------
+    home_folder : path
+        Folder of the home.
+    project_id : int
+    epochs : int, optional
+    options
+        backbone, encoder, image_size_px, method and numbers, as `learn_features` takes them.
 
     Returns
     -------
@@ -221,79 +227,26 @@ def pretrain_project(
     Raises
     ------
     PretrainError
-        There are too few images.
+        There are too few images, or settings that do not go together.
     EncoderError
-        There is no such backbone.
+        There is no such backbone or encoder.
     ApiError
         Label Studio cannot be reached.
     """
+    from ml_backend.feature_learning import learn_features
+
     home = Home(home_folder)
     manifest, labels = fetch_images(home, project_id)
     folder = home.encoders_folder(project_id)
-    settings: dict[str, Any] = {
-        "epochs": epochs or PRETRAIN_EPOCHS,
-        "backbone": backbone,
-        "image_size_px": image_size_px,
-        "batch_size": batch_size,
-    }
+    epochs = epochs or PRETRAIN_EPOCHS
     encoder = learn_features(
         manifest,
         folder,
+        epochs,
         labels=labels,
         cache_folder=images_cache(home),
         own_folder=True,
-        **settings,
+        **options,
     )
     set_newest_encoder(folder, encoder)
-    return {"encoder": encoder.parent.name, "images": len(manifest), "epochs": settings["epochs"]}
-
-
-def learn_features(
-    manifest: Manifest,
-    folder: Path,
-    *,
-    epochs: int | None = None,
-    backbone: str | None = None,
-    image_size_px: int | None = None,
-    batch_size: int | None = None,
-    labels: dict[str, str] | None = None,
-    cache_folder: Path | None = None,
-    own_folder: bool = False,
-) -> Path:
-    """`simclr.pretrain.pretrain` with a new encoder, grey or colour as the images are.
-
-    Parameters
-    ----------
-    backbone : str, optional
-        A timm model, or the folder of a saved encoder to go on from.
-    own_folder : bool
-        As `pretrain` takes it.
-
-    Returns
-    -------
-    Path
-        Folder of the encoder.
-    """
-    import torch
-
-    from ml_backend.start import IMAGE_SIZE_PX, have_colour
-    from simclr.encoder import DEFAULT_BACKBONE, Encoder
-    from simclr.pretrain import SimCLRSettings, pretrain
-
-    settings = SimCLRSettings() if batch_size is None else SimCLRSettings(batch_size=batch_size)
-    torch.manual_seed(settings.seed)  # a resumed run must begin with the same encoder
-    encoder = Encoder.create(
-        backbone or DEFAULT_BACKBONE,
-        image_size_px or IMAGE_SIZE_PX,
-        3 if have_colour(manifest) else 1,
-    )
-    return pretrain(
-        manifest,
-        encoder,
-        folder,
-        epochs or PRETRAIN_EPOCHS,
-        labels=labels,
-        cache_folder=cache_folder,
-        settings=settings,
-        own_folder=own_folder,
-    )
+    return {"encoder": encoder.parent.name, "images": len(manifest), "epochs": epochs}

@@ -22,6 +22,7 @@ from simclr.preprocessing import Preprocessing, PreprocessingError
 logger = logging.getLogger(__name__)
 
 DEFAULT_BACKBONE = "resnet10t"
+DEFAULT_IMAGE_SIZE_PX = 64
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 _CONFIG_KEY = "planktrait"
@@ -81,7 +82,7 @@ class Encoder(nn.Module):
     def create(
         cls,
         name: str = DEFAULT_BACKBONE,
-        image_size_px: int = 64,
+        image_size_px: int | None = None,
         channels: int = 1,
         pretrained: bool = False,
     ) -> Encoder:
@@ -90,12 +91,16 @@ class Encoder(nn.Module):
         Parameters
         ----------
         name : str
-            A timm model (`resnet10t`), `hf-hub:owner/model` (which is downloaded), or the folder
-            of a saved encoder (whose own size and channels are kept).
-        image_size_px, channels : int
-            Input size; 1 channel is grey, 3 is colour.
+            A timm model (`resnet10t`), `hf-hub:owner/model`, or a folder as `load` reads it (whose
+            own channels are kept).
+        image_size_px : int, optional
+            Side of the input; by default 64, or that of the folder.
+        channels : int
+            1 is grey, 3 is colour.
         pretrained : bool
-            Start from timm's weights, which are downloaded once.
+            Start from the weights of the name, which are downloaded once. Those that are in the
+            Hugging Face cache (HF_HOME) already need no network; HF_HUB_OFFLINE=1 then saves the
+            minute of asking for it in vain.
 
         Raises
         ------
@@ -103,7 +108,8 @@ class Encoder(nn.Module):
             The name is unknown, the weights cannot be had, or the backbone refuses the size.
         """
         if (Path(name) / CONFIG_FILE).is_file():
-            return cls.load(name)
+            return cls.load(name, image_size_px)
+        image_size_px = image_size_px or DEFAULT_IMAGE_SIZE_PX
         try:
             if not name.startswith("hf-hub:") and not timm.is_model(name.split(".")[0]):
                 raise EncoderError(
@@ -113,10 +119,10 @@ class Encoder(nn.Module):
             backbone = timm.create_model(
                 name, pretrained=pretrained, num_classes=0, in_chans=channels
             )
-            config = backbone.pretrained_cfg
-            if config.get("fixed_input_size") and hasattr(backbone, "set_input_size"):
-                backbone.set_input_size(img_size=(image_size_px, image_size_px))
-            preprocessing = _preprocessing_of(config, image_size_px, channels, pretrained)
+            _set_input_size(backbone, image_size_px)
+            preprocessing = Preprocessing(image_size_px, channels)  # inputs from about -2 to 2
+            if pretrained:
+                preprocessing = _preprocessing_of(backbone.pretrained_cfg, image_size_px, channels)
             return cls(backbone, preprocessing, trained=pretrained)
         except EncoderError:
             raise
@@ -124,19 +130,32 @@ class Encoder(nn.Module):
             raise EncoderError(_why_not_created(name, pretrained, error)) from error
 
     @classmethod
-    def load(cls, folder: Path | str) -> Encoder:
-        """Read what `save` wrote. No network is needed.
+    def load(cls, folder: Path | str, image_size_px: int | None = None) -> Encoder:
+        """Read what `save` wrote, or any model that timm saved. No network is needed.
+
+        Parameters
+        ----------
+        folder : Path or str
+            With config.json and weights, as `save` and timm's `save_for_hf` write them and as a
+            model is downloaded from the Hugging Face hub. Without our own settings in it, images
+            are made as its `pretrained_cfg` says.
+        image_size_px : int, optional
+            Another side of the input than the folder says.
 
         Raises
         ------
         EncoderError
-            The folder holds no encoder of ours, or a damaged one.
+            The folder holds no encoder, or a damaged one.
         """
         folder = Path(folder)
         try:
             config = json.loads((folder / CONFIG_FILE).read_text())
-            preprocessing = Preprocessing.from_dict(config[_CONFIG_KEY]["preprocessing"])
+            preprocessing = _saved_preprocessing(config)
+            if image_size_px is not None:
+                preprocessing = replace(preprocessing, image_size_px=image_size_px)
             backbone = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0)
+            if image_size_px is not None:
+                _set_input_size(backbone, image_size_px)
             return cls(backbone, preprocessing)
         except FileNotFoundError as error:
             raise EncoderError(
@@ -145,7 +164,7 @@ class Encoder(nn.Module):
         except (KeyError, TypeError, PreprocessingError) as error:
             raise EncoderError(
                 f"{folder / CONFIG_FILE} does not say how an image becomes an input ({error}): "
-                f"give a folder that Encoder.save wrote"
+                f"give a folder that Encoder.save or timm's save_for_hf wrote"
             ) from error
         except Exception as error:
             raise EncoderError(f"the encoder in {folder} cannot be read: {error}") from error
@@ -222,12 +241,14 @@ class Encoder(nn.Module):
         return count
 
 
-def _preprocessing_of(
-    config: dict[str, Any], image_size_px: int, channels: int, pretrained: bool
-) -> Preprocessing:
-    """Normalise as the weights were trained; without weights, to about -2 to 2."""
-    if not pretrained:
-        return Preprocessing(image_size_px, channels)
+def _set_input_size(backbone: Any, image_size_px: int) -> None:
+    """Only backbones of a fixed size have to be told."""
+    if backbone.pretrained_cfg.get("fixed_input_size") and hasattr(backbone, "set_input_size"):
+        backbone.set_input_size(img_size=(image_size_px, image_size_px))
+
+
+def _preprocessing_of(config: dict[str, Any], image_size_px: int, channels: int) -> Preprocessing:
+    """Normalise as the weights were trained; `config` is timm's `pretrained_cfg`."""
     mean, std = tuple(config["mean"]), tuple(config["std"])
     if channels == 1:
         mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
@@ -235,11 +256,21 @@ def _preprocessing_of(
     return Preprocessing(image_size_px, channels, mean=mean, std=std, interpolation=interpolation)
 
 
+def _saved_preprocessing(config: dict[str, Any]) -> Preprocessing:
+    """From a config.json: ours, else timm's, whose older ones have no `pretrained_cfg` inside."""
+    if _CONFIG_KEY in config:
+        return Preprocessing.from_dict(config[_CONFIG_KEY]["preprocessing"])
+    theirs = config.get("pretrained_cfg", config)
+    channels, _, image_size_px = theirs["input_size"]
+    channels = config.get("model_args", {}).get("in_chans", channels)
+    return _preprocessing_of(theirs, image_size_px, channels)
+
+
 def _why_not_created(name: str, pretrained: bool, error: Exception) -> str:
     if pretrained or name.startswith("hf-hub:"):
         return (
             f"the weights of {name!r} cannot be had ({type(error).__name__}: {error}): connect to "
-            f"the network once, copy them into the Hugging Face cache (HF_HOME), or start without "
-            f"pretrained weights"
+            f"the network once, copy them into the Hugging Face cache (HF_HOME), give a folder "
+            f"with {CONFIG_FILE} and {WEIGHTS_FILE}, or start without pretrained weights"
         )
     return f"backbone {name!r} cannot be made: {error}"

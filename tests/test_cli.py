@@ -63,6 +63,10 @@ def test_without_a_command_the_help_is_shown(run):
         (["train"], "give exactly one of --project, --export"),
         (["pretrain", "here", "--project", "P"], "give exactly one of SOURCE"),
         (["pretrain", "nowhere"], "no folder of images, manifest"),
+        (
+            ["pretrain", ".", "--backbone", "a", "--encoder", "b"],
+            "give --backbone (random weights)",
+        ),
         (["embed", "nowhere", "--encoder", "e"], "no folder of images, manifest"),
         (["predict", ".", "--models", "m"], "no version is live"),
         (["train", "--export", "nowhere.json", "--images", "."], "nowhere.json"),
@@ -96,6 +100,36 @@ def test_a_saved_export_needs_no_home(run, tmp_path):
     assert answer.exit_code == 0, answer.output
     assert pd.read_csv("traits.csv")["group"].tolist() == ["Copepod"]
     assert not (tmp_path / "planktrait-home").exists()
+
+
+def test_methods_are_those_that_there_are(run):
+    from planktrait import Method
+    from simclr.settings import METHODS
+
+    assert tuple(Method) == METHODS
+    answer = run("pretrain", ".", "--method", "moco")
+    assert answer.exit_code == 2
+    assert "moco" in answer.output
+    assert all(name in answer.output for name in METHODS)
+
+
+@pytest.mark.slow
+def test_pretrain_goes_on_from_an_encoder_by_another_method(run, phantoms):
+    options = ("--epochs", 1, "--image-size-px", 32)
+    assert run("pretrain", phantoms, "--backbone", "test_resnet", *options).exit_code == 0
+    answer = run(
+        "pretrain", phantoms, "--encoder", "encoder/encoder", "--method", "dcl",
+        "--temperature", 0.15, "--view-share", 1.0, "--epochs", 1, "--output", "second",
+    )  # fmt: skip
+    assert answer.exit_code == 0, answer.output
+    record = json.loads(Path("second/run.json").read_text())
+    assert (record["method"], record["backbone"]) == ("dcl", "test_resnet")
+    assert record["preprocessing"]["image_size_px"] == 32
+    assert (record["settings"]["temperature"], record["settings"]["view_share"]) == (0.15, 1.0)
+    assert "initial_weights" in record
+    refused = run("pretrain", phantoms, "--method", "byol", "--temperature", 0.1)
+    assert refused.exit_code == 1
+    assert "byol has no temperature" in refused.output
 
 
 @pytest.mark.slow

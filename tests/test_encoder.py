@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import timm
 import torch
 from PIL import Image, ImageDraw
+from timm.models import save_for_hf
 
 from simclr.encoder import Encoder, EncoderError
 from simclr.preprocessing import Preprocessing, PreprocessingError, read_image
@@ -169,15 +171,84 @@ def test_what_is_no_encoder_is_refused(tmp_path: Path) -> None:
         Encoder.load(folder)
 
 
-def test_pretrained_weights_without_network_are_refused_with_the_remedy(tmp_path: Path) -> None:
+def foreign_model(folder: Path, name: str = SMALL, **options: Any) -> Any:
+    """A colour model of timm with a classifier, saved as it lies on the Hugging Face hub."""
+    torch.manual_seed(1)
+    model = timm.create_model(name, num_classes=7, **options).eval()
+    save_for_hf(model, str(folder), safe_serialization=True)
+    assert "planktrait" not in (folder / "config.json").read_text()
+    return model
+
+
+def test_a_model_that_timm_saved_is_an_encoder(tmp_path: Path) -> None:
+    model = foreign_model(tmp_path)
+    encoder = Encoder.load(tmp_path).eval()
+    config = model.pretrained_cfg
+    settings = encoder.preprocessing
+    assert (settings.image_size_px, settings.channels) == (config["input_size"][1], 3)
+    assert (settings.mean, settings.std) == (config["mean"], config["std"])
+    assert settings.interpolation == config["interpolation"]
+    assert encoder.trained
+    image = torch.rand(2, 3, 96, 96)
+    mean, std = (torch.tensor(config[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    expected = model.forward_head(model.forward_features((image - mean) / std), pre_logits=True)
+    torch.testing.assert_close(encoder(image), expected)
+
+    smaller = Encoder.create(str(tmp_path), image_size_px=64)
+    assert smaller.preprocessing.image_size_px == 64
+    again = Encoder.load(smaller.save(tmp_path / "ours")).eval()  # now with our settings
+    assert again.preprocessing == smaller.preprocessing
+    torch.testing.assert_close(again(image), expected)
+
+
+def test_grey_models_and_transformers_that_timm_saved_are_encoders(tmp_path: Path) -> None:
+    foreign_model(tmp_path / "grey", in_chans=1)
+    grey = Encoder.load(tmp_path / "grey")
+    assert grey.preprocessing.channels == 1
+    assert len(grey.preprocessing.mean) == 1
+    foreign_model(tmp_path / "vit", "test_vit")
+    transformer = Encoder.create(str(tmp_path / "vit"), image_size_px=64).eval()
+    images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    assert transformer(images).shape == (2, transformer.feature_count)
+
+
+def create_offline(name: str, cache: Path) -> str:
+    """What a process without network says of the encoder of that name with pretrained weights."""
     code = f"""
 from simclr.encoder import Encoder, EncoderError
 try:
-    Encoder.create({SMALL!r}, pretrained=True)
+    encoder = Encoder.create({name!r}, image_size_px=32, channels=3, pretrained=True)
+    print(encoder.backbone_name, float(next(encoder.backbone.parameters()).detach().sum()))
 except EncoderError as error:
     print(error)
 """
-    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(cache)}
     run = subprocess.run([sys.executable, "-c", code], env=offline, capture_output=True, text=True)
-    assert "cannot be had" in run.stdout, run.stderr
-    assert "start without pretrained weights" in run.stdout
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.mark.parametrize("name", [SMALL, "hf-hub:someone/plankton"])
+def test_pretrained_weights_without_network_are_refused_with_the_remedy(
+    name: str, tmp_path: Path
+) -> None:
+    said = create_offline(name, tmp_path)
+    assert f"the weights of {name!r} cannot be had" in said
+    assert "HF_HOME" in said
+    assert "give a folder with config.json and model.safetensors" in said
+    assert "start without pretrained weights" in said
+
+
+@pytest.mark.parametrize("name", [SMALL, "hf-hub:someone/plankton"])
+def test_weights_in_the_cache_need_no_network(name: str, tmp_path: Path) -> None:
+    repository = name.removeprefix("hf-hub:")
+    if name == SMALL:
+        repository = str(timm.get_pretrained_cfg(SMALL).hf_hub_id)
+    folder = tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
+    model = foreign_model(folder / "snapshots" / "0123abc")
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0123abc")
+    backbone_name, first_weights = create_offline(name, tmp_path).split()
+    assert backbone_name == SMALL
+    expected = float(next(model.parameters()).detach().sum())
+    assert float(first_weights) == pytest.approx(expected, rel=1e-4)
