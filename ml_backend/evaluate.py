@@ -270,7 +270,7 @@ def evaluate_number(
         The model's predictive standard deviation; its 90 % interval should hold 90 % of the truth.
     half_widths : array (n,), optional
         Half the width of each 95 % interval. Without them interval_95_coverage and
-        interval_95_width (the mean) are NaN.
+        interval_95_width (the mean) are None.
     """
     error = predicted - truth
     reach = np.full(len(truth), np.nan) if half_widths is None else half_widths
@@ -285,6 +285,6 @@ def evaluate_number(
         "rmse": float(np.sqrt((error**2).mean())),
         "r2": 1.0 - float((error**2).sum()) / spread if spread > 0 else float("nan"),
         "interval_90_coverage": float((np.abs(error) <= INTERVAL_SD * sd).mean()),
-        "interval_95_coverage": float((np.abs(error) <= reach).mean()) if told else float("nan"),
-        "interval_95_width": float(2 * reach.mean()) if told else float("nan"),
+        "interval_95_coverage": float((np.abs(error) <= reach).mean()) if told else None,
+        "interval_95_width": float(2 * reach.mean()) if told else None,
     }

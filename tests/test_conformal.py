@@ -80,7 +80,7 @@ def test_coverage_is_reported() -> None:
     told = evaluate_number(truth + 1, truth, 2.0, "count", np.where(truth < 90, 1.5, 0.5))
     assert told["interval_95_coverage"] == pytest.approx(0.9)
     assert told["interval_95_width"] == pytest.approx(2.8)
-    assert np.isnan(evaluate_number(truth, truth, 2.0)["interval_95_coverage"])
+    assert evaluate_number(truth, truth, 2.0)["interval_95_coverage"] is None
 
 
 def biased(n: int, offsets: tuple[float, ...], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
