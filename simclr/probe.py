@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-GRID = (0.001, 0.01, 0.1)
+GRID = (0.001, 0.01, 0.1, 1.0)
 FOLDS = 3
 MOST_CHOOSING_IMAGES = 4000
 MOST_ITERATIONS = 300

@@ -26,9 +26,14 @@ def test_what_is_there_is_found() -> None:
 
 def test_what_is_not_there_is_not() -> None:
     features, labels = clouds(300, 1.0, 0)
-    shuffled = np.random.default_rng(0).permutation(labels)
     held_out, held_out_labels = clouds(300, 1.0, 1)
-    assert 0.2 < linear_probe(features, shuffled, held_out, held_out_labels).macro < 0.47
+    found = [
+        linear_probe(
+            features, np.random.default_rng(seed).permutation(labels), held_out, held_out_labels
+        ).macro
+        for seed in range(4)
+    ]
+    assert 0.25 < np.mean(found) < 0.42
 
 
 def test_scales_of_features_do_not_matter() -> None:
@@ -43,12 +48,12 @@ def test_scales_of_features_do_not_matter() -> None:
 
 
 def test_rare_labels_weigh_as_much_as_others() -> None:
-    features, labels = clouds(200, 0.4, 0)
-    held_out, held_out_labels = clouds(200, 0.4, 1)
+    features, labels = clouds(200, 0.25, 0)
+    held_out, held_out_labels = clouds(200, 0.25, 1)
     probe = linear_probe(features, labels, held_out, held_out_labels)
-    assert probe.macro > 0.8
-    alone = held_out_labels == "c"
-    assert linear_probe(features, labels, held_out[alone], held_out_labels[alone]).macro > 0.8
+    assert probe.macro > 0.9
+    rare = held_out_labels == "c"
+    assert linear_probe(features, labels, held_out[rare], held_out_labels[rare]).macro > 0.9
 
 
 def test_a_label_with_one_image_and_a_label_never_learned() -> None:
@@ -58,10 +63,11 @@ def test_a_label_with_one_image_and_a_label_never_learned() -> None:
     probe = linear_probe(features[rows], labels[rows], held_out, held_out_labels)
     assert probe.label_count == 3
     unknown = np.where(held_out_labels == "c", "d", held_out_labels)
-    assert linear_probe(features, labels, held_out, unknown).macro == pytest.approx(2 / 3)
-    assert knn_transfer(features, labels, held_out, unknown).macro == pytest.approx(2 / 3)
+    assert linear_probe(features, labels, held_out, unknown).macro == pytest.approx(2 / 3, abs=0.01)
+    axes, names = np.eye(3).repeat(4, axis=0), np.repeat(["a", "b", "c"], 4)
+    assert knn_transfer(axes, names, np.eye(3), np.array(["a", "b", "d"])).macro == 2 / 3
     few = linear_probe(np.eye(3), np.array(["a", "b", "c"]), np.eye(3), np.array(["a", "b", "c"]))
-    assert few.c == GRID[1]
+    assert few.c == GRID[len(GRID) // 2]
 
 
 def test_nothing_to_tell_apart_is_refused() -> None:
