@@ -373,6 +373,13 @@ def train(
     models: Annotated[
         Path, typer.Option(help="With --export: folder of the model versions.")
     ] = Path("models"),
+    annotator_weight: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="EMAIL=WEIGHT: how much a person's votes count, 0 leaves them out, 1 is normal; "
+            "kept for later trainings. May be given several times."
+        ),
+    ] = None,
     images: RootOption = None,
     home: HomeOption = None,
 ) -> None:
@@ -381,8 +388,13 @@ def train(
     A new version becomes live only if it is not worse than the live one on today's held-out
     images; with --project, suggestions are refreshed.
     """
+    from ml_backend.annotators import parse_weights, update_weights
+
     with told_plainly():
         exactly_one(project=project, export=export)
+        if annotator_weight:
+            folder = registry_of(home, models if project is None else None, project).folder
+            update_weights(folder, parse_weights(annotator_weight))
         if project is not None:
             from label_studio_config.project import find_project
             from ml_backend.training_jobs import train_project
@@ -422,10 +434,19 @@ def predict(
     output: Annotated[Path, typer.Option(help="Folder of the Parquet shards.")] = Path(
         "predictions"
     ),
+    prior: Annotated[
+        str,
+        typer.Option(
+            help="Frequencies of the labels where the images are from: natural (of the training "
+            "votes), uniform, em or bbse (estimated from the images), or a JSON file "
+            "{control: {label: frequency}}."
+        ),
+    ] = "natural",
     home: HomeOption = None,
 ) -> None:
     """Predict images into Parquet shards; a killed run goes on where it stopped."""
     from label_studio_config.sources import read_source
+    from ml_backend.deploy import deploy
     from ml_backend.model import TraitModel
     from ml_backend.predict import write_predictions
 
@@ -433,11 +454,12 @@ def predict(
         exactly_one(models=models, project=project)
         chosen = registry_of(home, models, project).chosen(version)
         manifest, skipped = read_source(source)
-        shards, unreadable = write_predictions(
-            TraitModel.load(chosen.folder), manifest, output, model_version=chosen.name
-        )
+        model = TraitModel.load(chosen.folder)
+        model, deployment = deploy(model, manifest, prior, output, chosen.metrics)
+        shards, unreadable = write_predictions(model, manifest, output, model_version=chosen.name)
         list_skipped([*skipped, *unreadable])
-        show({"images": len(manifest), "shards": len(shards), "folder": output})
+        facts = {"images": len(manifest), "shards": len(shards), "folder": output}
+        show(facts | deployment.facts)
 
 
 @app.command()

@@ -1,0 +1,290 @@
+"""At which frequencies of the labels a model answers, and a record of them beside predictions."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from label_studio_config.manifest import Manifest
+from label_studio_config.results import is_asked
+from ml_backend.head import Head
+from ml_backend.model import TraitModel
+from ml_backend.predict import predict
+from ml_backend.predictions import Predictions
+from ml_backend.priors import PriorError, check_prior, prior_by_bbse, prior_by_em
+
+logger = logging.getLogger(__name__)
+
+PRIORS = ("natural", "uniform", "em", "bbse")
+PRIOR_FILE = "_prior.json"
+"""Readers of a folder of Parquet files leave out what begins with an underscore."""
+MOST_IMAGES = 20_000
+FEWEST_IMAGES = 20
+MOST_LABELS = 5
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """The frequencies that a model answers at, and where they are from.
+
+    Attributes
+    ----------
+    prior : str
+        "natural" (of the training votes), "uniform", "em", "bbse", or the name of a file.
+    frequencies : dict
+        By control and label.
+    n_images : int
+        Images that frequencies were estimated from; 0 where they were not.
+    notes : list of str
+        Controls that stay at their natural frequencies, with the reason.
+    """
+
+    prior: str
+    frequencies: dict[str, dict[str, float]]
+    n_images: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The prior and by control its most frequent labels, for people."""
+        source = f"{self.prior}, from {self.n_images} images" if self.n_images else self.prior
+        facts = {"prior": source}
+        for name, frequencies in self.frequencies.items():
+            most = sorted(frequencies, key=lambda label: -frequencies[label])[:MOST_LABELS]
+            more = len(frequencies) - len(most)
+            facts[f"prior of {name}"] = ", ".join(
+                [f"{label} {frequencies[label]:.3f}" for label in most]
+                + ([f"{more} more"] if more else [])
+            )
+        return facts
+
+
+def with_prior(model: TraitModel, priors: Mapping[str, np.ndarray]) -> TraitModel:
+    """The same model at other frequencies of some controls' labels; weights are shared.
+
+    Probabilities, confidence and suggestions are then those at these frequencies.
+
+    Raises
+    ------
+    PriorError
+        A prior does not fit its control.
+    """
+    heads = {head.control: head for head in model.heads if head.kind != "number"}
+    unknown = sorted(set(priors) - set(heads))
+    if unknown:
+        raise PriorError(
+            f"the model has no head with labels for {', '.join(unknown)}; it has "
+            f"{', '.join(heads) or 'none'}"
+        )
+    other = copy.copy(model)
+    for name, prior in priors.items():
+        head = heads[name]
+        checked = check_prior(name, prior, head.labels, head.kind)
+        other.set_head(replace(head, deployed_prior=tuple(checked.tolist())))
+    return other
+
+
+def deploy(
+    model: TraitModel,
+    manifest: Manifest,
+    prior: str,
+    folder: str | Path,
+    metrics: Mapping[str, Any] | None = None,
+) -> tuple[TraitModel, Deployment]:
+    """The model at the frequencies asked for, recorded in the folder that predictions go to.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        What will be predicted; "em" and "bbse" estimate from at most 20,000 of its images, spread
+        evenly. A repeated call reads what the first one found.
+    prior : str
+        One of `PRIORS`, or a JSON file: {control: {label: frequency}}; other controls stay natural.
+    metrics : mapping, optional
+        The version's record: "bbse" needs its confusion on held-out images.
+
+    Raises
+    ------
+    PriorError
+        There is no such prior, the file does not fit the model, or the folder holds predictions
+        at other frequencies.
+    """
+    folder = Path(folder)
+    given = {} if prior in PRIORS else read_priors(model, Path(prior))
+    marks = (model.fingerprint, manifest.fingerprint, prior in PRIORS and prior, str(given))
+    mark = hashlib.sha256(repr(marks).encode()).hexdigest()
+    found = _recorded(folder, mark, prior)
+    if found is None:
+        found = _choose(model, manifest, prior, given, metrics or {})
+        _record(folder, mark, found)
+    for note in found.notes:
+        logger.warning("%s", note)
+    priors = {
+        head.control: np.array([found.frequencies[head.control][x] for x in head.labels])
+        for head in model.heads
+        if head.kind != "number"
+    }
+    return (model if prior == "natural" else with_prior(model, priors)), found
+
+
+def read_priors(model: TraitModel, path: Path) -> dict[str, np.ndarray]:
+    """Frequencies by control, in the order of the labels, from a JSON file.
+
+    Raises
+    ------
+    PriorError
+        It cannot be read, or does not fit the model; names the control and the label.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise PriorError(f"{path} is neither one of {', '.join(PRIORS)} nor a file") from error
+    except (OSError, ValueError) as error:
+        raise PriorError(f"{path} cannot be read: {error}") from error
+    heads = {head.control: head for head in model.heads if head.kind != "number"}
+    if not isinstance(record, dict) or not all(isinstance(v, dict) for v in record.values()):
+        raise PriorError(f'{path}: write it like {{"group": {{"Copepod": 0.7, "Other": 0.3}}}}')
+    priors = {}
+    for name, frequencies in record.items():
+        if name not in heads:
+            raise PriorError(
+                f"{path}: the model has no head with labels for {name!r}; it has "
+                f"{', '.join(heads) or 'none'}"
+            )
+        labels = heads[name].labels
+        for wrong, told in (
+            (set(frequencies) - set(labels), "knows no label"),
+            (set(labels) - set(frequencies), "is given no frequency for"),
+        ):
+            if wrong:
+                raise PriorError(
+                    f"{path}: control {name!r} {told} {', '.join(sorted(wrong))}; give one for "
+                    f"each of {', '.join(labels)}"
+                )
+        try:
+            values = [float(frequencies[label]) for label in labels]
+        except (TypeError, ValueError) as error:
+            raise PriorError(f"{path}: control {name!r}: {error}") from error
+        priors[name] = check_prior(name, values, labels, heads[name].kind)
+    return priors
+
+
+def _choose(
+    model: TraitModel,
+    manifest: Manifest,
+    prior: str,
+    given: Mapping[str, np.ndarray],
+    metrics: Mapping[str, Any],
+) -> Deployment:
+    heads = [head for head in model.heads if head.kind != "number"]
+    chosen = {head.control: _natural(head) for head in heads} | dict(given)
+    notes: list[str] = []
+    n_images = 0
+    if prior == "uniform":
+        chosen = {
+            head.control: np.full(len(head.labels), 1 / len(head.labels))
+            if head.kind == "one of"
+            else np.full(len(head.labels), 0.5)
+            for head in heads
+        }
+    elif prior in ("em", "bbse"):
+        some = np.zeros(len(manifest), dtype=bool)
+        n_some = min(len(manifest), MOST_IMAGES)
+        some[np.linspace(0, len(manifest) - 1, n_some).round().astype(int)] = True
+        predictions = predict(model, manifest.select(some))
+        n_images = len(predictions)
+        for head in heads:
+            try:
+                asked = _asked(predictions, head.control)
+                if prior == "em":
+                    chosen[head.control] = _by_em(head, predictions, asked)
+                else:
+                    chosen[head.control] = _by_bbse(head, predictions, asked, metrics)
+            except PriorError as error:
+                notes.append(f"control {head.control!r} stays at its natural frequencies: {error}")
+    frequencies = {
+        head.control: dict(zip(head.labels, chosen[head.control].tolist(), strict=True))
+        for head in heads
+    }
+    return Deployment(Path(prior).name, frequencies, n_images, notes)
+
+
+def _natural(head: Head) -> np.ndarray:
+    """Labels nobody voted for have half a vote, so those of "one of" may sum to more than 1."""
+    prior = np.array(head.deployed_prior)
+    return prior / prior.sum() if head.kind == "one of" else prior
+
+
+def _asked(predictions: Predictions, control: str) -> np.ndarray:
+    """Rows of the images whose suggestions let the control be asked."""
+    schema = predictions.schema
+    labels = {s.head.control: s.labels for s in predictions.served}
+    asked = []
+    for row in range(len(predictions)):
+        chosen = {
+            name: tuple(labels[name][k] for k in np.flatnonzero(choice[row]))
+            for name, choice in predictions.choices.items()
+        }
+        if is_asked(schema, schema.control(control), chosen):
+            asked.append(row)
+    if len(asked) < FEWEST_IMAGES:
+        raise PriorError(f"{len(asked)} of the images ask for it, needs {FEWEST_IMAGES}")
+    return np.array(asked)
+
+
+def _by_em(head: Head, predictions: Predictions, rows: np.ndarray) -> np.ndarray:
+    values, prior = predictions.values[head.control][rows], np.array(head.deployed_prior)
+    if head.kind == "one of":
+        return prior_by_em(values, prior)
+    pairs = zip(values.T, prior, strict=True)
+    return np.array(
+        [prior_by_em(np.stack([1 - p, p], axis=1), np.array([1 - f, f]))[1] for p, f in pairs]
+    )
+
+
+def _by_bbse(
+    head: Head, predictions: Predictions, rows: np.ndarray, metrics: Mapping[str, Any]
+) -> np.ndarray:
+    if head.kind != "one of":
+        raise PriorError("bbse is for controls with one label an image; em takes both")
+    measured = metrics.get("metrics", {}).get("test", {}).get(head.control, {})
+    if "confusion" not in measured:
+        raise PriorError("its version has no confusion of held-out images: train a new one")
+    predicted = predictions.choices[head.control][rows].mean(axis=0)
+    return prior_by_bbse(np.array(measured["confusion"]), predicted)
+
+
+def _recorded(folder: Path, mark: str, prior: str) -> Deployment | None:
+    """What an earlier call found for the same model, images and prior."""
+    path, told = folder / PRIOR_FILE, False
+    if path.exists():
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            told = True
+            if record.pop("mark") == mark:
+                return Deployment(**record)
+        except (ValueError, KeyError, TypeError) as error:
+            logger.warning("%s cannot be read (%s)", path, error)
+    if any(folder.glob("part-*.parquet")) and (told or prior != "natural"):
+        raise PriorError(
+            f"{folder} holds predictions at other frequencies, of other images or of another "
+            "version: choose an empty folder, or remove the old shards"
+        )
+    return None
+
+
+def _record(folder: Path, mark: str, found: Deployment) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"mark": mark, **asdict(found)}, indent=2, ensure_ascii=False)
+    temporary = folder / f".{PRIOR_FILE}.{os.getpid()}"
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(folder / PRIOR_FILE)
