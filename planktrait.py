@@ -513,6 +513,30 @@ def models_promote(
 
 
 @app.command()
+def report(
+    version: Annotated[str | None, typer.Argument(help="Default: the live version.")] = None,
+    models: Annotated[Path | None, typer.Option(help="Folder of model versions.")] = None,
+    project: ProjectOption = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write; default: report.html beside the weights.")
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+    home: HomeOption = None,
+) -> None:
+    """Write the page of a version: how good it is, where it errs, with today's learning curve."""
+    from ml_backend.report_page import write_report
+
+    with told_plainly():
+        exactly_one(models=models, project=project)
+        registry = registry_of(home, models, project)
+        chosen = registry.chosen(version)
+        page = write_report(registry, chosen, output)
+        show({"version": chosen.name, "page": page})
+        if open_:
+            typer.launch(page.resolve().as_uri())
+
+
+@app.command()
 def jobs(
     cancel: Annotated[str | None, typer.Option(help="End the job of this id.")] = None,
     log: Annotated[str | None, typer.Option(help="Show the log of the job of this id.")] = None,

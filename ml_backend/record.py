@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,11 +15,14 @@ from ml_backend.measure import Answered, measure
 from ml_backend.mistakes import most_confident_mistakes
 from ml_backend.model import TraitModel
 from ml_backend.model_card import model_card
-from ml_backend.registry import METRICS_FILE
+from ml_backend.registry import CARD_FILE, METRICS_FILE, REPORT_FILE, Registry
 from ml_backend.rejection import choose_rejection
 from ml_backend.report import plain
+from ml_backend.report_page import report_html
 from ml_backend.start import Start
 from ml_backend.targets import LearningSet, share_sample
+
+logger = logging.getLogger(__name__)
 
 PROMOTION_FILE = "promotion.json"
 MIN_BLIND_APART = 20
@@ -90,14 +94,25 @@ def _notes(fitted: Fitted, facts: dict[str, Any], skipped: list[Skipped]) -> lis
         unseen = [label for label, n in zip(head.labels, head.n_per_label, strict=True) if n == 0]
         if unseen:
             notes.append(f"{head.control}: no training votes yet for {', '.join(unseen)}")
-    return notes
+    return notes + facts.get("vote_notes", [])
 
 
 def write_version(folder: Path, model: TraitModel, record: dict[str, Any], title: str) -> None:
-    """Fill the folder of a version: the model, metrics.json, promotion.json, README.md."""
+    """Fill the folder of a version: the model, its record, promotion.json, model card and page.
+
+    The folder is one of the registry's, before it takes its name.
+    """
     model.save(folder)
     text = json.dumps(plain(record), indent=2, ensure_ascii=False)
     (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
     text = json.dumps(plain(record["promotion"]), indent=2, ensure_ascii=False)
     (folder / PROMOTION_FILE).write_text(text + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(model_card(title, record), encoding="utf-8")
+    card = model_card(title, record)
+    (folder / CARD_FILE).write_text(card, encoding="utf-8")
+    registry = Registry(folder.parent)
+    try:
+        page = report_html(registry.next_name, record, card, registry.list())
+    except Exception:  # a training of hours is not lost for a page, which can be written anew
+        logger.exception("no page could be made: planktrait report makes it again")
+    else:
+        (folder / REPORT_FILE).write_text(page, encoding="utf-8")

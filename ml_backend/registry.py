@@ -23,6 +23,8 @@ LIVE_FILE = "live.json"
 HISTORY_FILE = "promotions.jsonl"
 METRICS_FILE = "metrics.json"
 SCHEMA_FILE = "schema.xml"
+CARD_FILE = "README.md"
+REPORT_FILE = "report.html"
 WORK_PREFIX = ".writing-"
 
 
@@ -39,7 +41,8 @@ class ModelVersion:
     name : str
         `<registry folder name>-v0001`; what Label Studio shows as the model version.
     folder : Path
-        Weights, schema.xml, metrics.json and the model card (README.md).
+        Weights, schema.xml, metrics.json, the model card (README.md) and the page (report.html,
+        the one file that may be written anew).
     """
 
     name: str
@@ -184,11 +187,22 @@ class Registry:
         logger.info("live model is now %s (%s)", version.name, reason)
         return version
 
-    def _take_number(self, working: Path) -> ModelVersion:
+    @property
+    def next_name(self) -> str:
+        """What the next version will be called, if nobody else adds one."""
+        return self._name(self._next_number())
+
+    def _next_number(self) -> int:
         versions = self.list()
-        number = versions[-1].number + 1 if versions else 1
+        return versions[-1].number + 1 if versions else 1
+
+    def _name(self, number: int) -> str:
+        return f"{self.folder.resolve().name}-v{number:04d}"
+
+    def _take_number(self, working: Path) -> ModelVersion:
+        number = self._next_number()
         while True:
-            name = f"{self.folder.resolve().name}-v{number:04d}"
+            name = self._name(number)
             try:
                 working.rename(self.folder / name)
             except OSError:

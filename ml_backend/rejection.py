@@ -164,8 +164,8 @@ def _reason(
             f"(difference [{gain[0]:+.3f}, {gain[1]:+.3f}])"
         )
     return (
-        f"leaving out none has an error of {mean[0]:.3f}, the best threshold {mean[best]:.3f}: "
-        "that is no more than chance, so nothing is left out"
+        f"the error is {mean[0]:.3f} when none is left out and {mean[best]:.3f} at the best "
+        "threshold, which can be chance, so nothing is left out"
     )
 
 
