@@ -9,7 +9,7 @@
 | `embedding` | list of float16 | features of the encoder |
 | `<control>` | text, list of text, or float | the suggested label, labels, or number |
 | `<control>__confidence` | float | calibrated probability of it (for a number: null) |
-| `<control>__probabilities` | list of float32 | one a label; labels in the field metadata |
+| `<control>__probabilities` | list of float32 | one a label; metadata: labels, deployment prior |
 | `<control>__sd` | float | for a number: standard deviation of the prediction |
 | `<control>__low95`, `<control>__high95` | float | for a number: its 95 % interval, or null |
 """
@@ -47,7 +47,10 @@ def interval_columns(control: str) -> tuple[str, str]:
 
 
 def prediction_schema(
-    schema: LabelSchema, heads: dict[str, tuple[str, ...]], feature_count: int
+    schema: LabelSchema,
+    heads: dict[str, tuple[str, ...]],
+    feature_count: int,
+    priors: dict[str, list[float]] | None = None,
 ) -> pa.Schema:
     """The Arrow schema of a prediction table.
 
@@ -58,6 +61,8 @@ def prediction_schema(
         (empty for a number).
     feature_count
         Length of an embedding.
+    priors
+        Per control the frequencies of its labels that the probabilities assume.
     """
     fields = [pa.field(name, pa.string()) for name in IMAGE_COLUMNS]
     fields += [
@@ -66,7 +71,7 @@ def prediction_schema(
         pa.field("embedding", pa.list_(pa.float16(), feature_count)),
     ]
     for name, labels in heads.items():
-        fields += _control_fields(schema.control(name), labels)
+        fields += _control_fields(schema.control(name), labels, (priors or {}).get(name))
     return pa.schema(fields)
 
 
@@ -75,7 +80,15 @@ def labels_of(field: pa.Field) -> tuple[str, ...]:
     return tuple(json.loads((field.metadata or {})[b"labels"]))
 
 
-def _control_fields(control: Control, labels: tuple[str, ...]) -> list[pa.Field]:
+def prior_of(field: pa.Field) -> list[float] | None:
+    """The deployment prior of a probabilities column; None where it was not recorded."""
+    prior = (field.metadata or {}).get(b"prior")
+    return None if prior is None else list(json.loads(prior))
+
+
+def _control_fields(
+    control: Control, labels: tuple[str, ...], prior: list[float] | None
+) -> list[pa.Field]:
     if control.kind == "number":
         return [
             pa.field(control.name, pa.float32()),
@@ -83,12 +96,15 @@ def _control_fields(control: Control, labels: tuple[str, ...]) -> list[pa.Field]
             *(pa.field(name, pa.float32()) for name in interval_columns(control.name)),
         ]
     value = pa.list_(pa.string()) if control.kind == "any of" else pa.string()
+    metadata = {"labels": json.dumps(labels)}
+    if prior is not None:
+        metadata["prior"] = json.dumps(prior)
     return [
         pa.field(control.name, value),
         pa.field(confidence_column(control.name), pa.float32()),
         pa.field(
             probabilities_column(control.name),
             pa.list_(pa.float32()),
-            metadata={"labels": json.dumps(labels)},
+            metadata=metadata,
         ),
     ]

@@ -189,8 +189,9 @@ class Predictions:
                 for c, answer in zip(confidence, answers, strict=True)
             ]
             columns[probabilities_column(name)] = list(values.astype(np.float32))
+        priors = {s.head.control: s.deployed_prior for s in self.served if s.labels}
         return pa.table(
-            columns, schema=prediction_schema(self.schema, heads, self.embedding.shape[1])
+            columns, schema=prediction_schema(self.schema, heads, self.embedding.shape[1], priors)
         )
 
 

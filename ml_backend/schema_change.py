@@ -32,6 +32,11 @@ class ServedHead:
     labels: tuple[str, ...]
     columns: np.ndarray
 
+    @property
+    def deployed_prior(self) -> list[float]:
+        """The head's deployment prior, of the labels that the config still has."""
+        return [float(self.head.deployed_prior[column]) for column in self.columns]
+
     def narrow(self, values: np.ndarray) -> np.ndarray:
         """Keep the labels that the config still has; "one of" sums to 1 again."""
         if self.head.kind == "number":
