@@ -1,0 +1,220 @@
+"""How many labels it takes: from scratch, after SimCLR, and on features of ImageNet.
+
+    python -m benchmarks.label_efficiency path/to/ndsb --encoder path/to/encoder
+
+Every cell (method, label set, share of the labels, seed) is one training through `planktrait`'s
+own `train`, on a share of the images that are not held out; the held-out ones (SHA-256 of the file
+name is 0 modulo 5) are blind: they never train, fit or choose anything. Each cell writes its
+result when it is done and is skipped when repeated, so the script can be stopped and started.
+`--list` says what there is to do, `--only` picks some of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import logging
+import os
+import shutil
+import time
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.imagenet_features import imagenet_features
+from benchmarks.label_efficiency_plot import draw
+from benchmarks.ndsb import CONTROL, LABEL_SETS, read_table, schema_of, subset, tasks_of
+from ml_backend.evaluate import evaluate_labels
+from ml_backend.fit import FROM_SCRATCH, FitSettings
+from ml_backend.registry import Registry
+from ml_backend.split import SplitRule
+from ml_backend.train import train
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "label_efficiency"
+WORK = HERE / "work" / "label_efficiency"
+METHODS = ("scratch", "simclr", "imagenet")
+SHARES = {"groups": (0.0025, 0.01, 0.05, 0.1, 1.0), "classes": (0.01, 0.05, 0.1, 1.0)}
+SEEDS = (0, 1, 2)
+VALIDATION_SHARE = 0.15
+SMALL_SHARE = 0.1
+FIGURES = ("macro_recall", "micro_accuracy", "macro_f1", "ece", "ece_classwise", "nll", "brier")
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One training: what it starts from, what it learns, and from how many labels."""
+
+    labels: str
+    share: float
+    method: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.labels}-{100 * self.share:g}pct-{self.method}-seed{self.seed}"
+
+
+def cells() -> list[Cell]:
+    """All of them, the quick ones first."""
+    made = [
+        Cell(labels, share, method, seed)
+        for labels, shares in SHARES.items()
+        for share in shares
+        for method in METHODS
+        for seed in SEEDS
+    ]
+    return sorted(made, key=lambda cell: (cell.share, cell.seed, cell.labels, cell.method))
+
+
+def settings_of(cell: Cell) -> FitSettings:
+    """The product's defaults, but for a baseline from scratch that is trained to its end.
+
+    `train` gives an untrained network 30 epochs, which few labels make too short: here it gets as
+    many steps as the yardsticks in the literature of few labels, 1,600 of 64 images or more.
+    """
+    if cell.method == "simclr":
+        return replace(FitSettings(), seed=cell.seed)
+    epochs = 50 if cell.share <= SMALL_SHARE else 20
+    fine_tune = replace(FROM_SCRATCH.fine_tune, epochs=epochs, min_images_per_epoch=2048)
+    return replace(FROM_SCRATCH, fine_tune=fine_tune, seed=cell.seed)
+
+
+def run(cell: Cell, folder: Path, encoder: Path | None) -> dict[str, Any]:
+    """Train one cell and score it on the held-out images."""
+    began_s = time.monotonic()
+    table = read_table(folder)
+    some = subset(table, cell.labels, cell.share, cell.seed)
+    if cell.method == "imagenet":
+        record = _run_imagenet(cell, table, some, folder)
+    else:
+        record = _run_train(cell, table, some, folder, encoder)
+    return {
+        **asdict(cell),
+        "n_labels": len(some),
+        **record,
+        "seconds": round(time.monotonic() - began_s, 1),
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cores": os.cpu_count(),
+    }
+
+
+def _run_train(
+    cell: Cell, table: pd.DataFrame, some: pd.DataFrame, folder: Path, encoder: Path | None
+) -> dict[str, Any]:
+    schema = schema_of(table, cell.labels)
+    home = WORK / cell.name
+    rule = SplitRule("image", 1 - VALIDATION_SHARE, VALIDATION_SHARE, "a benchmark")
+    rule.write(home)
+    report = train(
+        tasks_of(pd.concat([some, table[table["held_out"]]]), cell.labels, schema),
+        schema,
+        resolve_image=lambda url: folder / url,
+        registry=Registry(home),
+        encoder=encoder if cell.method == "simclr" else None,
+        cache_folder=HERE / "work" / "cache",
+        settings=settings_of(cell),
+    )
+    if cell.share < 1:
+        shutil.rmtree(home)  # the version of all labels stays, for the other benchmarks
+    measured = report.metrics["blind"][CONTROL]
+    return {
+        "trained": report.record["trained"],
+        "encoder": report.record["encoder"],
+        "settings": report.record["settings"],
+        "n_held_out": measured["n_images"],
+        **{name: measured.get(name) for name in FIGURES},
+    }
+
+
+def _run_imagenet(
+    cell: Cell, table: pd.DataFrame, some: pd.DataFrame, folder: Path
+) -> dict[str, Any]:
+    """Logistic regression on MobileNetV2's ImageNet features and the size: the usual shortcut."""
+    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    inputs = imagenet_features(table, folder, HERE / "work" / "imagenet.npz")
+    column = LABEL_SETS[cell.labels]
+    labels = sorted(table[column].unique())
+    held_out = table["held_out"].to_numpy()
+    y = table[column].to_numpy()
+    regression = LogisticRegressionCV(
+        Cs=np.logspace(-4, 0, 5), cv=3, class_weight="balanced", max_iter=300, scoring="accuracy"
+    )
+    model = make_pipeline(StandardScaler(), regression)
+    model.fit(inputs[some.index], y[some.index])
+    probabilities = np.zeros((held_out.sum(), len(labels)))
+    columns = [labels.index(label) for label in regression.classes_]
+    probabilities[:, columns] = model.predict_proba(inputs[held_out])
+    truth = np.eye(len(labels))[[labels.index(label) for label in y[held_out]]]
+    chosen = np.eye(len(labels), dtype=bool)[probabilities.argmax(axis=1)]
+    units = table["image"].to_numpy(dtype=str)[held_out]
+    measured = evaluate_labels("one of", labels, probabilities, probabilities, chosen, truth, units)
+    return {
+        "trained": "logistic regression on ImageNet features and log size",
+        "encoder": "torchvision mobilenet_v2, 112 px",
+        "n_held_out": int(held_out.sum()),
+        **{name: measured.get(name) for name in FIGURES},
+    }
+
+
+def finished() -> list[dict[str, Any]]:
+    """The results that are there."""
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+
+
+def show(results: list[dict[str, Any]]) -> None:
+    """Macro recall first, micro beside it; mean over seeds and, in brackets, their range."""
+    table = pd.DataFrame(results)
+    if table.empty:
+        print("nothing is finished yet")
+        return
+    print("labels     share      n method    seeds  macro recall          micro  ECE    minutes")
+    for (labels, share, method), group in table.groupby(["labels", "share", "method"]):
+        macro = group["macro_recall"]
+        print(
+            f"{labels:8} {share:>7.2%} {group['n_labels'].iloc[0]:>6} {method:9} {len(group):>5}  "
+            f"{macro.mean():.3f} [{macro.min():.3f}, {macro.max():.3f}]  "
+            f"{group['micro_accuracy'].mean():.3f}  {group['ece'].mean():.3f}  "
+            f"{group['seconds'].mean() / 60:.1f}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, help="folder of ndsb, with labels.csv")
+    parser.add_argument("--encoder", type=Path, help="SimCLR encoder of the images not held out")
+    parser.add_argument("--only", default="*", help="pattern of cells: 'groups-1pct-*'")
+    parser.add_argument("--list", action="store_true", help="say what is done and what is not")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    chosen = [cell for cell in cells() if fnmatch.fnmatch(cell.name, arguments.only)]
+    for cell in chosen:
+        path = RESULTS / f"{cell.name}.json"
+        if arguments.list or path.exists():
+            print("done" if path.exists() else "to do", cell.name)
+            continue
+        if cell.method == "simclr" and arguments.encoder is None:
+            print("left out, no --encoder:", cell.name)
+            continue
+        result = run(cell, arguments.data, arguments.encoder)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(result, indent=1) + "\n")
+        temporary.replace(path)
+        print(f"{cell.name}: macro recall {result['macro_recall']:.3f}", flush=True)
+    results = finished()
+    show(results)
+    if results:
+        draw(results, RESULTS.parent / "label_efficiency.svg")
+
+
+if __name__ == "__main__":
+    main()
