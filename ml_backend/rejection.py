@@ -163,6 +163,8 @@ def _reason(
             f"leaving them out lowers the error from {mean[0]:.3f} to {mean[mildest]:.3f} "
             f"(difference [{gain[0]:+.3f}, {gain[1]:+.3f}])"
         )
+    if best == 0:
+        return f"no threshold has a smaller error than leaving out none ({mean[0]:.3f})"
     return (
         f"the error is {mean[0]:.3f} when none is left out and {mean[best]:.3f} at the best "
         "threshold, which can be chance, so nothing is left out"

@@ -91,7 +91,7 @@ def test_a_hard_group_is_not_left_out_of_counts() -> None:
     assert not record["confidence"]["helps"]
     assert record["confidence"]["threshold"] == 0.0
     assert record["confidence"]["rejected"] == record["confidence"]["test"]["rejected"] == 0.0
-    assert "nothing is left out" in record["confidence"]["reason"]
+    assert "no threshold has a smaller error" in record["confidence"]["reason"]
     assert record["confidence"]["curve"][-1]["bray_curtis"] > 0.2
     json.dumps(plain(record), allow_nan=False)
 
