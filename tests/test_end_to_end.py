@@ -32,7 +32,7 @@ from tests.figures import FIGURES
 from tests.label_studio_fixtures import LabelStudioForTests, serve_for_tests
 
 NDSB = Path(__file__).parents[2] / "shared" / "data" / "ndsb"
-IMAGES = 5200
+IMAGES = 6500
 LABELS = 2000
 EPOCHS = 8
 FEWEST_OTHERS = 3000
