@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,10 @@ VOTE_COLUMNS = (
     "suggestion_shown",
     "suggestion_version",
 )
+
+
+_Vote = tuple[int, str, np.ndarray]
+"""Row of the image, annotator, and what that says (k,)."""
 
 
 class WeightError(ValueError):
@@ -102,16 +107,14 @@ def vote_shares(
         A weight is negative or no number.
     """
     column_of = {label: column for column, label in enumerate(control.labels)}
-    mine = _assessed(control, votes, image_ids)
-    known = [tuple(column_of[x] for x in set(said) if x in column_of) for said in mine["labels"]]
-    mine = mine.assign(columns=pd.Series(known, index=mine.index, dtype=object))
-    if control.kind == "one of":
-        mine = mine[mine["columns"].map(len).astype(bool)]
-    strength, total, n_votes = _strengths(mine, len(image_ids), weights)
-    shares = np.zeros((len(image_ids), len(column_of)))
-    for row, columns, weight in zip(mine["row"], mine["columns"], strength, strict=True):
-        shares[row, list(columns)] += weight / (len(columns) if control.kind == "one of" else 1)
-    return (shares / total[:, None]).astype(np.float32), n_votes
+    said: list[_Vote] = []
+    for row, who, labels in _assessed(control, votes, image_ids, "labels"):
+        columns = [column_of[label] for label in set(labels) if label in column_of]
+        if columns or control.kind == "any of":
+            vote = np.zeros(len(column_of))
+            vote[columns] = 1 / len(columns) if control.kind == "one of" else 1
+            said.append((row, who, vote))
+    return _weighted_mean(said, (len(image_ids), len(column_of)), weights)
 
 
 def vote_means(
@@ -124,12 +127,13 @@ def vote_means(
 
     Annotators count as in `vote_shares`; a number that is not finite is no vote.
     """
-    mine = _assessed(control, votes, image_ids)
-    mine = mine[np.isfinite(mine["number"].to_numpy(dtype=float))]
-    strength, total, n_votes = _strengths(mine, len(image_ids), weights)
-    sums = np.zeros(len(image_ids))
-    np.add.at(sums, mine["row"].to_numpy(dtype=int), strength * mine["number"].to_numpy(float))
-    return (sums / total).astype(np.float32), n_votes
+    said = [
+        (row, who, np.array([number]))
+        for row, who, number in _assessed(control, votes, image_ids, "number")
+        if np.isfinite(number)
+    ]
+    means, n_votes = _weighted_mean(said, (len(image_ids), 1), weights)
+    return means[:, 0], n_votes
 
 
 def check_weights(weights: Mapping[str, float]) -> dict[str, float]:
@@ -160,25 +164,34 @@ def weights_of(annotators: Iterable[str], weights: Mapping[str, float] | None) -
     return np.array([checked.get(str(who), 1.0) for who in annotators], dtype=float)
 
 
-def _assessed(control: Control, votes: pd.DataFrame, image_ids: Sequence[str]) -> pd.DataFrame:
-    """The votes for a control of those who could assess it, with the `row` of their image."""
+def _assessed(
+    control: Control, votes: pd.DataFrame, image_ids: Sequence[str], column: str
+) -> Iterator[tuple[int, str, Any]]:
+    """Row of the image, annotator and value of each vote for a control that could be assessed."""
     row_of = {image_id: row for row, image_id in enumerate(image_ids)}
     mine = votes[(votes["control"] == control.name) & votes["assessable"].astype(bool)]
-    mine = mine[mine["image_id"].isin(row_of)]
-    return mine.assign(row=mine["image_id"].map(row_of).astype(int))
+    for image_id, who, value in zip(mine["image_id"], mine["annotator"], mine[column], strict=True):
+        if image_id in row_of:
+            yield row_of[image_id], str(who), value
 
 
-def _strengths(
-    mine: pd.DataFrame, n_images: int, weights: Mapping[str, float] | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What each vote weighs, their sum by image (1 where there is none), and persons by image."""
-    weight = weights_of(mine["annotator"], weights)
-    times = mine.groupby(["row", "annotator"])["annotator"].transform("size").to_numpy(dtype=float)
-    rows = mine["row"].to_numpy(dtype=int)
-    strength = weight / times if len(mine) else np.zeros(0)
-    total = np.bincount(rows, strength, minlength=n_images)
-    persons = np.bincount(rows, np.where(weight > 0, 1 / times, 0.0), minlength=n_images)
-    return strength, np.where(total > 0, total, 1.0), np.rint(persons).astype(np.int64)
+def _weighted_mean(
+    said: list[_Vote], shape: tuple[int, int], weights: Mapping[str, float] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of what persons said by image, float32 (n, k), 0 where nobody did, and how many.
+
+    A person's own mean is taken first.
+    """
+    checked = check_weights(weights or {})
+    times = Counter((row, who) for row, who, _ in said)
+    persons = Counter(row for row, who in times if checked.get(who, 1.0) > 0)
+    sums, total = np.zeros(shape), np.zeros(shape[0])
+    for row, who, value in said:
+        weight = checked.get(who, 1.0) / times[row, who]
+        sums[row] += weight * value
+        total[row] += weight
+    means = sums / np.where(total > 0, total, 1.0)[:, None]
+    return means.astype(np.float32), np.array([persons[row] for row in range(shape[0])], dtype=int)
 
 
 def newest_by_annotator(task: dict[str, Any]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from label_studio_config.schema import LabelSchema
+from ml_backend.fit import calibrate_heads
 from ml_backend.fit_heads import (
     TrainingRefused,
     fit_heads,
@@ -262,6 +263,36 @@ def only(labels: list[int], n: int = 60) -> LearningSet:
 def test_one_label_is_refused_with_its_name() -> None:
     with pytest.raises(TrainingRefused, match=r"group: votes for one label only \(Rod\)"):
         make_heads(only([1]), 10)
+
+
+def test_a_label_with_one_image_is_learned_and_stays_a_number() -> None:
+    rng = np.random.default_rng(0)
+    data = only([0, 1])
+    data.targets["group"].shares[0] = [0, 0, 1]
+    data.images.loc[45:, "side"] = "validation"
+    data.images["split_key"] = data.images["image_id"]
+    inputs = torch.from_numpy(rng.normal(size=(60, 517)).astype(np.float32))
+    made = fitted(data, inputs)
+    calibrate_heads(made, data, inputs)
+    assert made.head("group").n_per_label == (22.0, 22.0, 1.0)
+    answered = made.head("group").answer(made.classify(inputs)["group"].detach().numpy())
+    np.testing.assert_allclose(answered.sum(axis=1), 1)
+    assert answered[0].argmax() == 2
+    assert serve(made.heads, SCHEMA)[0][0].choose(answered).sum() == 60
+
+
+def test_an_ordinal_control_gets_an_ordinal_head() -> None:
+    data = only([0, 1, 2])
+    assert not make_heads(data, 10)[0][0].ordinal
+    scale = replace(SCHEMA.control("group"), ordinal=True)
+    target = data.targets["group"]
+    data.targets["group"] = ControlTargets(scale, target.shares, target.n_votes)
+    (head,), _ = make_heads(data, 10)
+    assert head.ordinal
+    outputs = torch.tensor([[0.0, 3.0, 0.0], [0.0, 0.0, 3.0]])
+    near, far = head_loss(head, outputs, torch.tensor([[1.0, 0, 0]] * 2))
+    assert near < far
+    assert fitted(data, torch.randn(60, 517)).head("group").trained_prior
 
 
 def test_no_votes_are_refused() -> None:
