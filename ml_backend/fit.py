@@ -23,12 +23,14 @@ from ml_backend.fit_heads import (
 )
 from ml_backend.model import TraitModel
 from ml_backend.novelty import Novelty
+from ml_backend.refit import refit_heads
 from ml_backend.targets import LearningSet
 from simclr.encoder import Encoder
 
 logger = logging.getLogger(__name__)
 
 DESCRIBE_BATCH = 256
+FROZEN = "heads on frozen features"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class FitSettings:
         Turns of an image over which features are averaged, when predicting too.
     min_images : int
         Training images with votes that a control needs to get a head.
+    refit_below : int
+        With fewer images than this on the training and validation sides together, heads on frozen
+        features learn from both, once the validation side has chosen.
     untrained : bool
         The encoder has not seen an image yet.
     fine_tune : FineTuneSettings
@@ -55,6 +60,7 @@ class FitSettings:
     views: int = 4
     min_images: int = 10
     seed: int = 0
+    refit_below: int = 1000
     untrained: bool = False
     fine_tune: FineTuneSettings = field(default_factory=FineTuneSettings)
 
@@ -77,12 +83,15 @@ class Fitted:
         Of the heads on frozen features, by control.
     trained : str
         What was best on the validation side: "heads on frozen features" or "the whole network".
+    refitted : bool
+        Whether the validation images taught too, at the end.
     """
 
     model: TraitModel
     left_out: dict[str, str]
     penalties: dict[str, float]
     trained: str
+    refitted: bool = False
 
 
 def fit(
@@ -126,7 +135,7 @@ def fit(
     inputs = describe(model, images, log_extents, data.rows("train", "validation"))
     model.fit_inputs(inputs[data.rows("train")])
     penalties = fit_heads(model, data, inputs, weights)
-    chosen = "heads on frozen features"
+    chosen = FROZEN
     if settings.fine_tune.epochs:
         before = deepcopy(model.state_dict())
         loss = validation_loss(model, data, inputs)
@@ -154,11 +163,15 @@ def fit(
     if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
         raise FloatingPointError("a weight of the fitted model is no number")
     calibrate_heads(model, data, inputs)
+    few = len(data.rows("train", "validation")) < settings.refit_below
+    refitted = few and chosen == FROZEN
+    if refitted:
+        refit_heads(model, data, inputs, penalties, settings.balance)
     embedding = inputs[:, : encoder.feature_count].numpy()
     model.novelty = Novelty.fit(
         embedding[data.rows("train")], embedding[data.rows("validation")], settings.seed
     )
-    return Fitted(model.eval(), left_out, penalties, chosen)
+    return Fitted(model.eval(), left_out, penalties, chosen, refitted)
 
 
 @torch.inference_mode()

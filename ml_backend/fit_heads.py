@@ -210,7 +210,7 @@ def fit_heads(
         target = data.targets[head.control]
         known = target.known
         learn, check = train[known[train]], validation[known[validation]]
-        fitted = _fit_path(
+        fitted = solve_path(
             head,
             standard[learn],
             standard_targets(head, target.shares[learn]),
@@ -219,11 +219,11 @@ def fit_heads(
         )
         best = _choose(head, fitted, standard[check], target.shares[check])
         chosen[head.control] = penalties[best]
-        _set_weights(classifier, fitted[best])
+        set_weights(classifier, fitted[best])
     return chosen
 
 
-def _fit_path(
+def solve_path(
     head: Head, inputs: Tensor, shares: Tensor, weights: Tensor, penalties: tuple[float, ...]
 ) -> list[Tensor]:
     """Solutions (d + 1, k), strongest penalty first, each started from the one before."""
@@ -274,6 +274,6 @@ def tempered_loss(head: Head, logits: np.ndarray, shares: np.ndarray) -> float:
 
 
 @torch.no_grad()
-def _set_weights(classifier: nn.Module, solution: Tensor) -> None:
+def set_weights(classifier: nn.Module, solution: Tensor) -> None:
     classifier.weight.copy_(solution[:-1].T)  # type: ignore[operator]
     classifier.bias.copy_(solution[-1])  # type: ignore[operator]

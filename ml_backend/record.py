@@ -53,7 +53,7 @@ def make_record(
         "images": data.counts,
         **facts,
         **_measured(data, answered),
-        "rejection": choose_rejection(answered, data.schema),
+        "rejection": _rejection(data, answered, fitted),
         "mistakes": most_confident_mistakes(answered, answered.data.rows("test"), manifest),
         "left_out": fitted.left_out,
         "notes": _notes(fitted, facts, skipped),
@@ -84,6 +84,13 @@ def _measured(data: LearningSet, answered: Answered) -> dict[str, Any]:
     }
 
 
+def _rejection(data: LearningSet, answered: Answered, fitted: Fitted) -> dict[str, Any]:
+    if fitted.refitted:
+        reason = "there are so few images that the validation images taught it too: annotate more"
+        return {"control": None, "reason": reason}
+    return choose_rejection(answered, data.schema)
+
+
 def _notes(fitted: Fitted, facts: dict[str, Any], skipped: list[Skipped]) -> list[str]:
     notes = list(facts.get("vote_notes", ()))
     if facts["split"]["unit"] == "image" and "only" in facts["split"]["reason"]:
@@ -94,7 +101,12 @@ def _notes(fitted: Fitted, facts: dict[str, Any], skipped: list[Skipped]) -> lis
         unseen = [label for label, n in zip(head.labels, head.n_per_label, strict=True) if n == 0]
         if unseen:
             notes.append(f"{head.control}: no training votes yet for {', '.join(unseen)}")
-    return notes + facts.get("vote_notes", [])
+    if fitted.refitted:
+        notes.append(
+            "few images: the heads learned from the validation side too, after it had chosen the "
+            "penalty and the temperature"
+        )
+    return notes
 
 
 def write_version(folder: Path, model: TraitModel, record: dict[str, Any], title: str) -> None:

@@ -1,0 +1,68 @@
+"""Last step for heads on frozen features: learn from the validation images as well.
+
+The validation side has done its work once penalty and temperature are chosen. With few labels its
+images are often the only ones of a rare label, so the heads are solved anew, with the chosen
+penalty, from both sides. Test and blind images stay out, and tell how good the result is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ml_backend.calibrate import estimate_prior
+from ml_backend.fit_heads import image_weights, set_weights, solve_path, standard_targets
+from ml_backend.model import TraitModel
+from ml_backend.targets import LearningSet
+
+
+def refit_heads(
+    model: TraitModel,
+    data: LearningSet,
+    inputs: Tensor,
+    penalties: Mapping[str, float],
+    balance: float,
+) -> None:
+    """Solve every head from the training and the validation side; temperatures stay.
+
+    A head with offsets for its labels stays as it is: they were fitted to its own errors.
+
+    Parameters
+    ----------
+    inputs : Tensor, shape (n, d)
+        As from `TraitModel.describe`, for all rows of `data`.
+    penalties : mapping
+        By control, as `fit_heads` chose them.
+    balance : float
+        See `image_weights`.
+    """
+    rows = data.rows("train", "validation")
+    weights = image_weights(data, rows, balance)
+    standard = (inputs - model.input_mean) / model.input_scale
+    for head, classifier in zip(model.heads, model.classifiers, strict=True):
+        target = data.targets[head.control]
+        known = target.known[rows]
+        learn, weight = rows[known], weights[known]
+        if head.bias or not len(learn):
+            continue
+        solution = solve_path(
+            head,
+            standard[learn],
+            standard_targets(head, target.shares[learn]),
+            torch.from_numpy(weight).float(),
+            (penalties[head.control],),
+        )[0]
+        set_weights(classifier, solution)
+        taught = replace(head, n_images=len(learn))
+        if head.kind != "number":
+            shares = target.shares[learn].astype(float)
+            taught = replace(
+                taught,
+                n_per_label=tuple(shares.sum(axis=0).round(2).tolist()),
+                trained_prior=tuple(estimate_prior(shares, weight).tolist()),
+                deployed_prior=tuple(estimate_prior(shares).tolist()),
+            )
+        model.set_head(taught)

@@ -1,0 +1,69 @@
+"""With few labels, heads on frozen features learn from the validation side too."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from label_studio_config.schema import LabelSchema
+from ml_backend.fit import FitSettings
+from ml_backend.model import TraitModel
+from ml_backend.registry import Registry
+from ml_backend.train import train
+from simclr.encoder import Encoder
+from tests.trait_fixtures import XML, make_tasks, resolver
+
+SCHEMA = LabelSchema.from_xml(XML)
+HEADS_ONLY = replace(
+    FitSettings(views=1, untrained=True), fine_tune=replace(FitSettings().fine_tune, epochs=0)
+)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory) -> Path:
+    return Encoder.create("resnet10t", image_size_px=32).save(tmp_path_factory.mktemp("encoder"))
+
+
+def learn(tmp_path: Path, tasks, encoder: Path, settings: FitSettings, name: str):
+    return train(
+        tasks,
+        SCHEMA,
+        resolve_image=resolver(tmp_path / "images"),
+        registry=Registry(tmp_path / name),
+        encoder=encoder,
+        settings=settings,
+    )
+
+
+def test_few_images_all_teach_and_held_out_ones_do_not(tmp_path: Path, encoder: Path) -> None:
+    (tmp_path / "images").mkdir()
+    tasks = make_tasks(tmp_path / "images", 80)
+    both = learn(tmp_path, tasks, encoder, HEADS_ONLY, "both")
+    sides = both.record["images"]
+    group = next(head for head in both.record["heads"] if head["control"] == "group")
+    assert group["n_images"] == sides["train"] + sides["validation"]
+    assert sum(group["n_per_label"]) == pytest.approx(group["n_images"])
+    assert any("validation side too" in note for note in both.record["notes"])
+    assert "annotate more" in both.record["rejection"]["reason"]
+
+    alone = learn(tmp_path, tasks, encoder, replace(HEADS_ONLY, refit_below=0), "alone")
+    group = next(head for head in alone.record["heads"] if head["control"] == "group")
+    assert group["n_images"] == sides["train"]
+    assert not any("validation side too" in note for note in alone.record["notes"])
+
+    without = [task for task in tasks if not _held_out(task, both.version.folder.parent)]
+    again = learn(tmp_path, without, encoder, HEADS_ONLY, "again")
+    models = [TraitModel.load(report.version.folder) for report in (both, again)]
+    assert models[0].fingerprint == models[1].fingerprint
+
+
+def _held_out(task, folder: Path) -> bool:
+    from ml_backend.split import SplitRule
+
+    rule = SplitRule.read(folder)
+    assert rule is not None
+    data = task["data"]
+    (key,) = rule.keys([data["image_id"]], [data.get("sample_id")])
+    return rule.side(key) == "test"
