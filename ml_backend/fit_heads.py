@@ -164,7 +164,16 @@ def set_priors(model: TraitModel, data: LearningSet, rows: np.ndarray, weights: 
         mine = data.targets[head.control].take(rows)
         shares = mine.shares[mine.known].astype(float)
         if head.kind == "number":
-            model.set_head(replace(head, offset=float(shares.mean()), scale=float(shares.std())))
+            lowest, highest = float(shares.min()), float(shares.max())
+            model.set_head(
+                replace(
+                    head,
+                    lowest=lowest,
+                    highest=highest,
+                    offset=float(shares.mean()),
+                    scale=float(shares.std()),
+                )
+            )
             continue
         model.set_head(
             replace(

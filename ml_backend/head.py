@@ -10,6 +10,8 @@ import numpy as np
 from ml_backend.calibrate import calibrated, prior_shift, prior_weights
 from ml_backend.conformal import relative_spread
 
+BEYOND_SHARE = 0.1
+
 
 @dataclass(frozen=True)
 class Head:
@@ -41,6 +43,9 @@ class Head:
         they are.
     unit : str or None
         For a number: of the votes it learned from, as the config said.
+    lowest, highest : float or None
+        For a number: of the training votes. No answer lies further outside than a tenth of their
+        range: far from what it learned, a linear head would say anything.
     offset, scale, sd : float
         For a number: answer = offset + scale × output; sd is that of the validation residuals.
     half_width_95 : float or None
@@ -63,6 +68,8 @@ class Head:
     deployed_prior: tuple[float, ...] = ()
     choice_balance: float = 0.5
     unit: str | None = None
+    lowest: float | None = None
+    highest: float | None = None
     offset: float = 0.0
     scale: float = 1.0
     sd: float | None = None
@@ -77,7 +84,7 @@ class Head:
     def answer(self, logits: np.ndarray) -> np.ndarray:
         """Turn outputs (n, k) into calibrated probabilities (n, k), or numbers (n, 1)."""
         if self.kind == "number":
-            return self.offset + self.scale * np.asarray(logits, dtype=np.float64)
+            return self._bounded(self.offset + self.scale * np.asarray(logits, dtype=np.float64))
         return calibrated(self.kind, logits, self.temperature, self.offsets() + self.shift())
 
     def offsets(self) -> np.ndarray | float:
@@ -89,6 +96,12 @@ class Head:
         if self.half_width_95 is None:
             return np.full(np.shape(numbers), np.nan)
         return self.half_width_95 * relative_spread(numbers, self.offset, self.error_slope)
+
+    def _bounded(self, numbers: np.ndarray) -> np.ndarray:
+        if self.lowest is None or self.highest is None:
+            return numbers
+        margin = BEYOND_SHARE * (self.highest - self.lowest)
+        return np.clip(numbers, self.lowest - margin, self.highest + margin)
 
     def shift(self) -> np.ndarray:
         """What the deployment prior adds to the tempered outputs, (k,)."""

@@ -145,3 +145,10 @@ def test_a_head_saved_before_is_read() -> None:
     for name in ("bias", "ordinal", "half_width_95", "error_slope"):
         del record[name]
     assert Head.from_dict(record) == EVEN
+
+
+def test_no_number_lies_far_beyond_the_votes() -> None:
+    head = Head("length", "number", lowest=0.0, highest=10.0, offset=5.0, scale=3.0)
+    assert head.answer(np.array([[1000.0], [-1000.0], [0.0]]))[:, 0].tolist() == [11.0, -1.0, 5.0]
+    unbounded = Head("length", "number", offset=5.0, scale=3.0)  # of an older version
+    assert unbounded.answer(np.array([[1000.0]]))[0, 0] == 3005.0
