@@ -39,7 +39,8 @@ def draw(results: list[dict[str, Any]], path: Path) -> Path | None:
     """
     if not results:
         return None
-    figure, axes = plt.subplots(1, 2, figsize=(10, 1.5 + 0.28 * len(results)), sharey=True)
+    size = (10, 1.8 + 0.28 * len(results))
+    figure, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
     rows = range(len(results))
     for panel, (labels, title) in zip(axes, TITLES.items(), strict=True):
         for judge, (name, colour) in JUDGES.items():
@@ -55,8 +56,9 @@ def draw(results: list[dict[str, Any]], path: Path) -> Path | None:
         panel.grid(alpha=0.3)
     axes[0].set_yticks(rows, [result["name"] for result in results])
     axes[0].invert_yaxis()
-    axes[1].legend(loc="best", frameon=False, fontsize="small")
-    figure.tight_layout()
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     plt.close(figure)

@@ -97,6 +97,14 @@ def _handedness(views: torch.Tensor) -> torch.Tensor:
     return (views * along**3).sum((1, 2)) * (views * along**2 * across).sum((1, 2))
 
 
+def test_without_rotation_and_flip_a_view_is_the_image() -> None:
+    images = torch.randint(0, 256, (8, 1, 32, 32), dtype=torch.uint8)
+    upright = still(rotation_degrees=0.0, flip_probability=0.0)(images, seeded())
+    torch.testing.assert_close(upright, images / 255, atol=1e-3, rtol=0)
+    mirrored = still(rotation_degrees=0.0, flip_probability=1.0)(images, seeded())
+    torch.testing.assert_close(mirrored, images.flip(3) / 255, atol=1e-3, rtol=0)
+
+
 def test_grey_stays_grey_and_colour_changes_little() -> None:
     grey = discs(8, channels=3)
     views = still(hue_degrees=30.0, saturation=0.5)(grey, seeded())
