@@ -15,7 +15,7 @@ def in_chunks(project: Callable[[Tensor], Tensor], views: Tensor, chunk_size: in
     The gradient cache of Gao et al. 2021 (arXiv 2101.06983): each chunk is projected without
     keeping what its gradient would need; the loss is taken over the projections of all chunks;
     when its gradient with respect to the projections is there, each chunk is projected again and
-    the gradient goes through it. A step takes about a third longer. Random numbers that `project`
+    the gradient goes through it. A step takes up to a third longer. Random numbers that `project`
     draws are the same both times (the views are drawn once, before).
 
     The gradient is that of the plain step, but for batch norm: its statistics are then those of a
