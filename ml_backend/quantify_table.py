@@ -1,0 +1,165 @@
+"""Corrected counts as a table: one row a group and label, with intervals, and how they came about.
+
+| column | meaning |
+|---|---|
+| `group`, `label` | the group (a sample, depth bin, day, …) and the label |
+| `n_images`, `n_validated` | images in the group, and how many of them people validated blindly |
+| `raw_count`, `raw_frequency` | images for which the label was suggested; share of the group |
+| `corrected_count`, `count_low95`, `count_high95` | posterior mean and 95 % interval |
+| `corrected_frequency`, `frequency_low95`, `frequency_high95` | the same, as shares of the group |
+| `method` | what the intervals rest on |
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ml_backend.quantify import Counts, draw_counts, log_likelihoods
+from ml_backend.quantify_classifier import Correction
+from ml_backend.quantify_read import Groups, Predicted, Validated
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".csv", ".parquet", ".png", ".svg")
+UNCHECKED = "posterior of the composition; classifier taken as right, no blind validated images"
+
+
+def count_labels(
+    predicted: Predicted,
+    groups: Groups,
+    validated: Validated | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Count every label in every group.
+
+    Parameters
+    ----------
+    groups : Groups
+        Of the predicted images, in their order.
+    validated : Validated, optional
+        Their labels are certain, and tell how wrong the classifier may be. Without them, or where
+        none bears a label that the model knows, it is taken as right.
+    """
+    labels = validated.labels if validated is not None else predicted.labels
+    n_groups = len(groups.names)
+    fixed = np.zeros((n_groups, len(labels)))
+    n_validated = np.zeros(n_groups, dtype=int)
+    open_rows = np.ones(len(predicted.image_ids), dtype=bool)
+    if validated is not None:
+        np.add.at(fixed, groups.numbers[validated.rows], validated.shares)
+        np.add.at(n_validated, groups.numbers[validated.rows], 1)
+        open_rows[validated.rows] = False
+    possible = np.flatnonzero(predicted.prior > 0)
+    _tell_impossible(predicted, possible, fixed)
+    logs = log_likelihoods(predicted.probabilities[:, possible], predicted.prior[possible])
+    correction, method = _correction(predicted, validated, logs, possible)
+    draws = draw_counts(
+        logs[open_rows],
+        groups.numbers[open_rows],
+        n_groups,
+        validated=fixed[:, possible],
+        correction=correction,
+        seed=seed,
+    )
+    counts = Counts.of(draws)
+    raw = np.zeros_like(fixed)
+    np.add.at(raw, (groups.numbers, predicted.suggested), 1)
+    n_images = np.bincount(groups.numbers, minlength=n_groups)
+
+    return _tidy(
+        groups,
+        labels,
+        np.stack([n_images, n_validated]),
+        raw,
+        [_spread(part, possible, fixed) for part in (counts.mean, counts.low, counts.high)],
+        method,
+    )
+
+
+def write_counts(table: pd.DataFrame, output: Path) -> list[Path]:
+    """Write a table as CSV and Parquet beside each other; each file appears whole."""
+    paths = [output_path(output, suffix) for suffix in (".csv", ".parquet")]
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        if path.suffix == ".csv":
+            table.to_csv(temporary, index=False)
+        else:
+            table.to_parquet(temporary, index=False)
+        temporary.replace(path)
+    return paths
+
+
+def output_path(output: Path, suffix: str) -> Path:
+    """The file of one kind beside the others: `counts` or `counts.csv` → `counts.png`."""
+    stem = output.stem if output.suffix.lower() in SUFFIXES else output.name
+    return output.with_name(stem + suffix)
+
+
+def _correction(
+    predicted: Predicted, validated: Validated | None, logs: np.ndarray, possible: np.ndarray
+) -> tuple[Correction | None, str]:
+    """The classifier's own uncertainty, and in words what the intervals rest on."""
+    if validated is None:
+        return None, UNCHECKED
+    shares = validated.shares[:, possible]
+    whole = np.isclose(shares.sum(axis=1), 1)
+    if not whole.any():
+        return None, UNCHECKED
+    rows = validated.rows[whole]
+    units = [predicted.sample_ids[row] or predicted.image_ids[row] for row in rows]
+    prior = predicted.prior[possible] / predicted.prior[possible].sum()
+    correction = Correction(logs[rows], shares[whole], prior, np.array(units))
+    drawn = "sample" if correction.n_units < len(rows) else "image"
+    return correction, (
+        f"posterior of the composition and the classifier; checked on {len(rows)} blind validated "
+        f"images, drawn by {drawn}"
+    )
+
+
+def _tell_impossible(predicted: Predicted, possible: np.ndarray, fixed: np.ndarray) -> None:
+    impossible = np.setdiff1d(np.arange(len(predicted.labels)), possible)
+    if not len(impossible):
+        return
+    names = [predicted.labels[label] for label in impossible]
+    logger.warning("at the prior of the predictions these labels cannot occur: %s", names)
+    seen = [predicted.labels[label] for label in impossible if fixed[:, label].any()]
+    if seen:
+        logger.warning("but people saw %s: only the validated images are counted", seen)
+
+
+def _spread(part: np.ndarray, possible: np.ndarray, fixed: np.ndarray) -> np.ndarray:
+    """To all labels; what the model cannot tell is counted as validated."""
+    full = fixed.copy()
+    full[:, possible] = part
+    return full
+
+
+def _tidy(
+    groups: Groups,
+    labels: tuple[str, ...],
+    sizes: np.ndarray,
+    raw: np.ndarray,
+    counts: list[np.ndarray],
+    method: str,
+) -> pd.DataFrame:
+    n_groups, k = raw.shape
+    n_images = np.repeat(sizes[0], k)
+    columns = {
+        "group": np.repeat(groups.names, k),
+        "label": np.tile(labels, n_groups),
+        "n_images": n_images,
+        "n_validated": np.repeat(sizes[1], k),
+        "raw_count": raw.ravel().astype(int),
+        "raw_frequency": raw.ravel() / n_images,
+    }
+    for name, part in zip(("count", "count_low95", "count_high95"), counts, strict=True):
+        columns["corrected_count" if name == "count" else name] = part.ravel()
+    for name, part in zip(("", "_low95", "_high95"), counts, strict=True):
+        columns[f"frequency{name}" if name else "corrected_frequency"] = part.ravel() / n_images
+    return pd.DataFrame(columns).assign(method=method)

@@ -1,0 +1,523 @@
+"""Counts corrected for a classifier's confusion: do they get closer, and do intervals cover?"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import softmax
+from typer.testing import CliRunner
+
+from label_studio_config.manifest import Manifest
+from label_studio_config.phantoms import draw_phantoms
+from label_studio_config.prediction import prediction_schema, prior_of
+from label_studio_config.project import read_config
+from label_studio_config.schema import LabelSchema
+from ml_backend.head import Head
+from ml_backend.model import TraitModel
+from ml_backend.quantify import (
+    Counts,
+    QuantifyError,
+    checked_prior,
+    draw_counts,
+    em_counts,
+    log_likelihoods,
+)
+from ml_backend.quantify_classifier import Correction, _directions
+from ml_backend.quantify_plot import _figure, plot_counts
+from ml_backend.quantify_read import (
+    Groups,
+    Predicted,
+    Validated,
+    group_images,
+    read_predictions,
+    read_validated,
+)
+from ml_backend.quantify_table import UNCHECKED, count_labels, output_path, write_counts
+from ml_backend.registry import Registry
+from planktrait import app
+from simclr.encoder import Encoder
+from tests.figures import FIGURES
+from tests.trait_fixtures import XML, item
+
+SCHEMA = LabelSchema.from_xml(XML)
+DISC_ROD_RING = ("Disc", "Rod", "Ring")
+NATURAL = np.array([0.5, 0.25, 0.15, 0.07, 0.03])
+K = len(NATURAL)
+
+
+class Classifier:
+    """Images are points around their label's centre; how it is wrong is known."""
+
+    def __init__(self, seed: int, wrong: float) -> None:
+        rng = np.random.default_rng(seed)
+        self.centres = 1.6 * np.eye(K)
+        self.confusion = rng.normal(size=(K, K)) * wrong
+        self.bias = rng.normal(size=K) * wrong
+
+    def answer(self, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Probabilities (n, k) at the natural prior, of new images of these labels."""
+        points = self.centres[labels] + rng.normal(size=(len(labels), K))
+        logs = points @ self.centres.T
+        logs = logs + softmax(logs, axis=1) @ self.confusion + self.bias
+        return softmax(logs + np.log(NATURAL), axis=1)
+
+
+def trial(
+    wrong: float, n_validated: int, seed: int = 0, checked: bool = True
+) -> tuple[float, float, float]:
+    """Gain over raw counts, coverage and mean width, on 80 shifted samples of 200 images."""
+    rng = np.random.default_rng(seed)
+    classifier = Classifier(seed, wrong)
+    blind = rng.choice(K, n_validated, p=NATURAL)
+    logs = log_likelihoods(classifier.answer(blind, rng), NATURAL)
+    correction = Correction(logs, np.eye(K)[blind], NATURAL, np.arange(n_validated))
+    truth = np.array([rng.multinomial(200, rng.dirichlet(np.ones(K))) for _ in range(80)])
+    labels = np.concatenate([np.repeat(np.arange(K), counts) for counts in truth])
+    groups = np.repeat(np.arange(80), 200)
+    p = classifier.answer(labels, rng)
+    raw = np.bincount(groups * K + p.argmax(axis=1), minlength=80 * K).reshape(80, K)
+    logs = log_likelihoods(p, NATURAL)
+    draws = draw_counts(logs, groups, 80, correction=correction if checked else None, n_draws=150)
+    counts = Counts.of(draws)
+    covered = (counts.low <= truth) & (truth <= counts.high)
+    gain = 1 - np.abs(counts.mean - truth).sum() / np.abs(raw - truth).sum()
+    return float(gain), float(covered.mean()), float((counts.high - counts.low).mean())
+
+
+def test_a_right_classifier_needs_no_check() -> None:
+    gain, coverage, width = trial(wrong=0.0, n_validated=100, checked=False)
+    FIGURES.append(f"quantify, right classifier: gain {gain:.2f}, coverage {coverage:.3f}")
+    assert gain > 0.4
+    assert 0.90 <= coverage <= 0.98
+    assert 0 < width < 60
+
+
+def test_validated_images_make_the_intervals_of_a_wrong_classifier_cover() -> None:
+    runs = np.array([trial(wrong=0.5, n_validated=300, seed=seed) for seed in range(3)])
+    bare = np.array([trial(0.5, 300, seed=seed, checked=False) for seed in range(3)])
+    gain, coverage, _ = runs.mean(axis=0)
+    FIGURES.append(
+        f"quantify, wrong classifier: gain {gain:.2f}, coverage {coverage:.3f}, "
+        f"unchecked {bare.mean(axis=0)[1]:.3f}"
+    )
+    assert gain > 0.4
+    assert 0.90 <= coverage <= 0.98
+    assert bare.mean(axis=0)[1] < coverage - 0.05
+
+
+def test_intervals_widen_when_little_was_validated() -> None:
+    widths = [trial(wrong=0.3, n_validated=n, seed=3)[2] for n in (10, 1000)]
+    assert widths[0] > 1.2 * widths[1]
+
+
+def test_counts_of_a_perfect_classifier_are_exact() -> None:
+    labels = np.array([0, 0, 1, 2, 2, 2])
+    logs = log_likelihoods(np.eye(3)[labels], np.full(3, 1 / 3))
+    groups = np.array([0, 0, 0, 1, 1, 1])
+    counts = Counts.of(draw_counts(logs, groups, 2, n_draws=50))
+    np.testing.assert_allclose(counts.mean, [[2, 1, 0], [0, 0, 3]], atol=0.05)
+    np.testing.assert_allclose(em_counts(logs, groups, 2), [[2, 1, 0], [0, 0, 3]], atol=1e-3)
+
+
+def test_saerens_em_is_the_most_likely_composition() -> None:
+    rng = np.random.default_rng(0)
+    logs = log_likelihoods(rng.dirichlet(np.ones(3), 40), np.array([0.2, 0.3, 0.5]))
+    counts = em_counts(logs, np.zeros(40, dtype=int), 1, iterations=2000)[0]
+    theta = counts / 40
+
+    def fit(composition: np.ndarray) -> float:
+        return float(np.log(np.exp(logs) @ composition).sum())
+
+    for other in rng.dirichlet(np.ones(3), 200):
+        assert fit(0.99 * theta + 0.01 * other) <= fit(theta) + 1e-9
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), k=st.integers(2, 6), n_groups=st.integers(1, 4))
+def test_every_image_is_counted_once_and_labels_have_no_order(seed, k, n_groups) -> None:
+    rng = np.random.default_rng(seed)
+    p, prior = rng.dirichlet(np.ones(k), 30), rng.dirichlet(np.ones(k))
+    groups = rng.integers(0, n_groups, 30)
+    logs = log_likelihoods(p, prior)
+    sizes = np.bincount(groups, minlength=n_groups)
+    draws = draw_counts(logs, groups, n_groups, n_draws=3, seed=seed)
+    np.testing.assert_array_equal(draws.sum(axis=2), np.tile(sizes, (3, 1)))
+    turn = rng.permutation(k)
+    np.testing.assert_allclose(
+        em_counts(log_likelihoods(p[:, turn], prior[turn]), groups, n_groups),
+        em_counts(logs, groups, n_groups)[:, turn],
+        atol=1e-9,
+    )
+
+
+@pytest.mark.parametrize(
+    "prior", [[0.5, -0.1, 0.6], [np.nan, 0.5, 0.5], [0.0, 0.0, 0.0], [0.5, 0.5]]
+)
+def test_a_prior_that_is_none_is_refused(prior) -> None:
+    with pytest.raises(QuantifyError, match="prior"):
+        checked_prior(np.array(prior), 3)
+
+
+def test_probabilities_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(QuantifyError, match="1 images"):
+        log_likelihoods(np.array([[0.5, 0.5], [np.nan, 1.0]]), np.array([0.5, 0.5]))
+
+
+def test_a_correction_of_many_labels_stays_small() -> None:
+    rng = np.random.default_rng(0)
+    assert _directions(rng.normal(size=(20, 121))).shape == (121, 7)
+    assert _directions(rng.normal(size=(20, 2000))).shape == (2000, 0)
+    prior = rng.dirichlet(np.ones(121))
+    shares = np.eye(121)[rng.integers(0, 121, 40)]
+    logs = log_likelihoods(rng.dirichlet(np.ones(121), 40), prior)
+    correction = Correction(logs, shares, prior, np.arange(40) // 5)
+    new = correction.apply(correction.draw(rng), logs)
+    assert new.shape == (40, 121)
+    assert np.isfinite(new).all()
+
+
+# --- tables -----------------------------------------------------------------------------------
+
+
+def predicted_of(labels: np.ndarray, prior: np.ndarray | None = None) -> Predicted:
+    """A classifier that is right nine times in ten, and says so."""
+    n = len(labels)
+    p = np.full((n, 3), 0.05) + 0.85 * np.eye(3)[labels]
+    return Predicted(
+        "group",
+        DISC_ROD_RING,
+        np.full(3, 1 / 3) if prior is None else prior,
+        [f"image-{row}" for row in range(n)],
+        [""] * n,
+        p.argmax(axis=1),
+        p.astype(np.float32),
+    )
+
+
+def one_group(n: int) -> Groups:
+    return Groups("sample_id", ["all"], np.zeros(n, dtype=int))
+
+
+def test_validated_images_are_certain() -> None:
+    said = np.array([0, 0, 1, 2])
+    truth = np.array([0, 1, 1, 2])
+    validated = Validated(np.arange(4), DISC_ROD_RING, np.eye(3)[truth], [])
+    table = count_labels(predicted_of(said), one_group(4), validated).set_index("label")
+    for column in ("corrected_count", "count_low95", "count_high95"):
+        assert table[column].tolist() == [1, 2, 1]
+    assert table["raw_count"].tolist() == [2, 1, 1]
+    assert set(table["n_validated"]) == {4}
+    assert "4 blind validated images, drawn by image" in table["method"].iloc[0]
+
+
+def test_a_label_that_the_model_does_not_know_is_counted_as_validated() -> None:
+    labels = (*DISC_ROD_RING, "Star")
+    shares = np.array([[1, 0, 0, 0], [0, 0, 0, 1.0], [0, 0.5, 0, 0.5]])
+    validated = Validated(np.array([0, 1, 2]), labels, shares, [])
+    table = count_labels(predicted_of(np.zeros(40, dtype=int)), one_group(40), validated)
+    star = table[table["label"] == "Star"]
+    for column in ("corrected_count", "count_low95", "count_high95"):
+        assert star[column].tolist() == [1.5]
+    assert star["raw_count"].tolist() == [0]
+    assert table["corrected_count"].sum() == pytest.approx(40, abs=1e-3)
+    assert table["corrected_frequency"].sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_a_label_whose_prior_is_zero_does_not_occur_unless_people_saw_it(caplog) -> None:
+    predicted = predicted_of(np.arange(30) % 3, np.array([0.5, 0.5, 0.0]))
+    validated = Validated(np.array([2]), DISC_ROD_RING, np.eye(3)[[2]], [])
+    with caplog.at_level(logging.WARNING):
+        table = count_labels(predicted, one_group(30), validated).set_index("label")
+    assert table.loc["Ring", "corrected_count"] == 1
+    assert table.loc["Ring", "raw_count"] == 10
+    assert table["method"].iloc[0] == UNCHECKED
+    assert "cannot occur: ['Ring']" in caplog.text
+    assert "people saw ['Ring']" in caplog.text
+
+
+def test_without_validated_images_the_table_says_so() -> None:
+    table = count_labels(predicted_of(np.arange(30) % 3), one_group(30))
+    assert set(table["method"]) == {UNCHECKED}
+    assert set(table["n_validated"]) == {0}
+    assert (table["count_low95"] <= table["corrected_count"]).all()
+    assert (table["corrected_count"] <= table["count_high95"]).all()
+
+
+def test_groups_come_from_the_manifest(caplog) -> None:
+    table = pd.DataFrame(
+        {
+            "image_id": list("abcdefg"),
+            "path": list("abcdefg"),
+            "depth_m": [3.0, 12.0, 110.0, np.nan, 9.999, -4.0, 205.0],
+            "captured_at": ["2016-05-02T10:00:00Z", "2016-05-10", None, "May", "", "x", "x"],
+            "station": ["S10", "S9", None, "S9", " ", "S2", "S77"],
+        }
+    )
+    manifest, ids = Manifest(table, "."), ["f", "b", "a", "c", "d", "e", "stranger"]
+    with caplog.at_level(logging.WARNING):
+        by_depth = group_images(manifest, ids, "depth")
+    assert by_depth.names == ["-10 to 0 m", "0 to 10 m", "10 to 20 m", "110 to 120 m", "unknown"]
+    assert by_depth.numbers.tolist() == [0, 2, 1, 3, 4, 1, 4]
+    assert "1 groups have no predicted image: 200 to 210 m" in caplog.text
+    assert "2 images have no depth_m" in caplog.text
+    assert "1 predicted images are not in --source" in caplog.text
+    assert group_images(manifest, ids, "depth", 50).names[1] == "0 to 50 m"
+    assert group_images(manifest, ids, "day").names == ["2016-05-02", "2016-05-10", "unknown"]
+    assert group_images(manifest, ids, "station").names == ["S2", "S9", "S10", "unknown"]
+    with pytest.raises(QuantifyError, match="no column 'sample_id'"):
+        group_images(manifest, ids)
+    with pytest.raises(QuantifyError, match="depth bin of 0"):
+        group_images(manifest, ids, "depth", 0.0)
+    with pytest.raises(QuantifyError, match="no predicted image is in --source"):
+        group_images(manifest, ["x", "y"], "depth")
+
+
+def test_files_stand_beside_each_other(tmp_path: Path) -> None:
+    assert output_path(Path("a/counts.csv"), ".png") == Path("a/counts.png")
+    assert output_path(Path("a/cruise.7"), ".png") == Path("a/cruise.7.png")
+    table = count_labels(predicted_of(np.arange(30) % 3), one_group(30))
+    csv, parquet = write_counts(table, tmp_path / "new" / "counts")
+    pd.testing.assert_frame_equal(pd.read_csv(csv), pd.read_parquet(parquet), check_dtype=False)
+
+
+def test_the_plot_says_what_it_leaves_out(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = [(f"net {g}", f"label {k}") for g in range(70) for k in range(33)]
+    table = pd.DataFrame(rows, columns=["group", "label"])
+    for name in ("corrected_frequency", "frequency_low95", "frequency_high95", "raw_frequency"):
+        table[name] = rng.random(len(table))
+    table = table.assign(corrected_count=rng.random(len(table)), n_images=5, method="m")
+    texts = [text.get_text() for text in _figure(table, "sample_id").texts]
+    assert any("30 most frequent of 33 labels, the 60 largest of 70 groups" in t for t in texts)
+    small = table[table["group"].isin(["net 1", "net 2"]) & table["label"].eq("label 3")]
+    paths = plot_counts(small, tmp_path / "counts", "sample_id")
+    assert [path.suffix for path in paths] == [".svg", ".png"]
+    assert all(path.stat().st_size > 1000 for path in paths)
+    assert not list(tmp_path.glob(".*"))
+
+
+# --- shards and votes -------------------------------------------------------------------------
+
+
+def write_shards(folder: Path, predicted: Predicted, prior: list[float] | None) -> None:
+    """Shards as `planktrait predict` writes them, one image with no answer for the control."""
+    heads = {"group": predicted.labels, "flags": ("dark", "noisy")}
+    priors = {} if prior is None else {"group": prior}
+    schema = prediction_schema(SCHEMA, heads, 2, priors)
+    n = len(predicted.image_ids)
+    columns: dict[str, Any] = {name: [None] * n for name in schema.names}
+    columns["image_id"] = predicted.image_ids
+    columns["sample_id"] = predicted.sample_ids
+    columns["group"] = [predicted.labels[k] for k in predicted.suggested]
+    columns["group"][-1] = None
+    columns["group__probabilities"] = list(predicted.probabilities)
+    folder.mkdir(exist_ok=True)
+    table = pa.table(columns, schema=schema)
+    pq.write_table(table.slice(0, n // 2), folder / "part-00000.parquet")
+    pq.write_table(table.slice(n // 2), folder / "part-00001.parquet")
+
+
+def test_shards_are_read(tmp_path: Path) -> None:
+    written = predicted_of(np.arange(30) % 3)
+    write_shards(tmp_path, written, [0.2, 0.3, 0.5])
+    read = read_predictions(tmp_path, "group")
+    assert read.image_ids == written.image_ids[:-1]
+    assert read.labels == DISC_ROD_RING
+    np.testing.assert_allclose(read.prior, [0.2, 0.3, 0.5])
+    np.testing.assert_array_equal(read.suggested, written.suggested[:-1])
+    np.testing.assert_array_equal(read.probabilities, written.probabilities[:-1])
+
+
+def test_shards_that_do_not_serve_are_refused(tmp_path: Path) -> None:
+    predicted = predicted_of(np.arange(30) % 3)
+    with pytest.raises(QuantifyError, match="planktrait predict"):
+        read_predictions(tmp_path, "group")
+    write_shards(tmp_path, predicted, None)
+    with pytest.raises(QuantifyError, match=r"at which prior .* predict again"):
+        read_predictions(tmp_path, "group")
+    write_shards(tmp_path, predicted, [0.2, 0.3, 0.5])
+    for unknown in ("shape", "flags"):
+        with pytest.raises(QuantifyError, match=rf"'{unknown}': choose --control from \['group'\]"):
+            read_predictions(tmp_path, unknown)
+    (tmp_path / "part-00002.parquet").write_bytes((tmp_path / "part-00001.parquet").read_bytes())
+    with pytest.raises(QuantifyError, match="predicted twice"):
+        read_predictions(tmp_path, "group")
+    write_shards(tmp_path / "other", predicted, [0.3, 0.3, 0.4])
+    (tmp_path / "other" / "part-00000.parquet").replace(tmp_path / "part-00002.parquet")
+    with pytest.raises(QuantifyError, match="several priors"):
+        read_predictions(tmp_path, "group")
+
+
+def task(number: int, *groups: str, blind: bool = True) -> dict[str, Any]:
+    """One image, and what each annotator said."""
+    return {
+        "id": number,
+        "data": {
+            "image": f"/data/local-files/?d={number}.png",
+            "image_id": f"image-{number}",
+            "blind": "yes" if blind else "no",
+        },
+        "annotations": [
+            {"id": 10 * number + i, "completed_by": i, "result": [item("group", "choices", [g])]}
+            for i, g in enumerate(groups)
+        ],
+    }
+
+
+def test_validated_labels_come_from_blind_tasks() -> None:
+    predicted = predicted_of(np.arange(30) % 3)
+    schema = LabelSchema.from_xml(
+        XML.replace('value="Ring"/>', 'value="Ring"/><Choice value="S"/>')
+    )
+    tasks = [
+        task(0, "Disc", "Disc", "Rod"),
+        task(1, "Rod", "Ring"),
+        task(2, "S"),
+        task(3, "Cannot tell"),
+        task(4, "Disc", blind=False),
+        task(5),
+        task(99, "Rod"),
+    ]
+    validated = read_validated(schema, tasks, predicted)
+    assert validated is not None
+    assert validated.rows.tolist() == [0, 1, 2]
+    assert validated.labels == (*DISC_ROD_RING, "S")
+    assert validated.shares.tolist() == [[1, 0, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 1]]
+    notes = "; ".join(validated.notes)
+    assert "does not know, counted as validated: ['S']" in notes
+    assert "1 validated images were not predicted" in notes
+    assert "1 blind images that nobody could assess" in notes
+
+
+def test_nothing_validated(tmp_path: Path) -> None:
+    predicted = predicted_of(np.arange(30) % 3)
+    assert read_validated(SCHEMA, [], predicted) is None
+    assert read_validated(SCHEMA, [task(1, "Disc", blind=False), task(2)], predicted) is None
+    with pytest.raises(QuantifyError, match="none of the 1 validated images was predicted"):
+        read_validated(SCHEMA, [task(99, "Disc")], predicted)
+    other = LabelSchema.from_xml(XML.replace('name="group"', 'name="kind"').replace(
+        'whenTagName="group"', 'whenTagName="kind"'
+    ))  # fmt: skip
+    with pytest.raises(QuantifyError, match="give --config"):
+        read_validated(other, [], predicted)
+
+
+# --- the command ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*words: object):
+        answer = CliRunner().invoke(app, ["quantify", *(str(word) for word in words)])
+        return answer.exit_code, " ".join(answer.output.split())
+
+    return call
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    predicted = predicted_of(np.arange(60) % 3)
+    write_shards(tmp_path / "p", predicted, [0.2, 0.3, 0.5])
+    (tmp_path / "config.xml").write_text(XML)
+    table = pd.DataFrame({"image_id": predicted.image_ids, "path": predicted.image_ids})
+    table["sample_id"] = [f"haul-{n % 4}" for n in range(60)]
+    table["depth_m"] = [np.nan if n < 5 else n % 30 for n in range(60)]
+    Manifest(table, tmp_path).write(tmp_path / "m.parquet")
+    export = [task(n, DISC_ROD_RING[n % 3]) for n in range(20)]
+    (tmp_path / "export.json").write_text(json.dumps(export))
+    return tmp_path
+
+
+def test_the_command_writes_tables_and_plots(run, folder: Path) -> None:
+    code, said = run("p", "--source", "m.parquet", "--export", "export.json", "--config",
+                     "config.xml", "--by", "depth", "--output", "c")  # fmt: skip
+    assert code == 0, said
+    table = pd.read_csv("c.csv")
+    assert table["group"].drop_duplicates().tolist() == [
+        "0 to 10 m", "10 to 20 m", "20 to 30 m", "unknown"
+    ]  # fmt: skip
+    assert table.groupby("group")["n_images"].first()["unknown"] == 5
+    assert table.groupby("group")["n_validated"].first().sum() == 20
+    assert table.columns.tolist() == [
+        "group", "label", "n_images", "n_validated", "raw_count", "raw_frequency",
+        "corrected_count", "count_low95", "count_high95", "corrected_frequency",
+        "frequency_low95", "frequency_high95", "method",
+    ]  # fmt: skip
+    assert all(Path(f"c{suffix}").exists() for suffix in (".parquet", ".png", ".svg"))
+    assert "checked on 20 blind validated images" in said
+
+
+def test_the_command_says_when_the_classifier_was_not_checked(run, folder: Path) -> None:
+    code, said = run("p", "--source", "m.parquet", "--config", "config.xml")
+    assert code == 0, said
+    assert "No blind image was validated" in said
+    assert set(pd.read_csv("counts.csv")["method"]) == {UNCHECKED}
+    assert pd.read_csv("counts.csv")["group"].nunique() == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (["--source", "m.parquet", "--by", "station"], "no column 'station'"),
+        (["--source", "m.parquet", "--by", "day"], "no column 'captured_at'"),
+        (["--source", "m.parquet", "--control", "x"], "choose --control from ['group']"),
+        (["--source", "nowhere"], "no folder of images"),
+        (["--source", "m.parquet", "--export", "e", "--project", "P"], "not both"),
+        (["--source", "m.parquet", "--export", "e.json"], "e.json cannot be read"),
+    ],
+)
+def test_errors_of_the_command(run, folder: Path, words, remedy) -> None:
+    code, said = run("p", *words, "--config", "config.xml")
+    assert code == 1
+    assert remedy in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_from_images_to_counts_through_the_command_line(run, tmp_path: Path) -> None:
+    """Phantoms, an untrained model, its shards, blind annotations of a third of the images."""
+    drawn = draw_phantoms(tmp_path / "phantoms", 60, processes=1)
+    xml = read_config("functional_groups")
+    labels = LabelSchema.from_xml(xml).control("group").labels
+    natural = tuple(np.full(len(labels), 1 / len(labels)).tolist())
+    head = Head("group", "one of", labels, trained_prior=natural, deployed_prior=natural)
+    model = TraitModel(Encoder.create("resnet10t", 32), [head], LabelSchema.from_xml(xml))
+    torch.nn.init.normal_(model.classifiers[0].weight, std=0.1)  # type: ignore[arg-type]
+    registry = Registry(tmp_path / "models")
+
+    def write(place: Path) -> None:
+        model.save(place)
+
+    registry.promote(registry.add(write).name, "for a test")
+    said = CliRunner().invoke(app, ["predict", "phantoms", "--models", "models", "--output", "p"])
+    assert said.exit_code == 0, said.output
+    assert prior_of(pq.read_schema("p/part-00000.parquet").field("group__probabilities"))
+    truth = pd.read_csv(drawn.truth_csv).set_index("image_id")["group"]
+    ids = pq.read_table("p")["image_id"].to_pylist()
+    tasks = []
+    for number, image_id in enumerate(ids[::3]):
+        group = truth.get(image_id, truth.get(Path(image_id).stem))
+        one = task(number, str(group))
+        one["data"]["image_id"] = image_id
+        tasks.append(one)
+    Path("export.json").write_text(json.dumps(tasks))
+    code, output = run("p", "--source", "phantoms", "--metadata", drawn.metadata_csv,
+                       "--export", "export.json", "--config", "functional_groups")  # fmt: skip
+    assert code == 0, output
+    table = pd.read_parquet("counts.parquet")
+    assert table.groupby("group")["corrected_count"].sum().sum() == pytest.approx(60, abs=0.01)
+    assert table.groupby("group")["n_validated"].first().sum() == 20
