@@ -187,9 +187,13 @@ def show(results: list[dict[str, Any]]) -> None:
         )
 
 
+def _folder(text: str) -> Path:
+    return Path(text).resolve()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="folder of ndsb, with labels.csv")
+    parser.add_argument("data", type=_folder, help="folder of ndsb, with labels.csv")
     parser.add_argument("--encoder", type=Path, help="SimCLR encoder of the images not held out")
     parser.add_argument("--only", default="*", help="pattern of cells: 'groups-1pct-*'")
     parser.add_argument("--list", action="store_true", help="say what is done and what is not")

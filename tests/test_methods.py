@@ -176,7 +176,7 @@ def test_chunks_give_the_gradients_of_the_whole_batch(name: str) -> None:
     assert max(float(gradient.abs().max()) for gradient in gradients[None][1]) > 1e-3
     torch.testing.assert_close(gradients[6][0], gradients[None][0])
     for chunked, whole in zip(gradients[6][1], gradients[None][1], strict=True):
-        torch.testing.assert_close(chunked, whole, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(chunked, whole, rtol=1e-3, atol=1e-5)
 
 
 def seeded() -> torch.Generator:

@@ -29,7 +29,7 @@ from tests.trait_fixtures import GROUPS, XML, make_tasks, resolver
 __all__ = ["browser"]
 
 SCHEMA = LabelSchema.from_xml(XML)
-HEADS_ONLY = FitSettings(views=1, fine_tune=FineTuneSettings(epochs=0))
+HEADS_ONLY = FitSettings(views=1, refit_below=0, fine_tune=FineTuneSettings(epochs=0))
 SECTIONS = ("learned", "calibration", "rejection", "agreement", "promotion", "card")
 
 
