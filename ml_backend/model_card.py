@@ -85,19 +85,37 @@ def _sampling(record: Mapping[str, Any]) -> list[str]:
 def _calibration(heads: Sequence[Mapping[str, Any]]) -> list[str]:
     labelled = [head for head in heads if head["kind"] != "number"]
     if not labelled:
-        return ["It answers numbers only, and so gives no probabilities."]
+        return ["It answers numbers only, and so gives no probabilities.", *_intervals(heads)]
     untempered = [head["control"] for head in labelled if not head["tempered"]]
     text = (
         "Probabilities are calibrated in two steps: a temperature is fitted on the validation side "
         "at the frequencies that training saw, then Bayes' rule moves them to the natural ones."
     )
+    offset = [head["control"] for head in labelled if head.get("bias")]
+    if offset:
+        text += (
+            f" Labels of {', '.join(offset)} also got an offset each, since that helped in "
+            "cross-validation."
+        )
     if untempered:
         text += (
             f" **Not calibrated: {', '.join(untempered)}** (fewer than "
             f"{MIN_IMAGES_FOR_TEMPERATURE} validation images with votes, so the temperature "
             "stayed 1; only Bayes' rule was applied): such probabilities are often too sure."
         )
-    return [text]
+    return [text, *_intervals(heads)]
+
+
+def _intervals(heads: Sequence[Mapping[str, Any]]) -> list[str]:
+    numbers = [head for head in heads if head["kind"] == "number"]
+    known = [head["control"] for head in numbers if head.get("half_width_95")]
+    if not known:
+        return []
+    return [
+        "",
+        f"The 95 % intervals of {', '.join(known)} are conformal: as wide as the errors on "
+        "validation images were (Lei et al. 2018).",
+    ]
 
 
 def _leaning(choice_balance: float) -> list[str]:
