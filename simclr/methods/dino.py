@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import torch
 from lightly.loss import DINOLoss
@@ -51,11 +52,13 @@ class DINO(TaughtMethod):
 def _head(encoder: Encoder) -> DINOProjectionHead:
     """With batch norm where the backbone has it too, as the paper says."""
     batch_norm = any(isinstance(part, nn.BatchNorm2d) for part in encoder.modules())
-    return DINOProjectionHead(
-        encoder.feature_count,
-        HIDDEN_SIZE,
-        BOTTLENECK_SIZE,
-        GROUP_COUNT,
-        batch_norm=batch_norm,
-        freeze_last_layer=EPOCHS_WITH_FIXED_GROUPS,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*weight_norm.*is deprecated.*")  # lightly 1.6
+        return DINOProjectionHead(
+            encoder.feature_count,
+            HIDDEN_SIZE,
+            BOTTLENECK_SIZE,
+            GROUP_COUNT,
+            batch_norm=batch_norm,
+            freeze_last_layer=EPOCHS_WITH_FIXED_GROUPS,
+        )
