@@ -105,7 +105,7 @@ def run(data: dict[str, np.ndarray], shifted: bool, seed: int, validated: int) -
         "EM": bray_curtis(em_counts(logs[rows], groups, SAMPLES), true_counts),
     }
     for name, checked in (("unchecked", None), ("corrected", correction)):
-        draws = draw_counts(logs[rows], groups, SAMPLES, correction=checked, seed=seed)
+        draws = draw_counts(logs[rows], groups, SAMPLES, prior=prior, correction=checked, seed=seed)
         counts = Counts.of(draws)
         covered = (counts.low <= true_counts) & (true_counts <= counts.high)
         figures[name] = bray_curtis(counts.mean, true_counts)

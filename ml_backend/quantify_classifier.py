@@ -82,6 +82,11 @@ class Correction:
         self.fits = [fit for fit, keep in zip(fits, kept, strict=True) if keep]
         self.weights = weights[kept] / weights[kept].sum()
 
+    @property
+    def frequencies(self) -> np.ndarray:
+        """How often each label occurs among the validated images, (k,); smoothed by the prior."""
+        return np.exp(self.log_prior)
+
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """One plausible correction, for `apply`."""
         fit = self.fits[rng.choice(len(self.fits), p=self.weights)]
@@ -115,7 +120,7 @@ class Correction:
         return np.log(counts / counts.sum())
 
     def _fit(self, bias_sd: float, confusion_sd: float) -> _Fit:
-        commonness = len(self.prior) * np.exp(self.log_prior)
+        commonness = len(self.prior) * self.frequencies
         rarity = np.clip(1 / commonness, *RARITY_RANGE) ** RARITY_EXPONENT
         widths = np.full((self.features.shape[1], 1), confusion_sd)
         widths[0] = bias_sd

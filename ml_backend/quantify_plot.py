@@ -21,7 +21,7 @@ from ml_backend.quantify_table import output_path
 
 MOST_GROUPS, MOST_LABELS = 60, 30
 INK, ACCENT, PALE, STRIPE = "#26323c", "#14647d", "#b5651d", "#f1f4f5"
-PANEL_WIDTH, LINE_HEIGHT, TITLE_HEIGHT = 1.75, 0.17, 0.75
+PANEL_WIDTH, LINE_HEIGHT, TITLE_HEIGHT = 1.75, 0.17, 0.65
 STYLE: dict[Any, Any] = {"font.size": 8, "font.family": "DejaVu Sans", "svg.hashsalt": "planktrait"}
 NO_METADATA = {".svg": {"Date": None}, ".png": {"Software": None}}
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ml_backend.quantify import Counts, draw_counts, log_likelihoods
+from ml_backend.quantify import Counts, checked_prior, draw_counts, log_likelihoods
 from ml_backend.quantify_classifier import Correction
 from ml_backend.quantify_read import Groups, Predicted, Validated
 
@@ -62,6 +62,7 @@ def count_labels(
         logs[open_rows],
         groups.numbers[open_rows],
         n_groups,
+        prior=checked_prior(predicted.prior[possible], len(possible)),
         validated=fixed[:, possible],
         correction=correction,
         seed=seed,
@@ -113,7 +114,7 @@ def _correction(
         return None, UNCHECKED
     rows = validated.rows[whole]
     units = [predicted.sample_ids[row] or predicted.image_ids[row] for row in rows]
-    prior = predicted.prior[possible] / predicted.prior[possible].sum()
+    prior = checked_prior(predicted.prior[possible], len(possible))
     correction = Correction(logs[rows], shares[whole], prior, np.array(units))
     drawn = "sample" if correction.n_units < len(rows) else "image"
     return correction, (

@@ -121,6 +121,24 @@ def test_intervals_widen_when_little_was_validated() -> None:
     assert widths[0] > 1.2 * widths[1]
 
 
+def test_groups_that_are_alike_support_each_other(monkeypatch) -> None:
+    """Forty samples of 30 images at the usual frequencies: nothing is made of their noise."""
+    rng = np.random.default_rng(0)
+    truth = rng.multinomial(30, NATURAL, size=40)
+    labels = np.concatenate([np.repeat(np.arange(K), counts) for counts in truth])
+    groups = np.repeat(np.arange(40), 30)
+    p = Classifier(0, 0.0).answer(labels, rng)
+    logs = log_likelihoods(p, NATURAL)
+    together = Counts.of(draw_counts(logs, groups, 40, prior=NATURAL, n_draws=100))
+    monkeypatch.setattr("ml_backend.quantify.STRENGTHS", (1.0,))
+    monkeypatch.setattr("ml_backend.quantify.SHARES", (0.0,))
+    alone = Counts.of(draw_counts(logs, groups, 40, n_draws=100))
+    raw = np.bincount(groups * K + p.argmax(axis=1), minlength=40 * K).reshape(40, K)
+    errors = [np.abs(counts - truth).sum() for counts in (together.mean, alone.mean, raw)]
+    assert errors[0] < 0.95 * errors[1]
+    assert errors[0] < 0.95 * errors[2]
+
+
 def test_counts_of_a_perfect_classifier_are_exact() -> None:
     labels = np.array([0, 0, 1, 2, 2, 2])
     logs = log_likelihoods(np.eye(3)[labels], np.full(3, 1 / 3))
