@@ -90,7 +90,7 @@ def _panel(axes: Axes, mine: pd.DataFrame, label: str) -> None:
     axes.plot(mine["corrected_frequency"], lines, "o", color=ACCENT, markersize=3.6, zorder=3)
     axes.plot(mine["raw_frequency"], lines, "|", color=PALE, markersize=6, zorder=4)
     top = max(float(high.max()), float(mine["raw_frequency"].max()), 1e-3)
-    axes.set(xlim=(-0.03 * top, 1.06 * top), ylim=(len(mine) - 0.5, -0.5))
+    axes.set(xlim=(-0.03 * top, 1.12 * top), ylim=(len(mine) - 0.5, -0.5))
     axes.set_yticks(lines, [""] * len(lines))
     axes.tick_params(length=0, colors=INK)
     axes.xaxis.set_major_locator(MaxNLocator(3, min_n_ticks=2))

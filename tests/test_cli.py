@@ -22,6 +22,7 @@ COMMANDS = (
     ["embed"],
     ["train"],
     ["predict"],
+    ["quantify"],
     ["suggest"],
     ["models", "list"],
     ["models", "promote"],
