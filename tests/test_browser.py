@@ -17,10 +17,8 @@ from label_studio_config.project import ProjectInfo, create_project
 from label_studio_config.results import read_result, write_result
 from label_studio_config.server_tasks import fetch_tasks
 from label_studio_config.votes import read_votes
-from tests.browser_fixtures import Visit, browser, visiting
+from tests.browser_fixtures import Visit, visiting
 from tests.label_studio_fixtures import LabelStudioForTests, serve_for_tests
-
-__all__ = ["browser"]
 
 pytestmark = pytest.mark.slow
 expect.set_options(timeout=20_000)

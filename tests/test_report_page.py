@@ -23,10 +23,8 @@ from ml_backend.registry import ModelVersion, Registry
 from ml_backend.report_page import report_html, write_report
 from ml_backend.train import train
 from simclr.encoder import Encoder
-from tests.browser_fixtures import ARTEFACTS, WINDOW, browser
+from tests.browser_fixtures import ARTEFACTS, WINDOW
 from tests.trait_fixtures import GROUPS, XML, make_tasks, resolver
-
-__all__ = ["browser"]
 
 SCHEMA = LabelSchema.from_xml(XML)
 HEADS_ONLY = FitSettings(views=1, refit_below=0, fine_tune=FineTuneSettings(epochs=0))
