@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from label_studio_config.votes import check_weights
+from ml_backend.whole_files import write_text
 
 WEIGHTS_FILE = "annotators.json"
 
@@ -52,9 +52,8 @@ def update_weights(folder: str | Path, weights: Mapping[str, float]) -> dict[str
     merged = read_weights(folder) | check_weights(weights)
     merged = {who: weight for who, weight in sorted(merged.items()) if weight != 1}
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{WEIGHTS_FILE}.{os.getpid()}"
-    temporary.write_text(json.dumps(merged, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(folder / WEIGHTS_FILE)
+    text = json.dumps(merged, indent=2, ensure_ascii=False) + "\n"
+    write_text(folder / WEIGHTS_FILE, text)
     return merged
 
 

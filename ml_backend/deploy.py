@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from ml_backend.model import TraitModel
 from ml_backend.predict import predict
 from ml_backend.predictions import Predictions
 from ml_backend.priors import PriorError, check_prior, prior_by_bbse, prior_by_em
+from ml_backend.whole_files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -285,6 +285,4 @@ def _recorded(folder: Path, mark: str, prior: str) -> Deployment | None:
 def _record(folder: Path, mark: str, found: Deployment) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"mark": mark, **asdict(found)}, indent=2, ensure_ascii=False)
-    temporary = folder / f".{PRIOR_FILE}.{os.getpid()}"
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(folder / PRIOR_FILE)
+    write_text(folder / PRIOR_FILE, text + "\n")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
+
+from ml_backend.whole_files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,5 @@ def newest_encoder(folder: Path) -> Path | None:
 
 def set_newest_encoder(folder: Path, encoder: Path) -> None:
     """Have the next training start from `encoder`, a folder inside `folder`; atomically."""
-    temporary = folder / f".{NEWEST_FILE}.{os.getpid()}"
-    temporary.write_text(json.dumps({"encoder": encoder.relative_to(folder).as_posix()}) + "\n")
-    temporary.replace(folder / NEWEST_FILE)
+    record = {"encoder": encoder.relative_to(folder).as_posix()}
+    write_text(folder / NEWEST_FILE, json.dumps(record) + "\n")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from hpc_jobs import progress
 from ml_backend.fit_heads import head_loss, standard_targets
 from ml_backend.model import TraitModel, turned
 from ml_backend.targets import LearningSet
+from ml_backend.whole_files import replacing
 from simclr.augment import Augmentation
 
 logger = logging.getLogger(__name__)
@@ -238,9 +238,8 @@ class FineTune:
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
-        temporary = self.folder / f".{CHECKPOINT}.{os.getpid()}"
-        torch.save(state, temporary)
-        temporary.replace(self.folder / CHECKPOINT)
+        with replacing(self.folder / CHECKPOINT) as temporary:
+            torch.save(state, temporary)
 
     def _resume(self) -> None:
         path = self.folder / CHECKPOINT

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from ml_backend.images import pixel_sizes_um, read_batches
 from ml_backend.model import TraitModel
 from ml_backend.predictions import Predictions
 from ml_backend.schema_change import serve
+from ml_backend.whole_files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -159,9 +159,8 @@ def _write_shard(predictions: Predictions, path: Path, mark: str) -> None:
     table = predictions.table()
     skipped = [[skip.path, skip.reason] for skip in predictions.skipped]
     metadata = {b"planktrait": json.dumps({"mark": mark, "skipped": skipped}).encode()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
 
 
 def _read_mark(path: Path, mark: str) -> list[Skipped]:

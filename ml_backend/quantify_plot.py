@@ -6,7 +6,6 @@ has its own scale, since a rare one would vanish beside a common one.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ml_backend.quantify_table import output_path
+from ml_backend.whole_files import replacing
 
 MOST_GROUPS, MOST_LABELS = 60, 30
 INK, ACCENT, PALE, STRIPE = "#26323c", "#14647d", "#b5651d", "#f1f4f5"
@@ -37,9 +37,8 @@ def plot_counts(table: pd.DataFrame, output: Path, by: str) -> list[Path]:
         paths = []
         for suffix, metadata in NO_METADATA.items():
             path = output_path(output, suffix)
-            temporary = path.with_name(f".{os.getpid()}.{path.name}")
-            figure.savefig(temporary, dpi=150, metadata=metadata, format=suffix[1:])
-            temporary.replace(path)
+            with replacing(path) as temporary:
+                figure.savefig(temporary, dpi=150, metadata=metadata)
             paths.append(path)
     return paths
 

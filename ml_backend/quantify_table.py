@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ import pandas as pd
 from ml_backend.quantify import Counts, checked_prior, draw_counts, log_likelihoods
 from ml_backend.quantify_classifier import Correction
 from ml_backend.quantify_read import Groups, Predicted, Validated
+from ml_backend.whole_files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -57,12 +57,13 @@ def count_labels(
     possible = np.flatnonzero(predicted.prior > 0)
     _tell_impossible(predicted, possible, fixed)
     logs = log_likelihoods(predicted.probabilities[:, possible], predicted.prior[possible])
-    correction, method = _correction(predicted, validated, logs, possible)
+    prior = checked_prior(predicted.prior[possible], len(possible))
+    correction, method = _correction(predicted, validated, logs, possible, prior)
     draws = draw_counts(
         logs[open_rows],
         groups.numbers[open_rows],
         n_groups,
-        prior=checked_prior(predicted.prior[possible], len(possible)),
+        prior=prior,
         validated=fixed[:, possible],
         correction=correction,
         seed=seed,
@@ -87,12 +88,9 @@ def write_counts(table: pd.DataFrame, output: Path) -> list[Path]:
     paths = [output_path(output, suffix) for suffix in (".csv", ".parquet")]
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     for path in paths:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        if path.suffix == ".csv":
-            table.to_csv(temporary, index=False)
-        else:
-            table.to_parquet(temporary, index=False)
-        temporary.replace(path)
+        write = table.to_csv if path.suffix == ".csv" else table.to_parquet
+        with replacing(path) as temporary:
+            write(temporary, index=False)
     return paths
 
 
@@ -103,7 +101,11 @@ def output_path(output: Path, suffix: str) -> Path:
 
 
 def _correction(
-    predicted: Predicted, validated: Validated | None, logs: np.ndarray, possible: np.ndarray
+    predicted: Predicted,
+    validated: Validated | None,
+    logs: np.ndarray,
+    possible: np.ndarray,
+    prior: np.ndarray,
 ) -> tuple[Correction | None, str]:
     """The classifier's own uncertainty, and in words what the intervals rest on."""
     if validated is None:
@@ -114,7 +116,6 @@ def _correction(
         return None, UNCHECKED
     rows = validated.rows[whole]
     units = [predicted.sample_ids[row] or predicted.image_ids[row] for row in rows]
-    prior = checked_prior(predicted.prior[possible], len(possible))
     correction = Correction(logs[rows], shares[whole], prior, np.array(units))
     drawn = "sample" if correction.n_units < len(rows) else "image"
     return correction, (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from ml_backend.registry import CARD_FILE, REPORT_FILE, ModelVersion, Registry
 from ml_backend.report import plain
 from ml_backend.report_context import CALIBRATION, controls_of, primary_of
 from ml_backend.report_plots import rejection_curve
+from ml_backend.whole_files import write_text
 
 HERE = Path(__file__).parent
 UNKNOWN = "–"
@@ -43,9 +43,7 @@ def write_report(registry: Registry, version: ModelVersion, output: Path | None 
         [other for other in registry.list() if other.name != version.name],
     )
     output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(output)
+    write_text(output, page)
     return output
 
 

@@ -8,7 +8,6 @@ this module is the one place that keeps them out of everything that learns or ch
 import hashlib
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,8 @@ from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
+
+from ml_backend.whole_files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +74,7 @@ class SplitRule:
     def write(self, folder: Path) -> None:
         """Record the rule in `folder`, so that later trainings split the same way."""
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{SPLIT_FILE}.{os.getpid()}"
-        temporary.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-        temporary.replace(folder / SPLIT_FILE)
+        write_text(folder / SPLIT_FILE, json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> "SplitRule | None":
