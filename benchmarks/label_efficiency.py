@@ -12,20 +12,20 @@ result when it is done and is skipped when repeated, so the script can be stoppe
 from __future__ import annotations
 
 import argparse
-import fnmatch
-import json
 import logging
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.cells import add_options, finished, result_path, run_cells
 from benchmarks.imagenet_features import imagenet_features
 from benchmarks.label_efficiency_plot import draw
 from benchmarks.ndsb import CONTROL, LABEL_SETS, read_table, schema_of, subset, tasks_of
@@ -54,6 +54,11 @@ class Cell:
     share: float
     method: str
     seed: int
+
+    @classmethod
+    def of(cls, result: dict[str, Any]) -> Cell:
+        """The cell of a result."""
+        return cls(*(result[field.name] for field in fields(cls)))
 
     @property
     def name(self) -> str:
@@ -165,11 +170,6 @@ def _run_imagenet(
     }
 
 
-def finished() -> list[dict[str, Any]]:
-    """The results that are there."""
-    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
-
-
 def show(results: list[dict[str, Any]]) -> None:
     """Macro recall first, micro beside it; mean over seeds and, in brackets, their range."""
     table = pd.DataFrame(results)
@@ -195,26 +195,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=_folder, help="folder of ndsb, with labels.csv")
     parser.add_argument("--encoder", type=Path, help="SimCLR encoder of the images not held out")
-    parser.add_argument("--only", default="*", help="pattern of cells: 'groups-1pct-*'")
-    parser.add_argument("--list", action="store_true", help="say what is done and what is not")
+    add_options(parser, "groups-1pct-*")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    chosen = [cell for cell in cells() if fnmatch.fnmatch(cell.name, arguments.only)]
-    for cell in chosen:
-        path = RESULTS / f"{cell.name}.json"
-        if arguments.list or path.exists():
-            print("done" if path.exists() else "to do", cell.name)
-            continue
-        if cell.method == "simclr" and arguments.encoder is None:
-            print("left out, no --encoder:", cell.name)
-            continue
-        result = run(cell, arguments.data, arguments.encoder)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
-        temporary.replace(path)
-        print(f"{cell.name}: macro recall {result['macro_recall']:.3f}", flush=True)
-    results = finished()
+    todo = cells()
+    if arguments.encoder is None and not arguments.list:
+        print("cells that start from SimCLR are left out: there is no --encoder")
+        todo = [c for c in todo if c.method != "simclr" or result_path(RESULTS, c).exists()]
+    run_one = partial(run, folder=arguments.data, encoder=arguments.encoder)
+    for result in run_cells(todo, RESULTS, arguments, run_one):
+        print(f"{Cell.of(result).name}: macro recall {result['macro_recall']:.3f}", flush=True)
+    results = finished(cells(), RESULTS)
     show(results)
     if results:
         draw(results, RESULTS.parent / "label_efficiency.svg")

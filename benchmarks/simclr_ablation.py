@@ -17,15 +17,13 @@ after its last epoch. `--list` says what there is to do, `--only` picks some of 
 from __future__ import annotations
 
 import argparse
-import fnmatch
-import hashlib
-import json
 import logging
 import os
 import shutil
 import time
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +31,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.ndsb import LABEL_SETS, manifest_of, read_table
+from benchmarks.cells import add_options, finished, run_cells
+from benchmarks.ndsb import LABEL_SETS, manifest_of, read_table, remainder
 from benchmarks.simclr_ablation_plot import draw, show
 from simclr.augment import Augmentation
 from simclr.embed import embed
@@ -146,7 +145,7 @@ def judge(features: np.ndarray, table: pd.DataFrame) -> dict[str, dict[str, Any]
         As `read_table` makes it, n rows in the same order.
     """
     held_out = table["held_out"].to_numpy()
-    chosen_by = np.array([_remainder(name) == 1 for name in table["image"]])
+    chosen_by = np.array([remainder(name) == 1 for name in table["image"]])
     sides = {
         "choosing": (~held_out & ~chosen_by, chosen_by & ~held_out),
         "held_out": (~held_out, held_out),
@@ -163,21 +162,10 @@ def judge(features: np.ndarray, table: pd.DataFrame) -> dict[str, dict[str, Any]
     return figures
 
 
-def _remainder(image: str) -> int:
-    return int(hashlib.sha256(image.encode()).hexdigest(), 16) % 5
-
-
-def finished(results: Path) -> list[dict[str, Any]]:
-    """The results that are there, in the order of the cells."""
-    paths = [results / f"{cell.name}.json" for cell in cells()]
-    return [json.loads(path.read_text()) for path in paths if path.is_file()]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder of ndsb, with labels.csv")
-    parser.add_argument("--only", default="*", help="pattern of cells: 'method-*'")
-    parser.add_argument("--list", action="store_true", help="say what is done and what is not")
+    add_options(parser, "method-*")
     parser.add_argument("--images", type=int, help="a random sample of so many images")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     arguments = parser.parse_args()
@@ -187,27 +175,17 @@ def main() -> None:
         trial = f"trial-{arguments.images or len(table)}-images-{arguments.epochs}-epochs"
         table = table.sample(arguments.images or len(table), random_state=0).sort_index()
         results = work = WORK / trial
-    results.mkdir(parents=True, exist_ok=True)
-    for cell in cells():
-        path = results / f"{cell.name}.json"
-        if not fnmatch.fnmatch(cell.name, arguments.only):
-            continue
-        if arguments.list or path.exists():
-            print("done" if path.exists() else "to do", cell.name)
-            continue
-        result = run(cell, table, arguments.data, arguments.epochs, work)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
-        temporary.replace(path)
+    run_one = partial(run, table=table, folder=arguments.data, epochs=arguments.epochs, work=work)
+    for result in run_cells(cells(), results, arguments, run_one):
         minutes = result["seconds"] / 60
         print(
-            f"{cell.name}: probe macro recall of groups "
+            f"{result['name']}: probe macro recall of groups "
             f"{result['choosing']['groups_probe_macro']:.3f}, {minutes:.1f} min",
             flush=True,
         )
     if not arguments.list:
-        show(finished(results))
-        draw(finished(results), results.parent / f"{results.name}.svg")
+        show(finished(cells(), results))
+        draw(finished(cells(), results), results.parent / f"{results.name}.svg")
 
 
 if __name__ == "__main__":
