@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from label_studio_config.manifest import Manifest
-from label_studio_config.results import is_asked
 from ml_backend.head import Head
 from ml_backend.model import TraitModel
 from ml_backend.predict import predict
-from ml_backend.predictions import Predictions
+from ml_backend.predictions import Predictions, Value
 from ml_backend.priors import PriorError, check_prior, prior_by_bbse, prior_by_em
 from ml_backend.whole_files import write_text
 
@@ -78,7 +77,7 @@ def with_prior(model: TraitModel, priors: Mapping[str, np.ndarray]) -> TraitMode
     PriorError
         A prior does not fit its control.
     """
-    heads = {head.control: head for head in model.heads if head.kind != "number"}
+    heads = _labelled(model)
     unknown = sorted(set(priors) - set(heads))
     if unknown:
         raise PriorError(
@@ -129,9 +128,8 @@ def deploy(
     for note in found.notes:
         logger.warning("%s", note)
     priors = {
-        head.control: np.array([found.frequencies[head.control][x] for x in head.labels])
-        for head in model.heads
-        if head.kind != "number"
+        name: np.array([found.frequencies[name][label] for label in head.labels])
+        for name, head in _labelled(model).items()
     }
     return (model if prior == "natural" else with_prior(model, priors)), found
 
@@ -150,7 +148,7 @@ def read_priors(model: TraitModel, path: Path) -> dict[str, np.ndarray]:
         raise PriorError(f"{path} is neither one of {', '.join(PRIORS)} nor a file") from error
     except (OSError, ValueError) as error:
         raise PriorError(f"{path} cannot be read: {error}") from error
-    heads = {head.control: head for head in model.heads if head.kind != "number"}
+    heads = _labelled(model)
     if not isinstance(record, dict) or not all(isinstance(v, dict) for v in record.values()):
         raise PriorError(f'{path}: write it like {{"group": {{"Copepod": 0.7, "Other": 0.3}}}}')
     priors = {}
@@ -185,7 +183,7 @@ def _choose(
     given: Mapping[str, np.ndarray],
     metrics: Mapping[str, Any],
 ) -> Deployment:
-    heads = [head for head in model.heads if head.kind != "number"]
+    heads = list(_labelled(model).values())
     chosen = {head.control: _natural(head) for head in heads} | dict(given)
     notes: list[str] = []
     n_images = 0
@@ -202,13 +200,14 @@ def _choose(
         some[np.linspace(0, len(manifest) - 1, n_some).round().astype(int)] = True
         predictions = predict(model, manifest.select(some))
         n_images = len(predictions)
+        asked = [predictions.answers(row) for row in range(n_images)]
         for head in heads:
             try:
-                asked = _asked(predictions, head.control)
+                rows = _rows(asked, head.control)
                 if prior == "em":
-                    chosen[head.control] = _by_em(head, predictions, asked)
+                    chosen[head.control] = _by_em(head, predictions, rows)
                 else:
-                    chosen[head.control] = _by_bbse(head, predictions, asked, metrics)
+                    chosen[head.control] = _by_bbse(head, predictions, rows, metrics)
             except PriorError as error:
                 notes.append(f"control {head.control!r} stays at its natural frequencies: {error}")
     frequencies = {
@@ -218,27 +217,23 @@ def _choose(
     return Deployment(Path(prior).name, frequencies, n_images, notes)
 
 
+def _labelled(model: TraitModel) -> dict[str, Head]:
+    """The heads with labels, by control."""
+    return {head.control: head for head in model.heads if head.kind != "number"}
+
+
 def _natural(head: Head) -> np.ndarray:
     """Labels nobody voted for have half a vote, so those of "one of" may sum to more than 1."""
     prior = np.array(head.deployed_prior)
     return prior / prior.sum() if head.kind == "one of" else prior
 
 
-def _asked(predictions: Predictions, control: str) -> np.ndarray:
+def _rows(asked: list[dict[str, Value]], control: str) -> np.ndarray:
     """Rows of the images whose suggestions let the control be asked."""
-    schema = predictions.schema
-    labels = {s.head.control: s.labels for s in predictions.served}
-    asked = []
-    for row in range(len(predictions)):
-        chosen = {
-            name: tuple(labels[name][k] for k in np.flatnonzero(choice[row]))
-            for name, choice in predictions.choices.items()
-        }
-        if is_asked(schema, schema.control(control), chosen):
-            asked.append(row)
-    if len(asked) < FEWEST_IMAGES:
-        raise PriorError(f"{len(asked)} of the images ask for it, needs {FEWEST_IMAGES}")
-    return np.array(asked)
+    rows = [row for row, answers in enumerate(asked) if control in answers]
+    if len(rows) < FEWEST_IMAGES:
+        raise PriorError(f"{len(rows)} of the images ask for it, needs {FEWEST_IMAGES}")
+    return np.array(rows)
 
 
 def _by_em(head: Head, predictions: Predictions, rows: np.ndarray) -> np.ndarray:

@@ -26,6 +26,11 @@ SAME_SHARE = 1e-6
 INTERVAL_SD = 1.6449  # ± this many standard deviations hold 90 % of a normal distribution
 
 
+def modal_labels(shares: np.ndarray) -> np.ndarray:
+    """Which labels most annotators chose, bool (n, k), from votes (n, k); several in a tie."""
+    return shares >= shares.max(axis=1, keepdims=True) - SAME_SHARE
+
+
 @dataclass(frozen=True)
 class Judged:
     """Truth and prediction of one control on the same images, label by label.
@@ -52,7 +57,7 @@ class Judged:
         """From the labels chosen, bool (n, k), and the votes' shares (n, k)."""
         if kind == "any of":
             return cls(shares >= 0.5, chosen, units, True)
-        modal = shares >= shares.max(axis=1, keepdims=True) - SAME_SHARE
+        modal = modal_labels(shares)
         right = (modal & chosen).any(axis=1)
         truth = np.where(right, chosen.argmax(axis=1), modal.argmax(axis=1))
         return cls(np.eye(shares.shape[1], dtype=bool)[truth], chosen, units, False)

@@ -175,13 +175,16 @@ def set_priors(model: TraitModel, data: LearningSet, rows: np.ndarray, weights: 
                 )
             )
             continue
-        model.set_head(
-            replace(
-                head,
-                trained_prior=tuple(estimate_prior(shares, weights[mine.known]).tolist()),
-                deployed_prior=tuple(estimate_prior(shares).tolist()),
-            )
-        )
+        model.set_head(with_priors(head, shares, weights[mine.known]))
+
+
+def with_priors(head: Head, shares: np.ndarray, weights: np.ndarray) -> Head:
+    """The head with the priors of votes (n, k): as drawn with weights (n,), and as they are."""
+    return replace(
+        head,
+        trained_prior=tuple(estimate_prior(shares, weights).tolist()),
+        deployed_prior=tuple(estimate_prior(shares).tolist()),
+    )
 
 
 def standard_targets(head: Head, shares: np.ndarray) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from label_studio_config.manifest import Manifest
-from ml_backend.evaluate import SAME_SHARE
+from ml_backend.evaluate import modal_labels
 from ml_backend.measure import Answered
 
 MOST = 24
@@ -63,7 +63,7 @@ def _one_of(answered: Answered, name: str, rows: np.ndarray) -> Wrong:
     target = answered.data.targets[name]
     labels, shares = target.control.labels, target.shares[rows]
     said = answered.chosen[name][rows].argmax(axis=1)
-    modal = shares >= shares.max(axis=1, keepdims=True) - SAME_SHARE
+    modal = modal_labels(shares)
     wrong = np.flatnonzero(~modal[np.arange(len(rows)), said])
     return [
         (

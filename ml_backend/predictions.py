@@ -177,10 +177,10 @@ class Predictions:
             columns[name] = [answer.get(name) for answer in answers]
             if head.head.kind == "number":
                 sd = head.head.sd
-                columns[sd_column(name)] = [sd if name in answer else None for answer in answers]
+                asked = [name in answer for answer in answers]
+                columns[sd_column(name)] = [sd if there else None for there in asked]
                 ends = zip(interval_columns(name), self.interval(head), strict=True)
                 for column, end in ends:
-                    asked = [name in answer for answer in answers]
                     columns[column] = _nullable(np.where(asked, end, np.nan))
                 continue
             confidence = self.confidences[name]

@@ -98,17 +98,35 @@ def prior_by_em(
     if not len(probabilities):
         raise PriorError("no predictions to estimate frequencies from: give images")
     prior = np.clip(np.asarray(prior, dtype=float), SMALLEST_PRIOR, None)
-    ratios = np.asarray(probabilities, dtype=float) / (prior / prior.sum())
-    found = prior / prior.sum()
-    for _ in range(max_iterations):
-        moved = ratios * found
-        new = (moved / moved.sum(axis=1, keepdims=True)).mean(axis=0)
-        change = np.abs(new - found).max()
-        found = new
-        if change < tolerance:
-            return found
-    logger.warning("frequencies still moved by %.1g after %d iterations", change, max_iterations)
+    start = prior / prior.sum()
+    ratios = np.asarray(probabilities, dtype=float) / start
+    found, change = climb(ratios, start, tolerance, max_iterations)
+    if not change < tolerance:
+        text = "frequencies still moved by %.1g after %d iterations"
+        logger.warning(text, change, max_iterations)
     return found
+
+
+def climb(
+    likelihoods: np.ndarray, frequencies: np.ndarray, tolerance: float, max_iterations: int
+) -> tuple[np.ndarray, float]:
+    """Steps of the EM from `frequencies` (k,), given likelihoods (n, k) up to a factor an image.
+
+    Returns
+    -------
+    frequencies : array (k,)
+    change : float
+        The largest in the last step.
+    """
+    change = np.inf
+    for _ in range(max_iterations):
+        joint = likelihoods * frequencies
+        new = (joint / joint.sum(axis=1, keepdims=True)).mean(axis=0)
+        change = float(np.abs(new - frequencies).max())
+        frequencies = new
+        if change < tolerance:
+            break
+    return frequencies, change
 
 
 def prior_by_bbse(confusion: np.ndarray, predicted: np.ndarray) -> np.ndarray:

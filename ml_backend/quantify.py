@@ -27,6 +27,7 @@ from scipy.special import gammaln, softmax
 
 from hpc_jobs import progress
 from ml_backend.calibrate import SMALLEST_PRIOR, SMALLEST_PROBABILITY
+from ml_backend.priors import climb
 from ml_backend.quantify_classifier import Correction
 
 N_DRAWS = 300
@@ -119,16 +120,11 @@ def em_counts(
         The group of each image, 0 to g - 1.
     """
     k = logs.shape[1]
-    likelihoods = np.exp(logs)
-    theta = np.full((n_groups, k), 1 / k)
     counts = np.zeros((n_groups, k))
-    for _ in range(iterations):
-        joint = theta[groups] * likelihoods
-        joint /= joint.sum(axis=1, keepdims=True)
-        counts = np.stack(
-            [np.bincount(groups, joint[:, label], n_groups) for label in range(k)], axis=1
-        )
-        theta = counts / np.maximum(counts.sum(axis=1, keepdims=True), SMALLEST_PROBABILITY)
+    for group in np.unique(groups):
+        likelihoods = np.exp(logs[groups == group])
+        frequencies, _ = climb(likelihoods, np.full(k, 1 / k), 0.0, iterations)
+        counts[group] = len(likelihoods) * frequencies
     return counts
 
 

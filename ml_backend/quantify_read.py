@@ -18,6 +18,7 @@ from label_studio_config.manifest import Manifest
 from label_studio_config.prediction import labels_of, prior_of, probabilities_column
 from label_studio_config.schema import LabelSchema
 from label_studio_config.votes import image_id_of, is_blind, read_votes, vote_shares
+from ml_backend.evaluate import modal_labels
 from ml_backend.quantify import QuantifyError, checked_prior
 from ml_backend.split import clean_ids
 
@@ -253,7 +254,7 @@ def read_validated(
     if not found:
         return None
     others = [label for label in control.labels if label not in predicted.labels]
-    modal = np.isclose(shares[found], shares[found].max(axis=1, keepdims=True))
+    modal = modal_labels(shares[found])
     wide = pd.DataFrame(modal / modal.sum(axis=1, keepdims=True), columns=list(control.labels))
     unknown = [label for label in others if wide[label].any()]
     wide = wide.reindex(columns=[*predicted.labels, *unknown], fill_value=0.0)

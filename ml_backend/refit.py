@@ -13,8 +13,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ml_backend.calibrate import estimate_prior
-from ml_backend.fit_heads import image_weights, set_weights, solve_path, standard_targets
+from ml_backend.fit_heads import (
+    image_weights,
+    set_weights,
+    solve_path,
+    standard_targets,
+    with_priors,
+)
 from ml_backend.model import TraitModel
 from ml_backend.targets import LearningSet
 
@@ -59,10 +64,6 @@ def refit_heads(
         taught = replace(head, n_images=len(learn))
         if head.kind != "number":
             shares = target.shares[learn].astype(float)
-            taught = replace(
-                taught,
-                n_per_label=tuple(shares.sum(axis=0).round(2).tolist()),
-                trained_prior=tuple(estimate_prior(shares, weight).tolist()),
-                deployed_prior=tuple(estimate_prior(shares).tolist()),
-            )
+            per_label = tuple(shares.sum(axis=0).round(2).tolist())
+            taught = with_priors(replace(taught, n_per_label=per_label), shares, weight)
         model.set_head(taught)
