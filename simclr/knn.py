@@ -64,7 +64,7 @@ def knn_accuracy(
         raise ValueError("no label is shared by two images: label more images")
     bank = _unit_length(features)
     right = _predict(bank, codes, bank, neighbours, leave_out=True) == codes
-    return _accuracy(right[judged], codes[judged])
+    return accuracy_of(right[judged], codes[judged])
 
 
 def knn_transfer(
@@ -94,7 +94,7 @@ def knn_transfer(
     _, codes = np.unique(np.concatenate([labels, held_out_labels]), return_inverse=True)
     codes, held_out = codes[: len(labels)], codes[len(labels) :]
     bank, queries = _unit_length(features), _unit_length(held_out_features)
-    return _accuracy(_predict(bank, codes, queries, neighbours) == held_out, held_out)
+    return accuracy_of(_predict(bank, codes, queries, neighbours) == held_out, held_out)
 
 
 def _unit_length(features: np.ndarray) -> torch.Tensor:
@@ -124,7 +124,8 @@ def _predict(
     return torch.cat(found).numpy()
 
 
-def _accuracy(right: np.ndarray, codes: np.ndarray) -> KnnAccuracy:
+def accuracy_of(right: np.ndarray, codes: np.ndarray) -> KnnAccuracy:
+    """Micro and macro from whether each image's label was found, bool (n,), and its label (n,)."""
     recalls = [right[codes == code].mean() for code in np.unique(codes)]
     return KnnAccuracy(
         micro=float(right.mean()),

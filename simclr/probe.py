@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -12,6 +12,8 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+
+from simclr.knn import accuracy_of
 
 GRID = (0.001, 0.01, 0.1, 1.0)
 FOLDS = 3
@@ -91,15 +93,7 @@ def linear_probe(
         warnings.simplefilter("ignore", ConvergenceWarning)
         c = _choose_c(features, labels)
         found = _classifier(c).fit(features, labels).predict(held_out_features)
-    right = found == held_out_labels
-    names = np.unique(held_out_labels)
-    return ProbeAccuracy(
-        micro=float(right.mean()),
-        macro=float(np.mean([right[held_out_labels == name].mean() for name in names])),
-        image_count=len(held_out_labels),
-        label_count=len(names),
-        c=c,
-    )
+    return ProbeAccuracy(**asdict(accuracy_of(found == held_out_labels, held_out_labels)), c=c)
 
 
 def _choose_c(features: np.ndarray, labels: np.ndarray) -> float:

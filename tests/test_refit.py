@@ -11,6 +11,7 @@ from label_studio_config.schema import LabelSchema
 from ml_backend.fit import FitSettings
 from ml_backend.model import TraitModel
 from ml_backend.registry import Registry
+from ml_backend.split import SplitRule
 from ml_backend.train import train
 from simclr.encoder import Encoder
 from tests.trait_fixtures import XML, make_tasks, resolver
@@ -60,8 +61,6 @@ def test_few_images_all_teach_and_held_out_ones_do_not(tmp_path: Path, encoder: 
 
 
 def _held_out(task, folder: Path) -> bool:
-    from ml_backend.split import SplitRule
-
     rule = SplitRule.read(folder)
     assert rule is not None
     data = task["data"]
