@@ -94,12 +94,17 @@ class Augmentation:
         -------
         Tensor, shape (n, c, view_size_px, view_size_px), floating point in 0 to 1
         """
+        # In full precision even inside a bf16 training: a resampled grid needs more than 8 bits.
+        with torch.autocast(images.device.type, enabled=False):
+            return self._views(images, generator, view_size_px or images.shape[-1])
+
+    def _views(self, images: Tensor, generator: torch.Generator, view_size_px: int) -> Tensor:
         pixels = images.float() / 255.0 if images.dtype == torch.uint8 else images
         background = border_median(pixels)
         # draws: shape (n, 14), uniform in -1 to 1
         draws = torch.rand(len(pixels), 14, generator=generator, device=pixels.device) * 2 - 1
         # Zero is the background while the view is sampled, so that no edge appears outside it.
-        views = self._sample(pixels - background, draws[:, :6], view_size_px or pixels.shape[-1])
+        views = self._sample(pixels - background, draws[:, :6], view_size_px)
         views = self._develop(views, background, draws[:, 6:9])
         if views.shape[1] == 3:
             views = self._tint(views, draws[:, 9:11])

@@ -117,6 +117,15 @@ def test_grey_stays_grey_and_colour_changes_little() -> None:
     assert 0.01 < change < 0.3
 
 
+def test_views_are_the_same_inside_a_training_in_bf16() -> None:
+    images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
+    plain = Augmentation(blur_probability=1.0)(images, seeded())
+    with torch.autocast("cpu", torch.bfloat16):
+        views = Augmentation(blur_probability=1.0)(images, seeded())
+    assert views.dtype == torch.float32
+    torch.testing.assert_close(views, plain)
+
+
 def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="scale"):
         Augmentation(scale=(1.2, 0.5))
