@@ -52,6 +52,9 @@ class FitSettings:
         features learn from both, once the validation side has chosen.
     untrained : bool
         The encoder has not seen an image yet.
+    use_size : bool
+        Heads learn from the extent of the image beside its features; False for a comparison, or
+        where extents say nothing (crops of one fixed size).
     fine_tune : FineTuneSettings
     """
 
@@ -62,6 +65,7 @@ class FitSettings:
     seed: int = 0
     refit_below: int = 1000
     untrained: bool = False
+    use_size: bool = True
     fine_tune: FineTuneSettings = field(default_factory=FineTuneSettings)
 
 
@@ -125,6 +129,8 @@ def fit(
         The loss is no number any more: nothing that came of it may serve.
     """
     torch.manual_seed(settings.seed)
+    if not settings.use_size:  # what never changes gets no weight, so nothing changes it later
+        log_extents = np.zeros_like(log_extents)
     heads, left_out = make_heads(data, settings.min_images)
     heads = [replace(head, choice_balance=settings.choice_balance) for head in heads]
     model = TraitModel(encoder, heads, data.schema, settings.views, extent_unit)
