@@ -10,6 +10,7 @@ from typing import Any
 
 from export_tools.measures import measure
 from export_tools.traits import TraitValue, has_content, trait_of
+from label_studio_config.manifest import pixel_size
 from label_studio_config.results import (
     Answer,
     is_asked,
@@ -109,11 +110,7 @@ def rows_of_task(
 
 def pixel_size_of(data: Mapping[str, Any]) -> float | None:
     """The pixel size in µm that a task's data states, or None."""
-    try:
-        size = float(data.get("pixel_size_um"))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return None
-    return size if math.isfinite(size) and size > 0 else None
+    return pixel_size(data.get("pixel_size_um"))
 
 
 def _prediction(task: dict[str, Any], model_version: str | None) -> dict[str, Any] | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,6 +36,18 @@ class Skipped:
     reason: str
 
 
+def pixel_size(value: Any) -> float | None:
+    """The pixel size in µm that a value from outside states; None where it states none.
+
+    Nothing, text, NaN, infinity, zero and less are no pixel size.
+    """
+    try:
+        size = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return size if math.isfinite(size) and size > 0 else None
+
+
 class Manifest:
     """Images and what is known of them.
 
@@ -49,8 +63,8 @@ class Manifest:
     Raises
     ------
     ManifestError
-        A required column is missing, an `image_id` stands twice, a path leaves the root, or a
-        known number is not a number.
+        A required column is missing, an `image_id` stands twice, a path leaves the root, a known
+        number is not a number, or a pixel size is not above 0 (unknown ones are left empty).
 
     Examples
     --------
@@ -78,6 +92,13 @@ class Manifest:
     def paths(self) -> list[Path]:
         """Absolute paths, in the order of the table."""
         return [self.root / path for path in self.table["path"]]
+
+    @property
+    def pixel_sizes_um(self) -> list[float | None]:
+        """The side of a pixel in µm, one an image; None where it is not known."""
+        if "pixel_size_um" not in self.table:
+            return [None] * len(self)
+        return [pixel_size(size) for size in self.table["pixel_size_um"]]
 
     @property
     def fingerprint(self) -> str:
@@ -158,6 +179,15 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
                     f"image {row['image_id']!r}: {column} is {row[column]!r}, not a number"
                 )
             table[column] = numbers.astype(float)
+    if "pixel_size_um" in table:
+        sizes = table["pixel_size_um"]
+        wrong = sizes.notna() & ~((sizes > 0) & np.isfinite(sizes))
+        if wrong.any():
+            row = table[wrong].iloc[0]
+            raise ManifestError(
+                f"image {row['image_id']!r}: pixel_size_um is {row['pixel_size_um']:g}: leave it "
+                "empty where it is unknown"
+            )
     for column in REQUIRED_COLUMNS:
         if table[column].isna().any():
             raise ManifestError(f"a row of the manifest has no {column}: fill it or drop the row")

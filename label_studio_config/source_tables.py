@@ -109,7 +109,9 @@ def _number(cell: str | None, column: str, where: Path, line: int) -> float:
             f"{where}, line {line}: {column} is {cell!r}, not a number (decimal point, no unit)"
         ) from None
     low, high = _LIMITS.get(column, (-math.inf, math.inf))
-    if not math.isfinite(value) or not low <= value <= high:
+    if not math.isfinite(value):
+        raise ManifestError(f"{where}, line {line}: {column} is {cell}, not a finite number")
+    if not low <= value <= high:
         raise ManifestError(f"{where}, line {line}: {column} is {cell}, outside {low} to {high}")
     if column == "pixel_size_um" and value <= 0:
         raise ManifestError(

@@ -16,6 +16,7 @@ from label_studio_config.manifest import (
     Manifest,
     ManifestError,
     Skipped,
+    pixel_size,
 )
 from label_studio_config.source_ecotaxa import ECOTAXA_EXTRAS, ecotaxa_files, ecotaxa_table
 from label_studio_config.source_images import (
@@ -190,7 +191,7 @@ def _finish(
     table: pd.DataFrame, root: Path, skipped: list[Skipped], pixel_size_um: float | None
 ) -> tuple[Manifest, list[Skipped]]:
     if pixel_size_um is not None:
-        if pixel_size_um <= 0:
+        if pixel_size(pixel_size_um) is None:
             raise ManifestError(f"pixel_size_um is {pixel_size_um}: it must be above 0")
         stated = (
             table["pixel_size_um"] if "pixel_size_um" in table else pd.Series(index=table.index)

@@ -8,7 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from label_studio_config.manifest import KNOWN_COLUMNS, NUMBER_COLUMNS, Manifest, Skipped
+from label_studio_config.manifest import (
+    KNOWN_COLUMNS,
+    NUMBER_COLUMNS,
+    Manifest,
+    Skipped,
+    pixel_size,
+)
 from label_studio_config.schema import LabelSchema
 from label_studio_config.votes import image_id_of, is_blind
 
@@ -53,7 +59,7 @@ def manifest_of_tasks(
             continue
         image_id = image_id_of(schema, task)
         known = {
-            column: _number(data[column]) if column in NUMBER_COLUMNS else data[column]
+            column: _number(column, data[column]) if column in NUMBER_COLUMNS else data[column]
             for column in KNOWN_COLUMNS
             if column in data
         }
@@ -68,7 +74,9 @@ def manifest_of_tasks(
     return Manifest(table, root), skipped
 
 
-def _number(value: Any) -> float | None:
+def _number(column: str, value: Any) -> float | None:
     # Task data may come from anywhere: a depth of "5-10" is not known, and stops nothing.
+    if column == "pixel_size_um":
+        return pixel_size(value)
     number = pd.to_numeric(value, errors="coerce")
     return float(number) if pd.notna(number) else None

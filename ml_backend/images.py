@@ -51,7 +51,7 @@ def read_batches(
     if a pixel were a micrometre.
     """
     paths = manifest.paths
-    sizes_um = pixel_sizes_um(manifest) if extent_unit == "um" else [None] * len(paths)
+    sizes_um = manifest.pixel_sizes_um if extent_unit == "um" else [None] * len(paths)
 
     def decode(row: int) -> Decoded:
         if extent_unit == "um" and sizes_um[row] is None:
@@ -71,13 +71,6 @@ def read_batches(
                 yield _gather(*ahead.popleft(), paths, preprocessing)
         while ahead:
             yield _gather(*ahead.popleft(), paths, preprocessing)
-
-
-def pixel_sizes_um(manifest: Manifest) -> list[float | None]:
-    """The side of a pixel in µm, one an image; None where it is not known."""
-    if "pixel_size_um" not in manifest.table:
-        return [None] * len(manifest)
-    return [float(size) if size > 0 else None for size in manifest.table["pixel_size_um"]]
 
 
 def _gather(

@@ -17,7 +17,7 @@ import pandas as pd
 
 from hpc_jobs import progress
 from label_studio_config.home import Home
-from label_studio_config.manifest import Manifest
+from label_studio_config.manifest import Manifest, pixel_size
 from label_studio_config.schema import LabelSchema
 from ml_backend.model import TraitModel
 from ml_backend.predict import predict
@@ -144,7 +144,7 @@ def _manifest(
 ) -> tuple[Manifest, list[str]]:
     """The images of tasks that are there, with the task's place as `image_id`; and the reasons
     why the others are not."""
-    rows: list[tuple[str, str, Any]] = []
+    rows: list[tuple[str, str, float | None]] = []
     refused = []
     for row, task in enumerate(tasks):
         data = task["data"]
@@ -158,9 +158,9 @@ def _manifest(
         except ValueError as error:
             refused.append(f"task {task.get('id')}: {error}")
             continue
-        rows.append((str(row), path.relative_to("/").as_posix(), data.get("pixel_size_um")))
+        size_um = pixel_size(data.get("pixel_size_um"))
+        rows.append((str(row), path.relative_to("/").as_posix(), size_um))
     table = pd.DataFrame(rows, columns=["image_id", "path", "pixel_size_um"])
-    table["pixel_size_um"] = pd.to_numeric(table["pixel_size_um"], errors="coerce")
     return Manifest(table, Path("/")), refused
 
 

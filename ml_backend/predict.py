@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from hpc_jobs import progress
 from label_studio_config.manifest import Manifest, Skipped
 from label_studio_config.schema import LabelSchema
-from ml_backend.images import pixel_sizes_um, read_batches
+from ml_backend.images import read_batches
 from ml_backend.model import TraitModel
 from ml_backend.predictions import Predictions
 from ml_backend.schema_change import serve
@@ -132,7 +132,8 @@ def write_predictions(
         mask[start : start + shard_size] = True
         part = manifest.select(mask)
         path = folder / f"part-{number:05d}.parquet"
-        marks = (part.fingerprint, pixel_sizes_um(part), model_version, weights, schema.fingerprint)
+        sizes = part.pixel_sizes_um
+        marks = (part.fingerprint, sizes, model_version, weights, schema.fingerprint)
         mark = hashlib.sha256(repr(marks).encode()).hexdigest()
         if path.exists():
             skipped += _read_mark(path, mark)

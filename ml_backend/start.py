@@ -11,7 +11,6 @@ import torch
 
 from label_studio_config.manifest import Manifest
 from ml_backend.fit import FROM_SCRATCH, FitSettings
-from ml_backend.images import pixel_sizes_um
 from simclr.encoder import DEFAULT_BACKBONE, Encoder
 from simclr.preprocessing import PreprocessingError, read_image
 
@@ -95,7 +94,7 @@ def have_colour(manifest: Manifest) -> bool:
 
 def size_unit(manifest: Manifest) -> str:
     """The unit that the model measures sizes in: "um" where every image has a pixel size."""
-    sizes = pixel_sizes_um(manifest)
+    sizes = manifest.pixel_sizes_um
     return "um" if sizes and all(size is not None for size in sizes) else "px"
 
 

@@ -62,10 +62,7 @@ class DecodingPlan:
         max_pixels: int,
     ) -> DecodingPlan:
         table = manifest.table
-        sizes: np.ndarray = np.full(len(table), np.nan)
-        if "pixel_size_um" in table:
-            sizes = table["pixel_size_um"].to_numpy(dtype=float, na_value=np.nan)
-            sizes = np.where(sizes > 0, sizes, np.nan)
+        sizes = np.array(manifest.pixel_sizes_um, dtype=float)  # NaN where unknown
         if extent_unit is None:
             extent_unit = "um" if len(sizes) and not np.isnan(sizes).any() else "px"
         if extent_unit not in ("px", "um"):

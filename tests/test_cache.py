@@ -170,7 +170,7 @@ def test_extents_are_in_micrometres_where_every_pixel_size_is_known(tmp_path: Pa
     in_px = ImageCache.build(known, PREPROCESSING, tmp_path / "cache", extent_unit="px")
     np.testing.assert_allclose(np.exp(in_px.log_extents[2]), [20, 12], rtol=1e-5)
 
-    partly = draw_images(tmp_path / "images", 3, pixel_size_um=[10.0, None, 20.0])
+    partly = draw_images(tmp_path / "images", 3, pixel_size_um=[10.0, np.nan, 20.0])
     assert ImageCache.build(partly, PREPROCESSING, tmp_path / "cache").extent_unit == "px"
     strict = ImageCache.build(partly, PREPROCESSING, tmp_path / "cache", extent_unit="um")
     assert strict.image_ids == [known.image_ids[0], known.image_ids[2]]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from label_studio_config.schema import LabelSchema
 from ml_backend.fine_tune import FineTuneSettings
@@ -19,6 +22,7 @@ from tests.trait_fixtures import XML, make_tasks, resolver
 
 SCHEMA = LabelSchema.from_xml(XML)
 QUICK = FitSettings(views=1, fine_tune=FineTuneSettings(epochs=1, min_images_per_epoch=128))
+HEADS_ONLY = replace(QUICK, fine_tune=replace(QUICK.fine_tune, epochs=0))
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +30,17 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Encoder.create("resnet10t", image_size_px=32).save(tmp_path_factory.mktemp("encoder"))
 
 
-def trained(tmp_path: Path, encoder: Path, settings: FitSettings) -> TraitModel:
+def trained(
+    tmp_path: Path, encoder: Path, settings: FitSettings, sizes_um: tuple[Any, ...] = ()
+) -> TraitModel:
+    """A model of 80 drawn images, the first of which bear these pixel sizes and the rest 10 µm."""
     folder = tmp_path / "images"
     folder.mkdir()
+    tasks = make_tasks(folder, 80)
+    for task, size_um in zip_longest(tasks, sizes_um, fillvalue=10.0):
+        task["data"]["pixel_size_um"] = size_um
     report = train(
-        make_tasks(folder, 80),
+        tasks,
         SCHEMA,
         resolve_image=resolver(folder),
         registry=Registry(tmp_path / "p"),
@@ -53,3 +63,20 @@ def test_without_the_size_no_extent_changes_an_answer(
     for control in ("group", "diameter"):
         same = np.array_equal(answers[0][control], answers[1][control])
         assert same is not use_size
+
+
+WRONG = (float("nan"), float("inf"), 0, -3.0, "10 µm", None)
+
+
+def test_sizes_are_in_um_where_every_image_states_one(tmp_path: Path, encoder: Path) -> None:
+    assert trained(tmp_path, encoder, HEADS_ONLY).extent_unit == "um"
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_pixel_size_that_is_none_lets_a_model_measure_in_px(
+    tmp_path: Path, encoder: Path, wrong: Any
+) -> None:
+    """One image without a size in µm cannot be left out of the votes: all are then in px."""
+    model = trained(tmp_path, encoder, HEADS_ONLY, (wrong,) * 20)
+    assert model.extent_unit == "px"
+    assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())

@@ -98,6 +98,9 @@ def test_metadata_in_known_and_further_columns(folder: Path) -> None:
         ("filename,lat\na/two.jpg,95\n", r"line 2: lat is 95, outside"),
         ('filename,lat\na/two.jpg,"54,1"\n', r"line 2: lat is '54,1', not a number"),
         ("filename,pixel_size_um\na/two.jpg,0\n", r"pixel_size_um is 0; leave it empty"),
+        ("filename,pixel_size_um\na/two.jpg,-2\n", r"pixel_size_um is -2; leave it empty"),
+        ("filename,pixel_size_um\na/two.jpg,inf\n", r"line 2: pixel_size_um is inf, not a finite"),
+        ("filename,pixel_size_um\na/two.jpg,9 um\n", r"pixel_size_um is '9 um', not a number"),
         ("filename,sample_id\none.png,S1\n", r"'one\.png' is the name of 2 images"),
         ("filename,sample_id\ntwo.jpg,S1\na/two.jpg,S2\n", r"line 3: a second row for 'a/two.jpg'"),
         ("crop,sample_id\na/one.png,S1\n", r"no column that names the image.*crop, sample_id"),
@@ -111,6 +114,17 @@ def test_a_wrong_table_is_refused_with_its_line(folder: Path, text: str, message
     table.write_text(text)
     with pytest.raises(ManifestError, match=message):
         read_folder(folder, table)
+
+
+def test_a_pixel_size_of_nan_is_unknown_and_one_for_all_must_be_one(folder: Path) -> None:
+    table = folder / "metadata.csv"
+    table.write_text("filename,pixel_size_um\na/one.png,NaN\na/two.jpg,20\n")
+    manifest, _ = read_folder(folder, table)
+    sizes = dict(zip(manifest.image_ids, manifest.pixel_sizes_um, strict=True))
+    assert (sizes["a/one.png"], sizes["a/two.jpg"]) == (None, 20.0)
+    for wrong in (float("nan"), 0.0, -1.0, float("inf")):
+        with pytest.raises(ManifestError, match="it must be above 0"):
+            read_folder(folder, pixel_size_um=wrong)
 
 
 def test_names_in_any_unicode_form_are_found(tmp_path: Path) -> None:

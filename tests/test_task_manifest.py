@@ -26,3 +26,19 @@ def test_what_cannot_be_used_is_listed(tmp_path):
     assert manifest.table["blind"].tolist() == [True]
     assert manifest.table["depth_m"].isna().all()
     assert len(skipped) == 3
+
+
+def test_a_pixel_size_that_is_none_is_unknown(tmp_path):
+    """Task data may come from anywhere: a wrong size is an unknown one, and stops nothing."""
+    sizes = [12.5, "12.5", "12 µm", float("nan"), 0, -3, float("inf"), None, [1]]
+    for number in range(len(sizes)):
+        Image.new("L", (4, 4)).save(tmp_path / f"{number}.png")
+    tasks = [
+        {"id": n, "data": {"image": f"/data/local-files/?d={n}.png", "pixel_size_um": size}}
+        for n, size in enumerate(sizes)
+    ]
+    manifest, skipped = manifest_of_tasks(
+        LabelSchema.from_xml(TRAITS), tasks, partial(resolve_image, tmp_path), tmp_path
+    )
+    assert skipped == []
+    assert manifest.pixel_sizes_um == [12.5, 12.5] + [None] * 7
