@@ -1,0 +1,50 @@
+"""Learning from votes beside learning from the majority: a panel a figure, a point a seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+METHODS = {
+    "kl": ("three votes (KL)", "#00689d", "o"),
+    "weighted": ("three votes, weighted", "#5b9bd5", "D"),
+    "majority": ("majority label", "#c8102e", "s"),
+    "truth": ("true label", "#767676", "^"),
+}
+FIGURES = {
+    "weighted accuracy": "weighted accuracy (higher is better)",
+    "macro recall": "macro recall (higher is better)",
+    "NLL votes": "NLL of the votes (lower is better)",
+    "NLL truth": "NLL of the true label (lower is better)",
+}
+
+
+def draw(table: pd.DataFrame, path: Path) -> Path:
+    """Write the plot of the mixed team; the large points are means."""
+    table = table[table["team"] == "mixed"]
+    settings = list(dict.fromkeys(zip(table["model"], table["share"], strict=True)))
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6.5), sharex=True)
+    for panel, (name, title) in zip(axes.flat, FIGURES.items(), strict=True):
+        for step, (method, (legend, colour, marker)) in enumerate(METHODS.items()):
+            for place, (model, share) in enumerate(settings):
+                mine = table[(table["model"] == model) & (table["share"] == share)]
+                values = mine.loc[mine["method"] == method, name]
+                if values.empty:
+                    continue
+                x = place + (step - 1.5) * 0.17
+                panel.plot([x] * len(values), values, ".", color=colour, alpha=0.5)
+                told = legend if panel is axes.flat[0] and place == 0 else None
+                panel.plot(x, values.mean(), marker, color=colour, label=told)
+        panel.set_title(title, fontsize=10)
+        panel.grid(axis="y", alpha=0.3)
+        panel.set_xticks(
+            range(len(settings)), [f"{model}\n{share:.0%} of labels" for model, share in settings]
+        )
+    figure.legend(loc="lower center", ncols=len(METHODS), frameon=False)
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    plt.close(figure)
+    return path
