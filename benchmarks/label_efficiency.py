@@ -117,7 +117,11 @@ def _run_train(
     rule = SplitRule("image", 1 - VALIDATION_SHARE, VALIDATION_SHARE, "a benchmark")
     rule.write(home)
     report = train(
-        tasks_of(pd.concat([some, table[table["held_out"]]]), cell.labels, schema),
+        tasks_of(
+            table.assign(labelled=table["held_out"] | table.index.isin(some.index)),
+            cell.labels,
+            schema,
+        ),
         schema,
         resolve_image=lambda url: folder / url,
         registry=Registry(home),

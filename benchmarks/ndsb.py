@@ -58,7 +58,10 @@ def schema_of(table: pd.DataFrame, labels: str) -> LabelSchema:
 
 
 def tasks_of(table: pd.DataFrame, labels: str, schema: LabelSchema) -> list[dict[str, Any]]:
-    """Tasks as Label Studio exports them, each with one annotation; held-out images are blind."""
+    """Tasks as Label Studio exports them; held-out images are blind.
+
+    Each has one annotation; none where a column `labelled` says so.
+    """
     return [
         {
             "id": number,
@@ -73,7 +76,9 @@ def tasks_of(table: pd.DataFrame, labels: str, schema: LabelSchema) -> list[dict
                     "completed_by": 1,
                     "result": write_result(schema, {CONTROL: row[LABEL_SETS[labels]]}),
                 }
-            ],
+            ]
+            if row.get("labelled", True)
+            else [],
             "predictions": [],
         }
         for number, row in enumerate(table.to_dict("records"), start=1)

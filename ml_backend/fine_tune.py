@@ -12,7 +12,7 @@ import logging
 import math
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from hpc_jobs import progress
+from ml_backend.calibrate import SMALLEST_PRIOR
 from ml_backend.fit_heads import head_loss, standard_targets
 from ml_backend.model import TraitModel, turned
 from ml_backend.targets import LearningSet
@@ -59,6 +60,10 @@ class FineTuneSettings:
         Share of each target spread over all labels ("one of").
     average : float
         Decay of the running average of weights, per step; 0 keeps the last weights.
+    logit_adjustment : float
+        Of "one of" controls: so many times the log of how often a label is drawn is added to its
+        output in the loss, so that the outputs themselves speak of labels that are equally often
+        (1; Menon et al. 2021, arXiv 2007.07314), or nearly so.
     """
 
     epochs: int = 16
@@ -70,6 +75,7 @@ class FineTuneSettings:
     warm_up_share: float = 0.1
     label_smoothing: float = 0.0
     average: float = 0.99
+    logit_adjustment: float = 0.0
     freeze_batch_norm: bool = False
     augmentation: Augmentation = field(default_factory=lambda: GENTLE)
 
@@ -118,6 +124,7 @@ class FineTune:
             )
             for head in model.heads
         }
+        self.adjustment = self._adjust()
         heads, encoder = list(model.classifiers.parameters()), list(model.encoder.parameters())
         self.optimiser = torch.optim.AdamW(
             [
@@ -160,9 +167,13 @@ class FineTune:
             yield loss
 
     def finish(self) -> None:
-        """Put the averaged weights into the model."""
+        """Put the averaged weights into the model, and into its heads the prior they speak of."""
         if self.settings.average and self.epoch:
             self.model.load_state_dict(self.averaged.module.state_dict())
+        for head in self.model.heads:
+            if head.control in self.adjustment:
+                prior = np.array(head.trained_prior) / self.adjustment[head.control].exp().numpy()
+                self.model.set_head(replace(head, trained_prior=tuple(prior / prior.sum())))
         if self.epoch and not self.settings.freeze_batch_norm:
             settle_batch_norm(self.model, self.images, self.rows)
         self.model.eval()
@@ -217,8 +228,20 @@ class FineTune:
             if head.kind == "one of":
                 smooth = self.settings.label_smoothing
                 wanted = wanted * (1 - smooth) + smooth / wanted.shape[1]
-            total = total + head_loss(head, outputs[head.control][mine], wanted).mean()
+            said = outputs[head.control][mine] + self.adjustment.get(head.control, 0.0)
+            total = total + head_loss(head, said, wanted).mean()
         return total
+
+    @torch.no_grad()
+    def _adjust(self) -> dict[str, Tensor]:
+        """What the loss adds to outputs, (k,) by control; taken off the heads, which had it in."""
+        adjustment: dict[str, Tensor] = {}
+        for head, classifier in zip(self.model.heads, self.model.classifiers, strict=True):
+            if head.kind == "one of" and self.settings.logit_adjustment:
+                prior = torch.tensor(head.trained_prior).clamp_min(SMALLEST_PRIOR)
+                adjustment[head.control] = self.settings.logit_adjustment * prior.log()
+                classifier.bias -= adjustment[head.control]  # type: ignore[operator]
+        return adjustment
 
     def _average(self, averaged: Tensor, current: Tensor, n_averaged: Tensor | int) -> Tensor:
         """Running average that forgets faster at first: early weights are no good."""

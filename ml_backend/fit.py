@@ -21,9 +21,11 @@ from ml_backend.fit_heads import (
     set_priors,
     tempered_loss,
 )
+from ml_backend.head import Head
 from ml_backend.model import TraitModel
 from ml_backend.novelty import Novelty
 from ml_backend.refit import refit_heads
+from ml_backend.self_training import with_soft_labels
 from ml_backend.targets import LearningSet
 from simclr.encoder import Encoder
 
@@ -31,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 DESCRIBE_BATCH = 256
 FROZEN = "heads on frozen features"
+WHOLE = "the whole network"
+STUDENT = "the whole network, with soft labels of images without votes"
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,11 @@ class FitSettings:
     refit_below : int
         With fewer images than this on the training and validation sides together, heads on frozen
         features learn from both, once the validation side has chosen.
+    most_unlabelled : int
+        Images without votes that help to train the whole network, once heads on frozen features
+        have said what may be on them.
+    labelled_share : float
+        Share of the training draws, then, that are images with votes.
     untrained : bool
         The encoder has not seen an image yet.
     use_size : bool
@@ -64,6 +73,8 @@ class FitSettings:
     min_images: int = 10
     seed: int = 0
     refit_below: int = 1000
+    most_unlabelled: int = 0
+    labelled_share: float = 0.25
     untrained: bool = False
     use_size: bool = True
     fine_tune: FineTuneSettings = field(default_factory=FineTuneSettings)
@@ -86,7 +97,7 @@ class Fitted:
     penalties : dict
         Of the heads on frozen features, by control.
     trained : str
-        What was best on the validation side: "heads on frozen features" or "the whole network".
+        What was best on the validation side: `FROZEN`, `WHOLE` or `STUDENT`.
     refitted : bool
         Whether the validation images taught too, at the end.
     """
@@ -138,36 +149,34 @@ def fit(
     if settings.untrained:
         settle_batch_norm(model, images, data.rows("train"))
     set_priors(model, data, data.rows("train"), weights)
-    inputs = describe(model, images, log_extents, data.rows("train", "validation"))
+    described = data.rows("train", "validation", "unlabelled")
+    inputs = describe(model, images, log_extents, described)
     model.fit_inputs(inputs[data.rows("train")])
     penalties = fit_heads(model, data, inputs, weights)
-    chosen = FROZEN
+    best = _Candidate.of(FROZEN, model, data, inputs)
+    if not np.isfinite(best.loss):
+        raise FloatingPointError(f"the loss of the heads on validation images is {best.loss}")
     if settings.fine_tune.epochs:
-        before = deepcopy(model.state_dict())
-        loss = validation_loss(model, data, inputs)
-        if not np.isfinite(loss):
-            raise FloatingPointError(f"the loss of the heads on validation images is {loss}")
-        run = FineTune(
-            model,
-            data,
-            images,
-            log_extents,
-            weights,
-            settings.fine_tune,
-            folder,
-            mark,
-            settings.seed,
-        )
-        run.run()
+        taught, drawn, trained = data, weights, WHOLE
+        if len(data.rows("unlabelled")):
+            teacher = _teacher(model, data, inputs, penalties, settings)
+            share = settings.labelled_share
+            taught, drawn = with_soft_labels(teacher, data, inputs, weights, share)
+            trained = STUDENT
+        steps = settings.fine_tune
+        FineTune(
+            model, taught, images, log_extents, drawn, steps, folder, mark, settings.seed
+        ).run()
         tuned = describe(model, images, log_extents, data.rows("train", "validation"))
-        tuned_loss = validation_loss(model, data, tuned)
-        logger.info("validation loss %.3f with heads only, %.3f fine-tuned", loss, tuned_loss)
-        if not np.isfinite(tuned_loss) or tuned_loss > loss:
-            model.load_state_dict(before)
-        else:
-            inputs, chosen = tuned, "the whole network"
+        candidate = _Candidate.of(trained, model, data, tuned)
+        logger.info(
+            "validation loss %.3f with heads only, %.3f of %s", best.loss, candidate.loss, trained
+        )
+        best = candidate if candidate.loss <= best.loss else best  # never where it is no number
+    best.restore(model)
     if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
         raise FloatingPointError("a weight of the fitted model is no number")
+    inputs, chosen = best.inputs, best.trained
     calibrate_heads(model, data, inputs)
     few = len(data.rows("train", "validation")) < settings.refit_below
     refitted = few and chosen == FROZEN
@@ -178,6 +187,39 @@ def fit(
         embedding[data.rows("train")], embedding[data.rows("validation")], settings.seed
     )
     return Fitted(model.eval(), left_out, penalties, chosen, refitted)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A way to answer, remembered until the validation side has chosen."""
+
+    trained: str
+    weights: dict[str, Tensor]
+    heads: tuple[Head, ...]
+    inputs: Tensor
+    loss: float
+
+    @classmethod
+    def of(cls, trained: str, model: TraitModel, data: LearningSet, inputs: Tensor) -> _Candidate:
+        loss = validation_loss(model, data, inputs)
+        return cls(trained, deepcopy(model.state_dict()), model.heads, inputs, loss)
+
+    def restore(self, model: TraitModel) -> None:
+        model.load_state_dict(self.weights)
+        model.heads = self.heads
+
+
+def _teacher(
+    model: TraitModel,
+    data: LearningSet,
+    inputs: Tensor,
+    penalties: dict[str, float],
+    settings: FitSettings,
+) -> TraitModel:
+    """The model with its heads on frozen features as they would serve."""
+    teacher = deepcopy(model)
+    calibrate_heads(teacher, data, inputs)
+    return teacher
 
 
 @torch.inference_mode()

@@ -21,7 +21,7 @@ from ml_backend.whole_files import write_text
 
 logger = logging.getLogger(__name__)
 
-Side = Literal["train", "validation", "test", "blind"]
+Side = Literal["train", "validation", "test", "blind", "unlabelled"]
 SIDES: tuple[Side, ...] = get_args(Side)
 LEARNING_SIDES: tuple[Side, ...] = ("train", "validation", "test")
 Unit = Literal["sample", "image"]

@@ -126,10 +126,13 @@ def learning_set(
     votes: pd.DataFrame,
     rule: SplitRule,
     weights: Mapping[str, float] | None = None,
+    most_unlabelled: int = 0,
 ) -> LearningSet:
-    """Put votes and sides together, for the images that have any vote.
+    """Put votes and sides together, for the images that have any vote, and some that have none.
 
-    Weights of annotators hold on every side: who is left out neither teaches nor judges.
+    Weights of annotators hold on every side: who is left out neither teaches nor judges. Images
+    without votes come from what the rule calls the training side, so that no held-out sample is
+    seen in training; blind ones never do.
 
     Parameters
     ----------
@@ -139,6 +142,8 @@ def learning_set(
         As from `read_votes`.
     weights : mapping, optional
         By annotator, 1 for those not named; 0 leaves a person out.
+    most_unlabelled : int
+        So many images without votes at most, drawn at random, the same ones every time.
 
     Raises
     ------
@@ -146,8 +151,11 @@ def learning_set(
         A weight is negative or no number.
     """
     votes = votes[weights_of(votes["annotator"], weights) > 0]
-    voted = images[images["image_id"].isin(set(votes["image_id"]))].reset_index(drop=True)
-    voted = assign_sides(voted, rule)
+    images = assign_sides(images, rule)
+    voted = images[images["image_id"].isin(set(votes["image_id"]))]
+    others = images[(images["side"] == "train") & ~images["image_id"].isin(set(votes["image_id"]))]
+    others = others.sample(min(most_unlabelled, len(others)), random_state=0).sort_index()
+    voted = pd.concat([voted, others.assign(side="unlabelled")], ignore_index=True)
     image_ids = list(voted["image_id"])
     targets = {
         control.name: control_targets(control, votes, image_ids, weights)

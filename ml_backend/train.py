@@ -22,7 +22,7 @@ from hpc_jobs import progress
 from label_studio_config.manifest import Manifest
 from label_studio_config.schema import LabelSchema
 from label_studio_config.task_manifest import manifest_of_tasks
-from label_studio_config.votes import read_votes
+from label_studio_config.votes import image_id_of, read_votes
 from ml_backend.agreement import agreement, self_agreement, self_agreement_notes
 from ml_backend.annotators import WEIGHTS_FILE, read_weights, weight_notes
 from ml_backend.fine_tune import remove_checkpoint
@@ -119,13 +119,13 @@ def _train(
     suggestions_shown: bool,
 ) -> TrainingReport:
     started_s = time.monotonic()
-    data, facts = _read(tasks, schema, registry, suggestions_shown)
+    most_unlabelled = _most_unlabelled(encoder, settings)
+    data, facts = _read(tasks, schema, registry, suggestions_shown, most_unlabelled)
     make_heads(data, (settings or FitSettings()).min_images)  # refuse before anything slow
-    voted = set(data.images["image_id"])
+    wanted = set(data.images["image_id"])
     manifest, skipped = manifest_of_tasks(
-        schema, (t for t in tasks if t.get("annotations")), resolve_image, Path("/")
+        schema, (t for t in tasks if image_id_of(schema, t) in wanted), resolve_image, Path("/")
     )
-    manifest = manifest.select(np.array([i in voted for i in manifest.image_ids], dtype=bool))
     taught = _training_images(data, manifest)
     start = choose_start(encoder, taught, settings)
     cache = ImageCache.build(
@@ -153,7 +153,11 @@ def _train(
 
 
 def _read(
-    tasks: list[dict[str, Any]], schema: LabelSchema, registry: Registry, suggestions_shown: bool
+    tasks: list[dict[str, Any]],
+    schema: LabelSchema,
+    registry: Registry,
+    suggestions_shown: bool,
+    most_unlabelled: int,
 ) -> tuple[LearningSet, dict[str, Any]]:
     """The images with votes and their sides, and what to record of both."""
     votes = read_votes(schema, tasks, suggestions_shown)
@@ -177,7 +181,13 @@ def _read(
         "vote_notes": weight_notes(weights, voters) + self_agreement_notes(himself),
         "share_with_suggestion_shown": float(votes["suggestion_shown"].mean()) if len(votes) else 0,
     }
-    return learning_set(schema, images, votes, rule, weights), facts
+    return learning_set(schema, images, votes, rule, weights, most_unlabelled), facts
+
+
+def _most_unlabelled(encoder: str | Path | None, settings: FitSettings | None) -> int:
+    """An untrained network has nothing to say of images that nobody labelled."""
+    chosen = settings or FitSettings()
+    return 0 if encoder is None or chosen.untrained else chosen.most_unlabelled
 
 
 def _training_images(data: LearningSet, manifest: Manifest) -> Manifest:
