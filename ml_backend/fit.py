@@ -57,6 +57,9 @@ class FitSettings:
     most_unlabelled : int
         Images without votes that help to train the whole network, once heads on frozen features
         have said what may be on them.
+    retrain_heads : bool
+        Fit the heads anew on the features of the whole network once it is trained (decoupled
+        training, Kang et al. 2020, arXiv 1910.09217), and keep them if the validation side does.
     labelled_share : float
         Share of the training draws, then, that are images with votes.
     untrained : bool
@@ -75,6 +78,7 @@ class FitSettings:
     refit_below: int = 1000
     most_unlabelled: int = 0
     labelled_share: float = 0.25
+    retrain_heads: bool = False
     untrained: bool = False
     use_size: bool = True
     fine_tune: FineTuneSettings = field(default_factory=FineTuneSettings)
@@ -97,7 +101,8 @@ class Fitted:
     penalties : dict
         Of the heads on frozen features, by control.
     trained : str
-        What was best on the validation side: `FROZEN`, `WHOLE` or `STUDENT`.
+        What was best on the validation side: `FROZEN`, `WHOLE` or `STUDENT`, or one of the latter
+        with its heads fitted anew.
     refitted : bool
         Whether the validation images taught too, at the end.
     """
@@ -173,6 +178,13 @@ def fit(
             "validation loss %.3f with heads only, %.3f of %s", best.loss, candidate.loss, trained
         )
         best = candidate if candidate.loss <= best.loss else best  # never where it is no number
+        if settings.retrain_heads:
+            set_priors(model, data, data.rows("train"), weights)
+            model.fit_inputs(tuned[data.rows("train")])
+            fit_heads(model, data, tuned, weights)
+            again = _Candidate.of(f"{trained}, then its heads anew", model, data, tuned)
+            logger.info("validation loss %.3f with the heads anew", again.loss)
+            best = again if again.loss < best.loss else best
     best.restore(model)
     if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
         raise FloatingPointError("a weight of the fitted model is no number")
