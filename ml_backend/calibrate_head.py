@@ -44,9 +44,9 @@ def calibrate_head(
 
 def _calibrate_number(head: Head, logits: np.ndarray, shares: np.ndarray) -> Head:
     predicted, truth = head.answer(logits)[:, 0], shares[:, 0]
-    sd = float(np.sqrt(((predicted - truth) ** 2).mean())) if len(truth) > 1 else head.scale
-    slope = error_slope(predicted, truth, head.offset)
-    spread = relative_spread(predicted, head.offset, slope)
+    sd = float(np.sqrt(((predicted - truth) ** 2).mean())) if len(truth) > 1 else head.votes_sd
+    slope = error_slope(predicted, truth, head.middle, expected=head.expected_slope)
+    spread = relative_spread(predicted, head.middle, slope)
     return replace(
         head, sd=sd, error_slope=slope, half_width_95=half_width(predicted, truth, spread)
     )

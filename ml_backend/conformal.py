@@ -39,17 +39,19 @@ def half_width(
     return float(np.sort(errors)[rank - 1])
 
 
-def error_slope(predicted: np.ndarray, truth: np.ndarray, middle: float) -> float:
+def error_slope(
+    predicted: np.ndarray, truth: np.ndarray, middle: float, expected: float = 0.0
+) -> float:
     """Return how fast errors grow with the number: relative to those at `middle`, per unit.
 
-    A straight line through the absolute errors; 0 with fewer than 100 images, or where the growth
-    may be chance (p > 0.01).
+    A straight line through the absolute errors; what is expected with fewer than 100 images, or
+    where the line may be chance (p > 0.01).
     """
     if len(truth) < MIN_IMAGES_FOR_SLOPE or np.ptp(predicted) == 0:
-        return 0.0
+        return expected
     line = linregress(predicted - middle, np.abs(predicted - truth))
     if not line.pvalue <= SLOPE_SIGNIFICANCE or line.intercept <= 0:
-        return 0.0
+        return expected
     return float(line.slope / line.intercept)
 
 

@@ -2,9 +2,9 @@
 
 Per head: KL(vote shares ‖ softmax) for one-of controls (up to a constant, cross-entropy with soft
 targets; Schanz et al. 2023), its counterpart on cumulative shares for ordinal ones, binary
-cross-entropy on shares for any-of controls, the Huber loss of standardised numbers; an L2 penalty;
-images weighted so that rare labels count. Images without a vote for a control, and those it was
-judged "not assessable" on, are masked for that control.
+cross-entropy on shares for any-of controls, the Huber loss of standardised numbers (of counts, the
+square roots); an L2 penalty; images weighted so that rare labels count. Images without a vote for a
+control, and those it was judged "not assessable" on, are masked for that control.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 PENALTIES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3)
 MAX_ITERATIONS = 80
+COUNT_UNIT = "count"
 
 
 class TrainingRefused(ValueError):
@@ -158,20 +159,23 @@ def ordinal_loss(outputs: Tensor, shares: Tensor) -> Tensor:
 def set_priors(model: TraitModel, data: LearningSet, rows: np.ndarray, weights: np.ndarray) -> None:
     """Record how often each label was seen in training, and how often it naturally occurs.
 
-    Numbers get the offset and scale that standardise them.
+    Numbers get the offset and scale that standardise them, or the roots of counts.
     """
     for head in model.heads:
         mine = data.targets[head.control].take(rows)
         shares = mine.shares[mine.known].astype(float)
         if head.kind == "number":
             lowest, highest = float(shares.min()), float(shares.max())
+            root = head.unit == COUNT_UNIT and lowest >= 0
+            learned = np.sqrt(shares) if root else shares
             model.set_head(
                 replace(
                     head,
                     lowest=lowest,
                     highest=highest,
-                    offset=float(shares.mean()),
-                    scale=float(shares.std()),
+                    root=root,
+                    offset=float(learned.mean()),
+                    scale=float(learned.std()),
                 )
             )
             continue
@@ -190,7 +194,7 @@ def with_priors(head: Head, shares: np.ndarray, weights: np.ndarray) -> Head:
 def standard_targets(head: Head, shares: np.ndarray) -> Tensor:
     """What the outputs should be: shares as they are, numbers standardised; float32 (n, k)."""
     if head.kind == "number":
-        shares = (shares - head.offset) / head.scale
+        shares = head.wanted_output(shares)
     return torch.from_numpy(np.asarray(shares, dtype=np.float32))
 
 

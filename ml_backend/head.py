@@ -46,13 +46,18 @@ class Head:
     lowest, highest : float or None
         For a number: of the training votes. No answer lies further outside than a tenth of their
         range: far from what it learned, a linear head would say anything.
-    offset, scale, sd : float
-        For a number: answer = offset + scale × output; sd is that of the validation residuals.
+    root : bool
+        For a number: whether its square root is learned. Counts scatter as their root does, so that
+        it scatters evenly (Anscombe 1948, doi 10.1093/biomet/35.3-4.246): many do not outweigh few.
+    offset, scale : float
+        For a number: answer (or its root) = offset + scale × output.
+    sd : float or None
+        For a number: standard deviation of the validation residuals.
     half_width_95 : float or None
-        For a number: half the width of its 95 % interval, where it answers `offset`; None with too
+        For a number: half the width of its 95 % interval, where it answers `middle`; None with too
         few validation images.
     error_slope : float
-        For a number: how much wider the interval is for each unit above `offset`, relatively.
+        For a number: how much wider the interval is for each unit above `middle`, relatively.
     """
 
     control: str
@@ -70,6 +75,7 @@ class Head:
     unit: str | None = None
     lowest: float | None = None
     highest: float | None = None
+    root: bool = False
     offset: float = 0.0
     scale: float = 1.0
     sd: float | None = None
@@ -84,8 +90,28 @@ class Head:
     def answer(self, logits: np.ndarray) -> np.ndarray:
         """Turn outputs (n, k) into calibrated probabilities (n, k), or numbers (n, 1)."""
         if self.kind == "number":
-            return self._bounded(self.offset + self.scale * np.asarray(logits, dtype=np.float64))
+            outputs = self.offset + self.scale * np.asarray(logits, dtype=np.float64)
+            return self._bounded(np.maximum(outputs, 0.0) ** 2 if self.root else outputs)
         return calibrated(self.kind, logits, self.temperature, self.offsets() + self.shift())
+
+    def wanted_output(self, numbers: np.ndarray) -> np.ndarray:
+        """What the output should be for each number: the reverse of `answer`."""
+        return ((np.sqrt(numbers) if self.root else numbers) - self.offset) / self.scale
+
+    @property
+    def middle(self) -> float:
+        """The number that it answers when nothing speaks for more or for less."""
+        return self.offset**2 if self.root else self.offset
+
+    @property
+    def votes_sd(self) -> float:
+        """Standard deviation of a number's votes, to first order where its root is learned."""
+        return 2 * self.offset * self.scale if self.root else self.scale
+
+    @property
+    def expected_slope(self) -> float:
+        """How errors of a number grow before any are known: as the root of counts does."""
+        return 0.5 / self.middle if self.root and self.middle > 0 else 0.0
 
     def offsets(self) -> np.ndarray | float:
         """What calibration adds to the tempered outputs, (k,), or 0."""
@@ -95,7 +121,7 @@ class Head:
         """Half the width of the 95 % interval at each number that was answered; NaN if unknown."""
         if self.half_width_95 is None:
             return np.full(np.shape(numbers), np.nan)
-        return self.half_width_95 * relative_spread(numbers, self.offset, self.error_slope)
+        return self.half_width_95 * relative_spread(numbers, self.middle, self.error_slope)
 
     def _bounded(self, numbers: np.ndarray) -> np.ndarray:
         if self.lowest is None or self.highest is None:
