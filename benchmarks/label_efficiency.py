@@ -1,4 +1,4 @@
-"""How many labels it takes: from scratch, after SimCLR, and on features of ImageNet.
+"""How many labels it takes: from scratch, after SimCLR, self-trained, and on ImageNet's features.
 
     python -m benchmarks.label_efficiency path/to/ndsb --encoder path/to/encoder
 
@@ -12,6 +12,7 @@ result when it is done and is skipped when repeated, so the script can be stoppe
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import shutil
@@ -39,8 +40,15 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "label_efficiency"
 WORK = HERE / "work" / "label_efficiency"
 METHODS = ("scratch", "simclr", "imagenet")
+SELF_TRAINED_SHARE = 0.01
+SELF_TRAINED = replace(
+    FitSettings(),
+    most_unlabelled=20_000,
+    fine_tune=replace(FitSettings().fine_tune, epochs=10, min_images_per_epoch=8192),
+)
 SHARES = {"groups": (0.0025, 0.01, 0.05, 0.1, 1.0), "classes": (0.01, 0.05, 0.1, 1.0)}
 SEEDS = (0, 1, 2)
+FROM_ENCODER = {"simclr": FitSettings(), "self-trained": SELF_TRAINED}
 VALIDATION_SHARE = 0.15
 SMALL_SHARE = 0.1
 FIGURES = ("macro_recall", "micro_accuracy", "macro_f1", "ece", "ece_classwise", "nll", "brier")
@@ -74,6 +82,11 @@ def cells() -> list[Cell]:
         for method in METHODS
         for seed in SEEDS
     ]
+    made += [
+        Cell(labels, SELF_TRAINED_SHARE, "self-trained", seed)
+        for labels in SHARES
+        for seed in SEEDS
+    ]
     return sorted(made, key=lambda cell: (cell.share, cell.seed, cell.labels, cell.method))
 
 
@@ -83,8 +96,8 @@ def settings_of(cell: Cell) -> FitSettings:
     `train` gives an untrained network 30 epochs, which few labels make too short: here it gets as
     many steps as the yardsticks in the literature of few labels, 1,600 of 64 images or more.
     """
-    if cell.method == "simclr":
-        return replace(FitSettings(), seed=cell.seed)
+    if cell.method in FROM_ENCODER:
+        return replace(FROM_ENCODER[cell.method], seed=cell.seed)
     epochs = 50 if cell.share <= SMALL_SHARE else 20
     fine_tune = replace(FROM_SCRATCH.fine_tune, epochs=epochs, min_images_per_epoch=2048)
     return replace(FROM_SCRATCH, fine_tune=fine_tune, seed=cell.seed)
@@ -125,7 +138,7 @@ def _run_train(
         schema,
         resolve_image=lambda url: folder / url,
         registry=Registry(home),
-        encoder=encoder if cell.method == "simclr" else None,
+        encoder=encoder if cell.method in FROM_ENCODER else None,
         cache_folder=HERE / "work" / "cache",
         settings=settings_of(cell),
     )
@@ -135,10 +148,17 @@ def _run_train(
     return {
         "trained": report.record["trained"],
         "encoder": report.record["encoder"],
+        "pretraining": _pretraining(encoder) if cell.method in FROM_ENCODER else None,
         "settings": report.record["settings"],
         "n_held_out": measured["n_images"],
         **{name: measured.get(name) for name in FIGURES},
     }
+
+
+def _pretraining(encoder: Path | None) -> dict[str, Any] | None:
+    """What the run beside the encoder says of itself; the images' names are left out."""
+    path = encoder.resolve().parent / "run.json" if encoder else None
+    return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else None
 
 
 def _run_imagenet(
@@ -205,7 +225,7 @@ def main() -> None:
     todo = cells()
     if arguments.encoder is None and not arguments.list:
         print("cells that start from SimCLR are left out: there is no --encoder")
-        todo = [c for c in todo if c.method != "simclr" or result_path(RESULTS, c).exists()]
+        todo = [c for c in todo if c.method not in FROM_ENCODER or result_path(RESULTS, c).exists()]
     run_one = partial(run, folder=arguments.data, encoder=arguments.encoder)
     for result in run_cells(todo, RESULTS, arguments, run_one):
         print(f"{Cell.of(result).name}: macro recall {result['macro_recall']:.3f}", flush=True)

@@ -11,6 +11,7 @@ import pandas as pd
 TITLES = {"groups": "21 functional groups", "classes": "121 classes"}
 METHODS = {
     "simclr": ("SimCLR on the images, then fine-tuned", "#00689d", "o-"),
+    "self-trained": ("the same, self-trained on images without labels", "#56b4e9", "D"),
     "scratch": ("supervised from scratch", "#c8102e", "s-"),
     "imagenet": ("regression on ImageNet features", "#767676", "^--"),
 }

@@ -117,7 +117,11 @@ def brier_score(probabilities: np.ndarray, shares: np.ndarray) -> float:
 
 
 def fit_temperature(
-    kind: str, logits: np.ndarray, shares: np.ndarray, weights: np.ndarray | float = 1.0
+    kind: str,
+    logits: np.ndarray,
+    shares: np.ndarray,
+    weights: np.ndarray | float = 1.0,
+    shift: np.ndarray | float = 0.0,
 ) -> float:
     """Return the temperature with the lowest Brier score on held-out votes, at the training prior.
 
@@ -134,6 +138,8 @@ def fit_temperature(
         Of the validation side, never of images that trained.
     weights : array (n, 1) or (n, k)
         As from `prior_weights`: the prior correction comes after the temperature.
+    shift : array (k,)
+        As from `prior_shift`, with weights of 1: the lowest score at the prior of the votes.
 
     Returns
     -------
@@ -145,7 +151,7 @@ def fit_temperature(
     bounds = tuple(np.log(TEMPERATURE_RANGE))
     found = minimize_scalar(
         lambda log_t: _weighted_brier(
-            calibrated(kind, logits, float(np.exp(log_t))), shares, weights
+            calibrated(kind, logits, float(np.exp(log_t)), shift), shares, weights
         ),
         bounds=bounds,
         method="bounded",

@@ -100,6 +100,25 @@ def test_offsets_are_found_where_a_label_leans_and_they_help() -> None:
     assert brier_score(head.answer(logits), shares) < brier_score(alone.answer(logits), shares)
 
 
+def test_with_offsets_what_is_shown_at_the_natural_frequencies_is_as_sure_as_it_is_right() -> None:
+    """Few rare images, of which it is too sure, weigh as much as many common ones in offsets."""
+    natural = np.array([0.7, 0.2, 0.07, 0.03])
+    skewed = replace(EVEN, trained_prior=(0.25,) * 4, deployed_prior=tuple(natural))
+    rng = np.random.default_rng(0)
+    truth = rng.choice(4, 2000, p=natural)
+    logits = 1.5 * np.eye(4)[truth] + rng.normal(size=(2000, 4)) + np.array([0, 0, 0, 1.5])
+    logits[truth > 1] *= 3
+    shares = np.eye(4)[truth]
+    head = calibrate_head(skewed, logits, shares)
+    assert head.bias
+    best = brier_score(head.answer(logits), shares)
+    for factor in (0.85, 0.93, 1.08, 1.18):
+        other = replace(
+            head, temperature=head.temperature * factor, bias=tuple(np.array(head.bias) / factor)
+        )
+        assert brier_score(other.answer(logits), shares) > best
+
+
 def test_the_temperature_alone_is_the_rule() -> None:
     """Of 30 heads that lean nowhere hardly any gets offsets, and those are small."""
     found = []
