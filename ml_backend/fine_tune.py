@@ -28,7 +28,6 @@ from ml_backend.model import TraitModel, turned
 from ml_backend.targets import LearningSet
 from ml_backend.whole_files import replacing
 from simclr.augment import Augmentation
-from simclr.precision import fastest_precision
 
 logger = logging.getLogger(__name__)
 
@@ -137,8 +136,6 @@ class FineTune:
         self.steps_per_epoch = max(1, drawn // settings.batch_size)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self._rate)
         self.averaged = AveragedModel(model, avg_fn=self._average)
-        # Features in bf16 where the processor computes in it; heads and losses in full precision.
-        self.in_bf16 = fastest_precision() == "bf16-mixed"
         self.epoch = 0
 
     def run(self) -> TraitModel:
@@ -199,9 +196,7 @@ class FineTune:
         pixels = torch.from_numpy(self.images[rows])
         with torch.no_grad():
             views = self.settings.augmentation(pixels, generator)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.in_bf16):
-            inputs = self.model.describe(views, torch.from_numpy(self.log_extents[rows]), views=1)
-        outputs = self.model.classify(inputs.float())
+        outputs = self.model(views, torch.from_numpy(self.log_extents[rows]), views=1)
         loss = self._loss(outputs, torch.from_numpy(rows))
         if not torch.isfinite(loss):
             remove_checkpoint(self.folder)

@@ -72,7 +72,7 @@ class FitSettings:
 
     balance: float = 0.5
     choice_balance: float = 0.5
-    views: int = 4
+    views: int = 2
     min_images: int = 10
     seed: int = 0
     refit_below: int = 1000

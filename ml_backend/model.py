@@ -22,6 +22,7 @@ from label_studio_config.schema import LabelSchema
 from ml_backend.head import Head
 from ml_backend.novelty import Novelty
 from simclr.encoder import Encoder
+from simclr.precision import fastest_precision
 
 FORMAT = 2  # 1 knew no unit of a number and no leaning of suggestions
 SIZE_INPUTS = 5
@@ -89,6 +90,7 @@ class TraitModel(nn.Module):
         self.schema = schema
         self.views = views
         self.extent_unit = extent_unit
+        self.in_bf16 = fastest_precision() == "bf16-mixed"
         self.novelty: Novelty | None = None
         n_inputs = encoder.feature_count + SIZE_INPUTS
         self.register_buffer("input_mean", torch.zeros(n_inputs))
@@ -123,8 +125,11 @@ class TraitModel(nn.Module):
     def describe(self, images: Tensor, log_extents: Tensor, views: int | None = None) -> Tensor:
         """Return the heads' inputs, (n, feature_count + 5), before standardising."""
         turns = range(self.views if views is None else views)
-        features = torch.stack([self.encoder(turned(images, view)) for view in turns]).mean(dim=0)
-        return torch.cat([features, size_inputs(log_extents)], dim=1)
+        # In bf16 where the processor computes in it; what is averaged and classified is not.
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.in_bf16):
+            features = [self.encoder(turned(images, view)) for view in turns]
+        mean = torch.stack([f.float() for f in features]).mean(dim=0)
+        return torch.cat([mean, size_inputs(log_extents)], dim=1)
 
     def classify(self, inputs: Tensor) -> dict[str, Tensor]:
         """Return the outputs (n, k) by control, from the inputs of `describe`."""
@@ -164,7 +169,7 @@ class TraitModel(nn.Module):
         was_training = self.training
         self.eval()
         inputs = self.describe(
-            torch.from_numpy(np.ascontiguousarray(images)),
+            torch.from_numpy(np.require(images, requirements=["C", "W"])),
             torch.from_numpy(np.ascontiguousarray(log_extents, dtype=np.float32)),
         )
         logits = {name: value.numpy() for name, value in self.classify(inputs).items()}
