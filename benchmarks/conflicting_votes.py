@@ -394,13 +394,18 @@ def _retempered(
 
 
 def rows_of(results: list[dict[str, Any]]) -> pd.DataFrame:
-    """One row a result: its cell and the figures that are compared."""
+    """One row a result: its cell and the figures that are compared.
+
+    "alike": with every temperature fitted to the label that most chose, whatever was learned.
+    """
     return pd.DataFrame(
         [
             asdict(Cell.of(result))
             | {
                 "NLL votes": result["votes"]["nll"],
                 "NLL truth": result["truth"]["nll"],
+                "NLL votes, alike": result["retempered"]["majority"]["votes"]["nll"],
+                "NLL truth, alike": result["retempered"]["majority"]["truth"]["nll"],
                 "Brier votes": result["votes"]["brier"],
                 "Brier truth": result["truth"]["brier"],
                 "weighted accuracy": result["votes"]["agreement"],

@@ -14,18 +14,23 @@ METHODS = {
     "truth": ("true label", "#767676", "^"),
 }
 FIGURES = {
-    "weighted accuracy": "weighted accuracy (higher is better)",
-    "macro recall": "macro recall (higher is better)",
-    "NLL votes": "NLL of the votes (lower is better)",
-    "NLL truth": "NLL of the true label (lower is better)",
+    "weighted accuracy": "weighted accuracy ↑",
+    "NLL votes": "NLL of the votes ↓",
+    "NLL truth": "NLL of the true label ↓",
+    "macro recall": "macro recall ↑",
+    "NLL votes, alike": "NLL of the votes, tempered alike ↓",
+    "NLL truth, alike": "NLL of the true label, tempered alike ↓",
 }
 
 
 def draw(table: pd.DataFrame, path: Path) -> Path:
-    """Write the plot of the mixed team; the large points are means."""
+    """Write the plot of the mixed team; the large points are means.
+
+    "Tempered alike": with every temperature fitted to the label that most annotators chose.
+    """
     table = table[table["team"] == "mixed"]
     settings = list(dict.fromkeys(zip(table["model"], table["share"], strict=True)))
-    figure, axes = plt.subplots(2, 2, figsize=(9, 6.5), sharex=True)
+    figure, axes = plt.subplots(2, 3, figsize=(11, 6.5), sharex=True)
     for panel, (name, title) in zip(axes.flat, FIGURES.items(), strict=True):
         for step, (method, (legend, colour, marker)) in enumerate(METHODS.items()):
             for place, (model, share) in enumerate(settings):
@@ -39,6 +44,7 @@ def draw(table: pd.DataFrame, path: Path) -> Path:
                 panel.plot(x, values.mean(), marker, color=colour, label=told)
         panel.set_title(title, fontsize=10)
         panel.grid(axis="y", alpha=0.3)
+        panel.set_xlim(-0.5, len(settings) - 0.5)
         panel.set_xticks(
             range(len(settings)), [f"{model}\n{share:.0%} of labels" for model, share in settings]
         )
