@@ -1,0 +1,345 @@
+"""Traits: are the cells of chains counted right, with honest intervals, and egg sacs found?
+
+    python -m benchmarks.traits path/to/ndsb --encoder path/to/encoder
+
+Chains: phantoms of three drawn cruises teach (SimCLR without labels, then cell counts), those of a
+fourth one, which nobody trained on, are counted. Egg sacs: images of `ndsb` whose class name says
+whether there is one; held out are those of `benchmarks/ndsb.py`. What is held out is blind: it
+never trains, fits or chooses anything, the width of an interval least of all. Each cell writes its
+result when it is done and is skipped when repeated; `--list` and `--only` as elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+import time
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.cells import add_options, finished, result_path, run_cells
+from benchmarks.ndsb import read_table
+from benchmarks.training import RULE
+from benchmarks.traits_plot import draw
+from label_studio_config.manifest import Manifest
+from label_studio_config.phantoms import draw_phantoms
+from label_studio_config.prediction import interval_columns
+from label_studio_config.results import write_result
+from label_studio_config.schema import LabelSchema
+from ml_backend.fit import FROM_SCRATCH, FitSettings
+from ml_backend.model import TraitModel
+from ml_backend.predict import predict
+from ml_backend.registry import Registry
+from ml_backend.report import TrainingReport
+from ml_backend.train import train
+from simclr.encoder import Encoder
+from simclr.pretrain import pretrain
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "traits"
+WORK = HERE / "work" / "traits"
+
+# The controls as they are in label_studio_config/configs/traits.xml, without their conditions:
+# every image here is of the group that is asked for them.
+COUNT, EGG_SAC = "chain_cell_count", "egg_sac"
+CONFIG = """
+<View>
+  <Image name="image" value="$image"/>
+  <Number name="chain_cell_count" toName="image" min="0" step="1" unit="count"/>
+  <Choices name="egg_sac" toName="image" choice="single">
+    <Choice value="present"/>
+    <Choice value="absent" role="absent"/>
+    <Choice value="Not assessable" role="not_assessable"/>
+  </Choices>
+</View>
+"""
+CRUISES, BLIND_CRUISE, PHANTOMS_A_CRUISE = (100, 101, 102), 103, 10_000
+N_PRETRAIN, PRETRAIN_EPOCHS = 4_000, 20
+RANGES = ((2, 5), (6, 11), (12, 22))
+N_LABELS, STARTS, SEEDS = (300, 1000, 2000), ("heads", "real", "simclr", "scratch"), (0, 1, 2)
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One training. `n_labels` 0 is all there are.
+
+    It starts from nothing ("scratch"), or from SimCLR on images of its own kind, whose features
+    stay as they are ("heads") or are fine-tuned ("simclr"). "real": heads on the features of
+    `ndsb`, although what is counted are phantoms.
+    """
+
+    trait: str
+    n_labels: int
+    start: str
+    seed: int
+
+    @classmethod
+    def of(cls, result: dict[str, Any]) -> Cell:
+        """The cell of a result."""
+        return cls(*(result[field.name] for field in fields(cls)))
+
+    @property
+    def name(self) -> str:
+        count = self.n_labels or "all"
+        return f"{self.trait}-{count}-{self.start}-seed{self.seed}"
+
+
+def cells() -> list[Cell]:
+    """All of them, the quick ones first."""
+    eggs = [Cell(EGG_SAC, 0, start, seed) for start in ("heads", "simclr") for seed in SEEDS]
+    chains = [
+        Cell("chains", n, start, seed) for start in STARTS for n in N_LABELS for seed in SEEDS
+    ]
+    return sorted(eggs + chains, key=lambda cell: STARTS.index(cell.start))
+
+
+def phantoms(folder: Path = WORK / "phantoms", n: int = PHANTOMS_A_CRUISE) -> pd.DataFrame:
+    """All phantoms, one row an image: image, group, cells, pixel_size_um, held_out.
+
+    `cells` is NaN where the picture does not show how many there are (blurred, or cut off).
+    """
+    tables = []
+    for cruise in (*CRUISES, BLIND_CRUISE):
+        drawn = draw_phantoms(folder / str(cruise), n, cruise)
+        truth = pd.read_csv(drawn.truth_csv, usecols=["image_id", "group", COUNT, "not_assessable"])
+        metadata = pd.read_csv(drawn.metadata_csv)
+        hidden = truth["not_assessable"].fillna("").str.split().map(lambda names: COUNT in names)
+        tables.append(
+            pd.DataFrame(
+                {
+                    "image": f"{cruise}/" + truth["image_id"],
+                    "group": truth["group"],
+                    "cells": truth[COUNT].mask(hidden),
+                    "pixel_size_um": metadata["pixel_size_um"],
+                    "held_out": cruise == BLIND_CRUISE,
+                }
+            )
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def egg_sacs(folder: Path) -> pd.DataFrame:
+    """The images of `ndsb` whose egg sac is stated: image, egg_sac, source_class, held_out."""
+    stated = pd.read_csv(folder / "labels.csv", usecols=["image", EGG_SAC]).dropna()
+    return read_table(folder).merge(stated, on="image")
+
+
+def encoder_of_phantoms(table: pd.DataFrame, root: Path) -> Path:
+    """SimCLR on phantoms of every kind of the cruises that teach, without a label."""
+    some = table[~table["held_out"]].sample(N_PRETRAIN, random_state=0)
+    return pretrain(
+        manifest_of(some, root),
+        Encoder.create(),
+        WORK / "pretrained",
+        PRETRAIN_EPOCHS,
+        cache_folder=WORK / "cache",
+    )
+
+
+def manifest_of(table: pd.DataFrame, root: Path) -> Manifest:
+    """The images of a table, with their pixel sizes where it has them."""
+    known = table.reindex(columns=["image", "pixel_size_um"]).dropna(axis=1)
+    return Manifest(known.assign(image_id=known["image"]).rename(columns={"image": "path"}), root)
+
+
+def answers(table: pd.DataFrame, column: str, control: str) -> dict[str, dict[str, Any]]:
+    """What an annotator says of each image, by control: what stands in a column."""
+    pairs = zip(table["image"], table[column], strict=True)
+    return {image: {control: value} for image, value in pairs}
+
+
+def tasks_of(table: pd.DataFrame, values: dict[str, Any], schema: LabelSchema) -> list[dict]:
+    """Tasks as Label Studio exports them, one annotation each; `values` holds answers by image."""
+    return [
+        {
+            "id": number,
+            "data": {
+                **{k: row[k] for k in ("image", "pixel_size_um") if k in row},
+                "image_id": row["image"],
+                "blind": "yes" if row["held_out"] else "no",
+            },
+            "annotations": [
+                {
+                    "id": number,
+                    "completed_by": 1,
+                    "result": write_result(schema, values[row["image"]]),
+                }
+            ],
+            "predictions": [],
+        }
+        for number, row in enumerate(table.to_dict("records"), start=1)
+    ]
+
+
+def run(cell: Cell, folder: Path, encoder: Path | None) -> dict[str, Any]:
+    """Train one cell and score what its version predicts on the held-out images."""
+    began_s = time.monotonic()
+    record = (_run_eggs if cell.trait == EGG_SAC else _run_chains)(cell, folder, encoder)
+    return {
+        **asdict(cell),
+        **record,
+        "seconds": round(time.monotonic() - began_s, 1),
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cores": os.cpu_count(),
+    }
+
+
+def _run_chains(cell: Cell, folder: Path, encoder: Path | None) -> dict[str, Any]:
+    root = WORK / "phantoms"
+    everything = phantoms(root)
+    starts = {"scratch": None, "real": encoder}
+    start = starts[cell.start] if cell.start in starts else encoder_of_phantoms(everything, root)
+    chains = everything.dropna(subset="cells").reset_index(drop=True)
+    taught = chains[~chains["held_out"]].sample(cell.n_labels, random_state=cell.seed)
+    held_out = chains[chains["held_out"]]
+    values = answers(chains, "cells", COUNT)
+    report, table = _learn(cell, pd.concat([taught, held_out]), values, root, start)
+    low, high = (table[name] for name in interval_columns(COUNT))
+    truth = held_out.set_index("image").loc[table["image_id"], "cells"].to_numpy()
+    return {
+        "n_taught": len(taught),
+        "n_held_out": len(held_out),
+        "trained": report.record["trained"],
+        "encoder": report.record["encoder"],
+        "settings": report.record["settings"],
+        **count_figures(table[COUNT].to_numpy(), low.to_numpy(), high.to_numpy(), truth),
+        "mae_of_the_median": float(np.abs(taught["cells"].median() - truth).mean()),
+    }
+
+
+def count_figures(
+    predicted: np.ndarray, low: np.ndarray, high: np.ndarray, truth: np.ndarray
+) -> dict[str, Any]:
+    """Errors of counts (n,), and how often their intervals hold the truth, also by range.
+
+    `mae` is that of whole numbers, as Label Studio shows them.
+    """
+    error = np.abs(np.round(predicted) - truth)
+    held = (low <= truth) & (truth <= high)
+    by_range = {}
+    for first, last in RANGES:
+        mine = (first <= truth) & (truth <= last)
+        if mine.any():
+            by_range[f"{first}-{last}"] = {
+                "n": int(mine.sum()),
+                "mae": float(error[mine].mean()),
+                "coverage": float(held[mine].mean()),
+                "width": float((high - low)[mine].mean()),
+            }
+    return {
+        "mae": float(error.mean()),
+        "mae_unrounded": float(np.abs(predicted - truth).mean()),
+        "exact": float((error == 0).mean()),
+        "bias": float((predicted - truth).mean()),
+        "coverage": float(held.mean()),
+        "width": float((high - low).mean()),
+        "by_range": by_range,
+    }
+
+
+def _run_eggs(cell: Cell, folder: Path, encoder: Path | None) -> dict[str, Any]:
+    table = egg_sacs(folder)
+    values = answers(table, EGG_SAC, EGG_SAC)
+    report, predicted = _learn(cell, table, values, folder, encoder)
+    measured = report.metrics["blind"][EGG_SAC]
+    told = table.set_index("image").loc[predicted["image_id"]]
+    right = predicted[EGG_SAC].to_numpy() == told[EGG_SAC].to_numpy()
+    by_class = pd.Series(right).groupby(told["source_class"].to_numpy()).agg(["size", "mean"])
+    return {
+        "n_taught": int((~table["held_out"]).sum()),
+        "n_held_out": measured["n_images"],
+        "trained": report.record["trained"],
+        "encoder": report.record["encoder"],
+        "settings": report.record["settings"],
+        **{k: measured[k] for k in ("macro_recall", "macro_recall_interval", "micro_accuracy")},
+        **{k: measured[k] for k in ("ece", "ece_adaptive", "nll", "brier", "per_label")},
+        "right_by_source_class": {k: [int(n), float(r)] for k, (n, r) in by_class.T.items()},
+    }
+
+
+def _learn(
+    cell: Cell, table: pd.DataFrame, values: dict[str, Any], root: Path, encoder: Path | None
+) -> tuple[TrainingReport, pd.DataFrame]:
+    """Train as `planktrait train` does; the report, and the predictions of the held-out images."""
+    schema = LabelSchema.from_xml(CONFIG)
+    home = WORK / cell.name
+    shutil.rmtree(home, ignore_errors=True)
+    RULE.write(home)
+    report = train(
+        tasks_of(table, values, schema),
+        schema,
+        resolve_image=lambda url: (root / url).resolve(),
+        registry=Registry(home),
+        encoder=encoder,
+        cache_folder=WORK / "cache",
+        settings=settings_of(cell),
+    )
+    model = TraitModel.load(report.version.folder)
+    predictions = predict(model, manifest_of(table[table["held_out"]], root))
+    shutil.rmtree(home)
+    return report, predictions.table().to_pandas()
+
+
+def settings_of(cell: Cell) -> FitSettings:
+    """The product's defaults for the kind of start."""
+    settings = replace(FROM_SCRATCH if cell.start == "scratch" else FitSettings(), seed=cell.seed)
+    if cell.start in ("heads", "real"):
+        return replace(settings, fine_tune=replace(settings.fine_tune, epochs=0))
+    return settings
+
+
+def show(results: list[dict[str, Any]]) -> None:
+    """Mean over seeds and, in brackets, their range."""
+    chains = pd.DataFrame([r for r in results if r["trait"] == "chains"])
+    if len(chains):
+        print("counted  start    seeds  MAE                   coverage              width")
+        for key, group in chains.groupby(["n_labels", "start"]):
+            figures = "  ".join(_range(group[name]) for name in ("mae", "coverage"))
+            print(
+                f"{key[0]:>7}  {key[1]:7} {len(group):>6}  {figures}  {group['width'].mean():.2f}"
+            )
+    for result in results:
+        if result["trait"] == EGG_SAC:
+            print(
+                f"egg sacs, {result['start']}, seed {result['seed']}: "
+                f"macro recall {result['macro_recall']:.3f}, ECE {result['ece']:.3f}, "
+                f"{result['n_held_out']} held out"
+            )
+
+
+def _range(values: pd.Series) -> str:
+    return f"{values.mean():.3f} [{values.min():.3f}, {values.max():.3f}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, help="folder of ndsb, with labels.csv")
+    parser.add_argument("--encoder", type=Path, help="SimCLR encoder of the images not held out")
+    add_options(parser, "chains-300-*")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    todo = cells()
+    if arguments.encoder is None and not arguments.list:
+        print("cells that need features of ndsb are left out: there is no --encoder")
+        needy = [c for c in todo if c.trait == EGG_SAC or c.start == "real"]
+        todo = [c for c in todo if c not in needy or result_path(RESULTS, c).exists()]
+    run_one = partial(run, folder=arguments.data.resolve(), encoder=arguments.encoder)
+    for result in run_cells(todo, RESULTS, arguments, run_one):
+        figure = "macro_recall" if result["trait"] == EGG_SAC else "mae"
+        print(f"{Cell.of(result).name}: {figure} {result[figure]:.3f}", flush=True)
+    results = finished(cells(), RESULTS)
+    show(results)
+    if any(result["trait"] == "chains" for result in results):
+        draw(results, RESULTS / "chains.svg")
+
+
+if __name__ == "__main__":
+    main()
