@@ -1,6 +1,6 @@
 """How many labels it takes: from scratch, after SimCLR, self-trained, and on ImageNet's features.
 
-    python -m benchmarks.label_efficiency path/to/ndsb --encoder path/to/encoder
+    python -m benchmarks.label_efficiency path/to/ndsb
 
 Every cell (method, label set, share of the labels, seed) is one training through `planktrait`'s
 own `train`, on a share of the images that are not held out; the held-out ones (SHA-256 of the file
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.cells import add_options, finished, result_path, run_cells
+from benchmarks.cells import add_options, finished, run_cells
 from benchmarks.imagenet_features import imagenet_features
 from benchmarks.label_efficiency_plot import draw
 from benchmarks.ndsb import CONTROL, LABEL_SETS, read_table, schema_of, subset, tasks_of
@@ -39,6 +39,7 @@ from ml_backend.train import train
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "label_efficiency"
 WORK = HERE / "work" / "label_efficiency"
+ENCODER = HERE / "encoders" / "ndsb-resnet10t" / "encoder"
 METHODS = ("scratch", "simclr", "imagenet")
 SELF_TRAINED_SHARE = 0.01
 SELF_TRAINED = replace(
@@ -218,16 +219,14 @@ def _folder(text: str) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=_folder, help="folder of ndsb, with labels.csv")
-    parser.add_argument("--encoder", type=Path, help="SimCLR encoder of the images not held out")
+    parser.add_argument(
+        "--encoder", type=Path, default=ENCODER, help="SimCLR encoder of the images not held out"
+    )
     add_options(parser, "groups-1pct-*")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    todo = cells()
-    if arguments.encoder is None and not arguments.list:
-        print("cells that start from SimCLR are left out: there is no --encoder")
-        todo = [c for c in todo if c.method not in FROM_ENCODER or result_path(RESULTS, c).exists()]
     run_one = partial(run, folder=arguments.data, encoder=arguments.encoder)
-    for result in run_cells(todo, RESULTS, arguments, run_one):
+    for result in run_cells(cells(), RESULTS, arguments, run_one):
         print(f"{Cell.of(result).name}: macro recall {result['macro_recall']:.3f}", flush=True)
     results = finished(cells(), RESULTS)
     show(results)
