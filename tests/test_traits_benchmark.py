@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import traits
+from benchmarks import traits, traits_images
 from benchmarks.ndsb import remainder
 from label_studio_config.results import number_range
 from label_studio_config.schema import LabelSchema
@@ -17,16 +17,16 @@ from label_studio_config.votes import read_votes
 from ml_backend.split import SplitRule
 from ml_backend.targets import LearningSet, learning_set, task_images
 
-SCHEMA = LabelSchema.from_xml(traits.CONFIG)
+SCHEMA = LabelSchema.from_xml(traits_images.CONFIG)
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    return traits.phantoms(tmp_path_factory.mktemp("phantoms"), 40)
+    return traits_images.phantoms(tmp_path_factory.mktemp("phantoms"), 40)
 
 
 def learned_from(table: pd.DataFrame, values: dict) -> LearningSet:
-    tasks = traits.tasks_of(table, values, SCHEMA)
+    tasks = traits_images.tasks_of(table, values, SCHEMA)
     rule = SplitRule("image", 0.85, 0.15)
     return learning_set(SCHEMA, task_images(SCHEMA, tasks), read_votes(SCHEMA, tasks), rule)
 
@@ -41,7 +41,7 @@ def test_the_config_asks_as_the_traits_config_does() -> None:
     whole = LabelSchema.from_xml(
         (Path(__file__).parents[1] / "label_studio_config/configs/traits.xml").read_text()
     )
-    for name in (traits.COUNT, traits.EGG_SAC):
+    for name in (traits_images.COUNT, traits_images.EGG_SAC):
         ours, theirs = SCHEMA.control(name), whole.control(name)
         assert (ours.kind, ours.labels, ours.unit) == (theirs.kind, theirs.labels, theirs.unit)
         assert number_range(ours) == number_range(theirs)
@@ -49,7 +49,7 @@ def test_the_config_asks_as_the_traits_config_does() -> None:
 
 def test_only_the_fourth_cruise_is_held_out(drawn: pd.DataFrame) -> None:
     cruises = drawn["image"].str.split("/").str[0].astype(int)
-    assert (drawn["held_out"] == (cruises == traits.BLIND_CRUISE)).all()
+    assert (drawn["held_out"] == (cruises == traits_images.BLIND_CRUISE)).all()
     assert drawn["held_out"].sum() == 40
     assert drawn["image"].is_unique
     assert len(drawn) == 160
@@ -64,12 +64,12 @@ def test_counts_are_those_of_chains_that_can_be_counted(drawn: pd.DataFrame) -> 
 
 def test_what_is_held_out_is_blind_and_nothing_else_is(drawn: pd.DataFrame) -> None:
     counted = drawn.dropna(subset="cells")
-    values = {row.image: {traits.COUNT: row.cells} for row in counted.itertuples()}
+    values = {row.image: {traits_images.COUNT: row.cells} for row in counted.itertuples()}
     data = learned_from(counted, values)
     blind = set(data.images["image_id"].iloc[data.rows("blind")])
     assert blind == set(counted["image"][counted["held_out"]])
     assert len(data.rows("test")) == 0
-    target = data.targets[traits.COUNT].shares[:, 0]
+    target = data.targets[traits_images.COUNT].shares[:, 0]
     assert target.tolist() == counted["cells"].tolist()
 
 
@@ -80,7 +80,7 @@ def test_an_empty_cell_is_no_egg_sac_and_no_absence(tmp_path: Path) -> None:
     table.assign(functional_group="Copepod", source_class="c").to_csv(
         tmp_path / "labels.csv", index=False
     )
-    read = traits.egg_sacs(tmp_path).set_index("image")
+    read = traits_images.egg_sacs(tmp_path).set_index("image")
     assert len(read) == 40
     for image, answer in zip(images, said, strict=True):
         assert (image in read.index) == bool(answer)
