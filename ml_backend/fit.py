@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -162,29 +163,13 @@ def fit(
     if not np.isfinite(best.loss):
         raise FloatingPointError(f"the loss of the heads on validation images is {best.loss}")
     if settings.fine_tune.epochs:
-        taught, drawn, trained = data, weights, WHOLE
-        if len(data.rows("unlabelled")):
-            teacher = _teacher(model, data, inputs, penalties, settings)
-            share = settings.labelled_share
-            taught, drawn = with_soft_labels(teacher, data, inputs, weights, share)
-            trained = STUDENT
-        steps = settings.fine_tune
-        FineTune(
-            model, taught, images, log_extents, drawn, steps, folder, mark, settings.seed
-        ).run()
-        tuned = describe(model, images, log_extents, data.rows("train", "validation"))
-        candidate = _Candidate.of(trained, model, data, tuned)
-        logger.info(
-            "validation loss %.3f with heads only, %.3f of %s", best.loss, candidate.loss, trained
-        )
-        best = candidate if candidate.loss <= best.loss else best  # never where it is no number
-        if settings.retrain_heads:
-            set_priors(model, data, data.rows("train"), weights)
-            model.fit_inputs(tuned[data.rows("train")])
-            fit_heads(model, data, tuned, weights)
-            again = _Candidate.of(f"{trained}, then its heads anew", model, data, tuned)
-            logger.info("validation loss %.3f with the heads anew", again.loss)
-            best = again if again.loss < best.loss else best
+        run = (folder, mark)
+        for other in _tuned(model, data, images, log_extents, inputs, weights, settings, run):
+            logger.info(
+                "validation loss %.3f of %s, %.3f of %s",
+                *(best.loss, best.trained, other.loss, other.trained),
+            )
+            best = other if other.loss <= best.loss else best  # never where it is no number
     best.restore(model)
     if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
         raise FloatingPointError("a weight of the fitted model is no number")
@@ -221,17 +206,39 @@ class _Candidate:
         model.heads = self.heads
 
 
-def _teacher(
+def _tuned(
     model: TraitModel,
     data: LearningSet,
+    images: np.ndarray,
+    log_extents: np.ndarray,
     inputs: Tensor,
-    penalties: dict[str, float],
+    weights: np.ndarray,
     settings: FitSettings,
-) -> TraitModel:
-    """The model with its heads on frozen features as they would serve."""
-    teacher = deepcopy(model)
-    calibrate_heads(teacher, data, inputs)
-    return teacher
+    run: tuple[Path, str],
+) -> Iterator[_Candidate]:
+    """What comes of the whole network: as it is trained, and with its heads fitted anew."""
+    taught, drawn, trained = data, weights, WHOLE
+    if len(data.rows("unlabelled")):
+        teacher, share = _calibrated(model, data, inputs), settings.labelled_share
+        taught, drawn = with_soft_labels(teacher, data, inputs, weights, share)
+        trained = STUDENT
+    FineTune(
+        model, taught, images, log_extents, drawn, settings.fine_tune, *run, settings.seed
+    ).run()
+    tuned = describe(model, images, log_extents, data.rows("train", "validation"))
+    yield _Candidate.of(trained, model, data, tuned)
+    if settings.retrain_heads:
+        set_priors(model, data, data.rows("train"), weights)
+        model.fit_inputs(tuned[data.rows("train")])
+        fit_heads(model, data, tuned, weights)
+        yield _Candidate.of(f"{trained}, then its heads anew", model, data, tuned)
+
+
+def _calibrated(model: TraitModel, data: LearningSet, inputs: Tensor) -> TraitModel:
+    """A copy of the model, calibrated as it would serve."""
+    copy = deepcopy(model)
+    calibrate_heads(copy, data, inputs)
+    return copy
 
 
 @torch.inference_mode()
