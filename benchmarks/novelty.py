@@ -32,15 +32,15 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
 
 from benchmarks.cells import add_options, finished, run_cells
-from benchmarks.ndsb import CONTROL, LABEL_SETS, manifest_of, read_table, subset
+from benchmarks.ndsb import CONTROL, LABEL_SETS, read_table, subset
 from benchmarks.novelty_scores import SCORES, Described, Taught
-from benchmarks.training import CACHE, RULE, train_on
+from benchmarks.training import RULE, inputs_of, train_on
 from hpc_jobs import progress
-from ml_backend.fit import FitSettings, describe
+from ml_backend.fit import FitSettings
 from ml_backend.model import TraitModel
-from simclr.cache import ImageCache
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "novelty"
@@ -112,30 +112,28 @@ def scores_of(
     model: TraitModel, table: pd.DataFrame, some: pd.DataFrame, cell: Cell, folder: Path
 ) -> dict[str, Any]:
     """How well each score tells left-out labels: on images to choose by, and on held-out ones."""
-    generator = np.random.default_rng(cell.seed)
-    rest = table.index[~table["held_out"] & ~table["image"].isin(set(some["image"]))]
+    pool = np.random.default_rng(0).permutation(table.index[~table["held_out"]])[:POOL]
     sides = {
-        "choice": np.sort(generator.permutation(rest)[:POOL]),
+        "choice": np.setdiff1d(pool, some.index),
         "held_out": np.flatnonzero(table["held_out"]),
     }
     teaching = some.index[[RULE.side(name) == "train" for name in some["image"]]].to_numpy()
     rows = np.concatenate([teaching, *sides.values()])
-    described = _described(model, table, rows, folder)
+    inputs = inputs_of(model, table, rows, folder, keep=cell.trained == "heads")
     head = model.head(CONTROL)
     truth = table[LABEL_SETS[cell.labels]].to_numpy()
     weights = model.classifiers[0].state_dict()
     taught = Taught(
-        _take(described, teaching),
+        _described(model, inputs[teaching]),
         np.array([head.labels.index(label) for label in truth[teaching]]),
         weights["weight"].numpy().astype(float),
         weights["bias"].numpy().astype(float),
     )
-    known = set(head.labels)
     result: dict[str, Any] = {}
     for side, of_side in sides.items():
-        images = _take(described, of_side)
+        images = _described(model, inputs[of_side])
         labels = truth[of_side]
-        novel = ~np.isin(labels, list(known))
+        novel = ~np.isin(labels, head.labels)
         result[side] = {
             "n_known": int((~novel).sum()),
             "n_novel": int(novel.sum()),
@@ -179,12 +177,8 @@ def separation(score: np.ndarray, labels: np.ndarray, novel: np.ndarray) -> dict
     }
 
 
-def _described(model: TraitModel, table: pd.DataFrame, rows: np.ndarray, folder: Path) -> Described:
-    """What the model makes of some rows of a table; zeros elsewhere."""
-    cache = ImageCache.build(manifest_of(table, folder), model.encoder.preprocessing, CACHE)
-    if cache.image_ids != table["image"].tolist():
-        raise SystemExit(f"{len(cache.skipped)} images of {folder} cannot be read")
-    inputs = describe(model, cache.images, cache.log_extents, rows)
+def _described(model: TraitModel, inputs: Tensor) -> Described:
+    """What the model makes of images, from the inputs of its heads (n, d + 5)."""
     with torch.no_grad():
         logits = model.classify(inputs)[CONTROL].numpy().astype(float)
     features = inputs[:, : model.encoder.feature_count].numpy()
@@ -197,10 +191,6 @@ def _described(model: TraitModel, table: pd.DataFrame, rows: np.ndarray, folder:
         model.head(CONTROL).answer(logits),
         model.novelty.score(features),
     )
-
-
-def _take(described: Described, rows: np.ndarray) -> Described:
-    return Described(**{name: values[rows] for name, values in vars(described).items()})
 
 
 def table_of(results: list[dict[str, Any]]) -> pd.DataFrame:

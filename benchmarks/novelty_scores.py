@@ -13,6 +13,7 @@ import numpy as np
 from scipy.special import logsumexp
 from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
+from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
@@ -89,12 +90,14 @@ class Gaussians:
     def __init__(self, rows: np.ndarray, labels: np.ndarray) -> None:
         self.means = np.stack([rows[labels == label].mean(axis=0) for label in np.unique(labels)])
         place = np.searchsorted(np.unique(labels), labels)
-        self.within = LedoitWolf(assume_centered=True).fit(rows - self.means[place])
+        within = LedoitWolf(assume_centered=True).fit(rows - self.means[place])
+        self.whitening = np.linalg.cholesky(within.precision_)
         self.overall = LedoitWolf().fit(rows)
 
     def to_nearest_label(self, rows: np.ndarray) -> np.ndarray:
         """Squared Mahalanobis distance to the nearest label's mean, (n,)."""
-        return np.min([self.within.mahalanobis(rows - mean) for mean in self.means], axis=0)
+        whitened = euclidean_distances(rows @ self.whitening, self.means @ self.whitening)
+        return (whitened**2).min(axis=1)
 
     def to_all(self, rows: np.ndarray) -> np.ndarray:
         """Squared Mahalanobis distance to all training images together, (n,)."""

@@ -6,7 +6,8 @@ Every image is scaled to the same square, so its pixels do not tell its size; th
 extents beside the features (`ml_backend.model.size_inputs`), or not (`FitSettings.use_size`). The
 pixel size of `ndsb` is one for all images, so extents in px stand for those in µm. Labels are a
 share of the images that are not held out; the held-out ones (SHA-256 of the file name is 0 modulo
-5) are blind and only measure. With heads on frozen features, and with the whole network.
+5) only measure. With heads on frozen features, and with the whole network. A ridge regression from
+features to the log extents says how much of the size they know anyway: scaling leaves its traces.
 """
 
 from __future__ import annotations
@@ -24,12 +25,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics import r2_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from benchmarks.cells import add_options, finished, run_cells
-from benchmarks.ndsb import CONTROL, read_table, subset
-from benchmarks.training import train_on
+from benchmarks.ndsb import LABEL_SETS, read_table, schema_of, subset
+from benchmarks.training import evaluate_on, inputs_of, train_on
 from hpc_jobs import progress
 from ml_backend.fit import FitSettings
+from ml_backend.model import TraitModel
+from simclr.encoder import Encoder
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "size_ablation"
@@ -38,6 +45,7 @@ SEEDS = (0, 1, 2)
 SHARES = (0.01, 0.1)
 NETWORK_SHARE = 0.1
 FIGURES = ("macro_recall", "micro_accuracy", "macro_f1", "ece", "nll")
+SIDES = ("long", "short")  # of an image; the first two size inputs are their logarithms
 MIN_SUPPORT = 20  # held-out images of a label whose own gain is worth showing
 
 
@@ -76,11 +84,14 @@ def run(cell: Cell, folder: Path, encoder: Path) -> dict[str, Any]:
     if cell.trained == "heads":
         settings = replace(settings, fine_tune=replace(settings.fine_tune, epochs=0))
     home = WORK / cell.name
-    taught = pd.concat([some, table[table["held_out"]]])
+    held_out = np.flatnonzero(table["held_out"])
     with progress.quiet():
-        report = train_on(taught, cell.labels, folder, home, encoder, settings)
+        report = train_on(some, cell.labels, folder, home, encoder, settings)
+        model = TraitModel.load(report.version.folder)
+        inputs = inputs_of(model, table, held_out, folder, keep=cell.trained == "heads")
     shutil.rmtree(home)
-    measured = report.metrics["blind"][CONTROL]
+    truth = table[LABEL_SETS[cell.labels]].to_numpy(dtype=str)
+    measured = evaluate_on(model, inputs[held_out], truth[held_out])
     return {
         **asdict(cell),
         "n_labels": len(some),
@@ -94,6 +105,34 @@ def run(cell: Cell, folder: Path, encoder: Path) -> dict[str, Any]:
         },
         "seconds": round(time.monotonic() - began_s, 1),
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How well the features alone tell the size."""
+
+    name: str = "features-tell-size"
+
+
+def run_probe(_: Probe, folder: Path, encoder: Path) -> dict[str, Any]:
+    """R² on the held-out images of a ridge regression from a share of the others."""
+    table = read_table(folder)
+    taught = subset(table, "groups", max(SHARES), SEEDS[0]).index.to_numpy()
+    held_out = np.flatnonzero(table["held_out"])
+    loaded = Encoder.load(encoder)
+    model = TraitModel(loaded, [], schema_of(table, "groups"), FitSettings().views)
+    with progress.quiet():
+        inputs = inputs_of(model, table, np.union1d(taught, held_out), folder, keep=True).numpy()
+    features, sides = np.split(inputs[:, : loaded.feature_count + 2], [loaded.feature_count], 1)
+    ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 4, 9)))
+    ridge.fit(features[taught], sides[taught])
+    told = ridge.predict(features[held_out])
+    r2 = r2_score(sides[held_out], told, multioutput="raw_values")
+    return {
+        "n_taught": len(taught),
+        "n_held_out": len(held_out),
+        "r2": {side: round(float(value), 4) for side, value in zip(SIDES, r2, strict=True)},
     }
 
 
@@ -116,6 +155,8 @@ def show(results: list[dict[str, Any]]) -> None:
             f"{gain.mean():+.3f} [{', '.join(f'{g:+.3f}' for g in gain)}]  "
             f"{micro[False].mean():.3f} -> {micro[True].mean():.3f}"
         )
+    for probe in finished([Probe()], RESULTS):
+        print(f"\nfeatures tell the log extents of held-out images: R² {probe['r2']}")
     _show_labels(table[(table["labels"] == "groups") & (table["share"] == max(SHARES))])
 
 
@@ -145,6 +186,9 @@ def main() -> None:
         print("no --encoder: only what is finished is shown")
         show(finished(cells(), RESULTS))
         return
+    probe = partial(run_probe, folder=arguments.data, encoder=arguments.encoder)
+    for result in run_cells([Probe()], RESULTS, arguments, probe):
+        print(f"features tell the log extents: R² {result['r2']}", flush=True)
     run_one = partial(run, folder=arguments.data, encoder=arguments.encoder)
     for result in run_cells(cells(), RESULTS, arguments, run_one):
         name = "with" if result["size"] else "without"

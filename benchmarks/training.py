@@ -1,22 +1,33 @@
-"""One training through `planktrait`'s own `train`, on images that a benchmark chose."""
+"""One training through `planktrait`'s own `train`, and what the model makes of any image then."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
-from benchmarks.ndsb import schema_of, tasks_of
-from ml_backend.fit import FitSettings
+from benchmarks.ndsb import CONTROL, manifest_of, schema_of, tasks_of
+from ml_backend.evaluate import evaluate_labels
+from ml_backend.fit import FitSettings, describe
+from ml_backend.model import TraitModel
 from ml_backend.registry import Registry
 from ml_backend.report import TrainingReport
+from ml_backend.schema_change import serve
 from ml_backend.split import SplitRule
 from ml_backend.train import train
+from ml_backend.whole_files import replacing
+from simclr.cache import ImageCache
 
 VALIDATION_SHARE = 0.15
 RULE = SplitRule("image", 1 - VALIDATION_SHARE, VALIDATION_SHARE, "a benchmark")
-CACHE = Path(__file__).parent / "work" / "cache"
+WORK = Path(__file__).parent / "work"
+CACHE = WORK / "cache"
 
 
 def train_on(
@@ -47,4 +58,60 @@ def train_on(
         encoder=encoder,
         cache_folder=CACHE,
         settings=settings,
+    )
+
+
+def inputs_of(
+    model: TraitModel, table: pd.DataFrame, rows: np.ndarray, data: Path, keep: bool
+) -> Tensor:
+    """The heads' inputs of some rows of a table, (len(table), d); of the others they mean nothing.
+
+    With `keep`, what the encoder makes of an image is written down for the next model with heads
+    on the same frozen encoder.
+    """
+    cache = ImageCache.build(manifest_of(table, data), model.encoder.preprocessing, CACHE)
+    if cache.image_ids != table["image"].tolist():
+        raise SystemExit(f"{len(cache.skipped)} images of {data} cannot be read")
+    if not keep:
+        return describe(model, cache.images, cache.log_extents, rows)
+    digest = hashlib.sha256(f"{cache.folder.name}\0{model.views}".encode())
+    for name, tensor in sorted(model.encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    path = WORK / "inputs" / f"{digest.hexdigest()[:16]}.npy"
+    kept = np.full((len(table), len(model.input_mean)), np.nan, dtype=np.float32)
+    if path.is_file():
+        kept = np.load(path)
+    missing = rows[np.isnan(kept[rows, 0])]
+    if len(missing):
+        made = describe(model, cache.images, cache.log_extents, missing)
+        kept[missing] = made[missing].numpy()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, kept)
+    return torch.from_numpy(kept)
+
+
+def evaluate_on(model: TraitModel, inputs: Tensor, truth: np.ndarray) -> dict[str, Any]:
+    """How good the suggestions are, as `train` measures it, on images that taught nothing.
+
+    Parameters
+    ----------
+    inputs : Tensor, shape (n, d)
+        As from `inputs_of`.
+    truth : array of str (n,)
+    """
+    (served,), _ = serve(model.heads, model.schema)
+    with torch.no_grad():
+        logits = model.classify(inputs)[CONTROL].numpy()
+    probabilities = served.narrow(served.head.answer(logits))
+    shares = np.array([[label == name for name in served.labels] for label in truth], dtype=float)
+    return evaluate_labels(
+        "one of",
+        served.labels,
+        probabilities,
+        served.before_correction(probabilities),
+        served.choose(probabilities),
+        shares,
+        np.arange(len(truth)).astype(str),
     )
