@@ -57,7 +57,7 @@ def measure(model: TraitModel, cache: ImageCache, truth: np.ndarray) -> dict[str
             began_s = time.perf_counter()
             for images, extents in _batches(cache, TIMED_IMAGES):
                 if name == "bare network":
-                    with torch.inference_mode():
+                    with torch.inference_mode(), torch.autocast("cpu", enabled=model.in_bf16):
                         model.encoder(torch.from_numpy(images))
                 else:
                     model.views = int(name)
