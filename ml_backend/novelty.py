@@ -3,6 +3,13 @@
 Distances are cosine distances in the encoder's features, averaged over the five nearest training
 images (Sun et al. 2022, arXiv 2204.06507), and given as a share: 0.99 means farther off than 99 %
 of the validation images, which are as ordinary as images get.
+
+`benchmarks/novelty.py` compared it with fifteen other scores on ndsb, each label once left out of
+1,045 to 1,449 annotated images: on held-out images it tells those of groups that nobody taught
+with a macro AUROC of .795, of source classes with .740 (heads on frozen features). Its raw
+distances and the distance to the 10th neighbour are as good, ViM is at .786 and .729, Mahalanobis
+at .761 and .702, the largest probability at .701 and .682, energy at .612 and .609. It needs no
+labels, so it serves models without a "one of" control too.
 """
 
 from __future__ import annotations
