@@ -397,6 +397,7 @@ def rows_of(results: list[dict[str, Any]]) -> pd.DataFrame:
     """One row a result: its cell and the figures that are compared.
 
     "alike": with every temperature fitted to the label that most chose, whatever was learned.
+    The product keeps the whole network only where the validation side prefers it to the heads.
     """
     return pd.DataFrame(
         [
@@ -414,6 +415,7 @@ def rows_of(results: list[dict[str, Any]]) -> pd.DataFrame:
                 "accuracy": result["truth"]["micro_accuracy"],
                 "ECE votes": result["votes"]["ece"],
                 "ECE truth": result["truth"]["ece"],
+                "whole network kept": float(result["trained"] != FROZEN),
             }
             for result in results
         ]
