@@ -218,7 +218,8 @@ def _tuned(
 ) -> Iterator[_Candidate]:
     """What comes of the whole network: as it is trained, and with its heads fitted anew."""
     taught, drawn, trained = data, weights, WHOLE
-    if len(data.rows("unlabelled")):
+    has_labels = any(head.kind != "number" for head in model.heads)
+    if has_labels and len(data.rows("unlabelled")):
         teacher, share = _calibrated(model, data, inputs), settings.labelled_share
         taught, drawn = with_soft_labels(teacher, data, inputs, weights, share)
         trained = STUDENT

@@ -96,7 +96,9 @@ class Head:
 
     def wanted_output(self, numbers: np.ndarray) -> np.ndarray:
         """What the output should be for each number: the reverse of `answer`."""
-        return ((np.sqrt(numbers) if self.root else numbers) - self.offset) / self.scale
+        return (
+            (np.sqrt(np.maximum(numbers, 0.0)) if self.root else numbers) - self.offset
+        ) / self.scale
 
     @property
     def middle(self) -> float:
@@ -110,8 +112,11 @@ class Head:
 
     @property
     def expected_slope(self) -> float:
-        """How errors of a number grow before any are known: as the root of counts does."""
-        return 0.5 / self.middle if self.root and self.middle > 0 else 0.0
+        """How errors of a number grow before any are known: as the root of counts does.
+
+        Below one count they do not shrink as the root says.
+        """
+        return 0.5 / max(self.middle, 1.0) if self.root else 0.0
 
     def offsets(self) -> np.ndarray | float:
         """What calibration adds to the tempered outputs, (k,), or 0."""

@@ -22,7 +22,7 @@ from label_studio_config.schema import LabelSchema
 from ml_backend.head import Head
 from ml_backend.novelty import Novelty
 from simclr.encoder import Encoder
-from simclr.precision import fastest_precision
+from simclr.precision import cpu_computes_in_bf16
 
 FORMAT = 2  # 1 knew no unit of a number and no leaning of suggestions
 SIZE_INPUTS = 5
@@ -90,7 +90,7 @@ class TraitModel(nn.Module):
         self.schema = schema
         self.views = views
         self.extent_unit = extent_unit
-        self.in_bf16 = fastest_precision() == "bf16-mixed"
+        self.in_bf16 = cpu_computes_in_bf16(encoder.preprocessing.image_size_px)
         self.novelty: Novelty | None = None
         n_inputs = encoder.feature_count + SIZE_INPUTS
         self.register_buffer("input_mean", torch.zeros(n_inputs))

@@ -36,7 +36,7 @@ def model_card(name: str, record: Mapping[str, Any]) -> str:
         f"- Images with votes: {counts.get('train', 0)} taught it, {counts.get('validation', 0)} "
         f"fitted its temperatures, {counts.get('test', 0)} were held out, "
         f"{counts.get('blind', 0)} are blind (annotated without suggestions, only evaluated).",
-        *_unlabelled(counts.get("unlabelled", 0)),
+        *_unlabelled(counts.get("unlabelled", 0), record["trained"]),
         f"- Split by {record['split']['unit']}: {record['split']['reason']}.",
         f"- Data fingerprint `{record['data_fingerprint'][:16]}`, config fingerprint "
         f"`{record['schema_fingerprint'][:16]}`.",
@@ -72,12 +72,12 @@ def model_card(name: str, record: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _unlabelled(count: int) -> list[str]:
-    if not count:
+def _unlabelled(count: int, trained: str) -> list[str]:
+    if not count or "without votes" not in trained:
         return []
     return [
         f"- Images without votes: {count} helped to train the whole network, once heads on frozen "
-        "features had said what may be on them; none of them is from a held-out or blind sample."
+        "features had said what may be on them; none of them is held out or blind."
     ]
 
 

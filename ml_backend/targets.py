@@ -165,12 +165,12 @@ def learning_set(
 
 
 def share_sample(data: LearningSet, some: LearningSet) -> np.ndarray:
-    """Which of some images are from a sample that has training images in `data`, bool (n,).
+    """Which of some images are from a sample with images in `data` that teach, bool (n,).
 
     An image of an unknown sample is not.
     """
     samples = np.array(clean_ids(list(data.images["sample_id"])), dtype=object)
-    taught = set(samples[data.rows("train")]) - {""}
+    taught = set(samples[data.rows("train", "unlabelled")]) - {""}
     return np.array([s in taught for s in clean_ids(list(some.images["sample_id"]))], dtype=bool)
 
 

@@ -146,9 +146,10 @@ def _train(
     node_count: int,
 ) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    method = make_method(encoder, settings)
     trainer = lightning.Trainer(
         max_epochs=epochs,
-        precision=fastest_precision(),
+        precision=fastest_precision(method.view_size_px),
         devices=devices,
         num_nodes=node_count,
         callbacks=[EpochRecord(folder, cache, labels, epochs)],
@@ -171,7 +172,7 @@ def _train(
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 with torch 2.14
         trainer.fit(
-            make_method(encoder, settings),
+            method,
             loader,
             ckpt_path=checkpoint,
             weights_only=True,

@@ -106,3 +106,13 @@ def test_the_spread_of_counts_is_told_in_counts() -> None:
     alone = calibrate_head(COUNTS, np.zeros((1, 1)), np.array([[9.0]]))
     assert alone.sd == pytest.approx(3.0)  # the root's 0.5, where the root is 3
     assert alone.half_width_95 is None
+
+
+def test_a_negative_vote_on_another_side_stops_nothing() -> None:
+    assert np.isfinite(COUNTS.wanted_output(np.array([-1.0, 0.0, 4.0]))).all()
+
+
+def test_intervals_of_rare_counts_stay_sensible() -> None:
+    rare = replace(COUNTS, offset=0.1, half_width_95=2.0)
+    rare = replace(rare, error_slope=rare.expected_slope)
+    assert rare.half_widths(np.array([10.0])) < 20
