@@ -5,9 +5,10 @@
 Each seed leaves a third of the labels out, every label once: 7 of the 21 functional groups, or, the
 harder variant, 40 of the 121 source classes. A model learns the others from 10 % of the images that
 are not held out, through `planktrait`'s own `train`, as heads on frozen features or as a whole
-network. Each score of `benchmarks/novelty_scores.py` then says how novel images are, and AUROC how
-well that tells those of a left-out label from the rest: the mean over left-out labels first
-(macro), all of them together beside it.
+network, which `train` keeps only where it is better on the validation side. Each score of
+`benchmarks/novelty_scores.py` then says how novel images are, and AUROC how well that tells those
+of a left-out label from the rest: the mean over left-out labels first (macro), all of them together
+beside it.
 
 A score is chosen on images that are not held out and that taught nothing; the held-out ones
 (SHA-256 of the file name is 0 modulo 5) only report. The encoder learned, without labels, from
@@ -202,7 +203,7 @@ def _rows(results: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for result in results:
         for side in ("choice", "held_out"):
             for score, figures in result[side]["scores"].items():
-                cell = {name: result[name] for name in ("trained", "labels", "seed")}
+                cell = {name: result[name] for name in ("trained", "labels", "seed", "kept")}
                 yield {**cell, "side": side, "score": score, **figures}
 
 
@@ -215,7 +216,8 @@ def show(results: list[dict[str, Any]]) -> None:
     choice = table[table["side"] == "choice"].groupby("score")["macro_auroc"].mean()
     order = choice.sort_values(ascending=False).index
     for (trained, labels), part in table.groupby(["trained", "labels"]):
-        print(f"\n{trained}, {labels}: {part['seed'].nunique()} seeds")
+        kept = part.drop_duplicates("seed")["kept"].value_counts()
+        print(f"\n{trained}, {labels}: {', '.join(f'{n} × {what}' for what, n in kept.items())}")
         print(f"{'score':32} choice  held out: macro AUROC    all    found at 5 % false alarms")
         for score in order:
             chosen, reported = (
