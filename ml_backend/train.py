@@ -157,7 +157,7 @@ def _read(
     schema: LabelSchema,
     registry: Registry,
     suggestions_shown: bool,
-    most_unlabelled: int,
+    most_unlabelled: int = 0,
 ) -> tuple[LearningSet, dict[str, Any]]:
     """The images with votes and their sides, and what to record of both."""
     votes = read_votes(schema, tasks, suggestions_shown)
