@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_backend.calibrate import MIN_IMAGES_FOR_TEMPERATURE
+from ml_backend.fit import STUDENT
 
 WORST_LABELS = 5
 SIDES = (
@@ -73,7 +74,7 @@ def model_card(name: str, record: Mapping[str, Any]) -> str:
 
 
 def _unlabelled(count: int, trained: str) -> list[str]:
-    if not count or "without votes" not in trained:
+    if not count or not trained.startswith(STUDENT):
         return []
     return [
         f"- Images without votes: {count} helped to train the whole network, once heads on frozen "

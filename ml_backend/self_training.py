@@ -62,7 +62,11 @@ def with_soft_labels(
     for name, head in heads.items():
         soft = calibrated(head.kind, logits[name], head.temperature, head.offsets())
         targets[name] = _filled(targets[name], rows[asked[name]], soft[asked[name]])
-    sought = [natural[name] @ _rarity(h) for name, h in heads.items() if h.kind == "one of"]
+    sought = [
+        head.prior_weights(natural[name])[:, 0]
+        for name, head in heads.items()
+        if head.kind == "one of"
+    ]
     frequency = np.mean(sought, axis=0) if sought else np.ones(len(rows))
     sides = data.images["side"].replace("unlabelled", "train")
     taught = replace(data, images=data.images.assign(side=sides), targets=targets)
@@ -91,11 +95,6 @@ def _asked(
         )
         for name in heads
     }
-
-
-def _rarity(head: Head) -> np.ndarray:
-    """How much more often each label is drawn than it occurs, (k,)."""
-    return np.array(head.trained_prior) / np.maximum(head.deployed_prior, 1e-6)
 
 
 def _filled(target: ControlTargets, rows: np.ndarray, shares: np.ndarray) -> ControlTargets:

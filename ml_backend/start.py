@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,16 +62,16 @@ def choose_start(
     if encoder is not None and Path(encoder).is_dir():
         loaded = Encoder.load(encoder)
         name = f"the encoder {Path(encoder).name} ({loaded.backbone_name})"
-        return Start(loaded, name, _fingerprint(loaded), settings or FitSettings())
+        return Start(loaded, name, loaded.fingerprint, settings or FitSettings())
     channels = 3 if have_colour(manifest) else 1
     if encoder is None:
         chosen = settings or FROM_SCRATCH
         torch.manual_seed(chosen.seed)
         made = Encoder.create(DEFAULT_BACKBONE, IMAGE_SIZE_PX, channels)
-        return Start(made, f"an untrained {DEFAULT_BACKBONE}", _fingerprint(made), chosen)
+        return Start(made, f"an untrained {DEFAULT_BACKBONE}", made.fingerprint, chosen)
     fetched = Encoder.create(str(encoder), IMAGE_SIZE_PX, channels, pretrained=True)
     name = f"the pretrained weights of {encoder}"
-    return Start(fetched, name, _fingerprint(fetched), settings or FitSettings())
+    return Start(fetched, name, fetched.fingerprint, settings or FitSettings())
 
 
 def have_colour(manifest: Manifest) -> bool:
@@ -96,11 +95,3 @@ def size_unit(manifest: Manifest) -> str:
     """The unit that the model measures sizes in: "um" where every image has a pixel size."""
     sizes = manifest.pixel_sizes_um
     return "um" if sizes and all(size is not None for size in sizes) else "px"
-
-
-def _fingerprint(encoder: Encoder) -> str:
-    digest = hashlib.sha256(repr(encoder.preprocessing).encode())
-    for name, tensor in sorted(encoder.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -151,17 +151,18 @@ def learning_set(
         A weight is negative or no number.
     """
     votes = votes[weights_of(votes["annotator"], weights) > 0]
-    images = assign_sides(images, rule)
-    voted = images[images["image_id"].isin(set(votes["image_id"]))]
-    others = images[(images["side"] == "train") & ~images["image_id"].isin(set(votes["image_id"]))]
-    others = others.sample(min(most_unlabelled, len(others)), random_state=0).sort_index()
-    voted = pd.concat([voted, others.assign(side="unlabelled")], ignore_index=True)
-    image_ids = list(voted["image_id"])
+    has_votes = images["image_id"].isin(set(votes["image_id"]))
+    some = assign_sides(images[has_votes].reset_index(drop=True), rule)
+    if most_unlabelled:
+        others = assign_sides(images[~has_votes], rule).query("side == 'train'")
+        others = others.sample(min(most_unlabelled, len(others)), random_state=0).sort_index()
+        some = pd.concat([some, others.assign(side="unlabelled")], ignore_index=True)
+    image_ids = list(some["image_id"])
     targets = {
         control.name: control_targets(control, votes, image_ids, weights)
         for control in schema.trainable
     }
-    return LearningSet(schema, voted, targets)
+    return LearningSet(schema, some, targets)
 
 
 def share_sample(data: LearningSet, some: LearningSet) -> np.ndarray:

@@ -185,9 +185,11 @@ def _read(
 
 
 def _most_unlabelled(encoder: str | Path | None, settings: FitSettings | None) -> int:
-    """An untrained network has nothing to say of images that nobody labelled."""
+    """None where they would teach nothing: an untrained network has nothing to say of images that
+    nobody labelled, and heads on frozen features learn nothing from what they said themselves."""
     chosen = settings or FitSettings()
-    return 0 if encoder is None or chosen.untrained else chosen.most_unlabelled
+    useless = encoder is None or chosen.untrained or not chosen.fine_tune.epochs
+    return 0 if useless else chosen.most_unlabelled
 
 
 def _training_images(data: LearningSet, manifest: Manifest) -> Manifest:

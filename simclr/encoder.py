@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import logging
 import shutil
@@ -77,6 +78,15 @@ class Encoder(nn.Module):
         """Name of the architecture in timm."""
         config: Any = self.backbone.pretrained_cfg
         return str(config["architecture"])
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over preprocessing and weights: the same features have the same one."""
+        digest = hashlib.sha256(repr(self.preprocessing).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     @classmethod
     def create(
