@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import logging
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from ml_backend.whole_files import write_text
 
@@ -20,6 +23,40 @@ class Named(Protocol):
 
 
 Cell = TypeVar("Cell", bound=Named)
+
+
+class OfResult:
+    """A dataclass of a cell whose result holds its fields."""
+
+    @classmethod
+    def of(cls, result: dict[str, Any]) -> Self:
+        """The cell of a result."""
+        return cls(**{field.name: result[field.name] for field in fields(cls)})  # type: ignore[arg-type]
+
+
+def read_options(description: str, pattern: str, encoder: Path | None = None) -> Namespace:
+    """The command line of a benchmark on `ndsb` that starts from an encoder.
+
+    Parameters
+    ----------
+    description : str
+        Of the module; its first line is shown.
+    pattern : str
+        An example for `--only`.
+    encoder : Path, optional
+        The default of `--encoder`.
+    """
+    parser = ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("data", type=_folder, help="folder of ndsb, with labels.csv")
+    parser.add_argument(
+        "--encoder", type=_folder, default=encoder, help="SimCLR encoder of the images not held out"
+    )
+    add_options(parser, pattern)
+    return parser.parse_args()
+
+
+def _folder(text: str) -> Path:
+    return Path(text).resolve()
 
 
 def add_options(parser: ArgumentParser, pattern: str) -> None:
@@ -46,6 +83,33 @@ def run_cells(
         result = run(cell)
         write_text(path, json.dumps(result, indent=1) + "\n")
         yield result
+
+
+def run_and_show(
+    options: Namespace,
+    cells: Sequence[Cell],
+    results: Path,
+    run: Callable[..., dict[str, Any]],
+    told: Callable[[dict[str, Any]], str],
+    show: Callable[[list[dict[str, Any]]], None],
+) -> None:
+    """Run cells from an encoder, say each, and show all; without an encoder show what is there.
+
+    Parameters
+    ----------
+    run : function of a cell, `folder` and `encoder`
+    told : function of a result
+        The line that says it is done.
+    """
+    logging.basicConfig(level=logging.ERROR)
+    if options.encoder is None and not options.list:
+        print("no --encoder: only what is finished is shown")
+        show(finished(cells, results))
+        return
+    run_one = partial(run, folder=options.data, encoder=options.encoder)
+    for result in run_cells(cells, results, options, run_one):
+        print(told(result), flush=True)
+    show(finished(cells, results))
 
 
 def finished(cells: Iterable[Named], results: Path) -> list[dict[str, Any]]:

@@ -18,13 +18,11 @@ the modal one, averaged over images (Schanz et al. 2023, MLST 4:035007).
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import json
 import logging
 import shutil
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -34,7 +32,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.cells import add_options, finished, run_cells
+from benchmarks.cells import OfResult, finished, read_options, run_cells
 from benchmarks.conflicting_votes_plot import draw
 from benchmarks.ndsb import CONTROL, LABEL_SETS, manifest_of, read_table, schema_of, subset
 from benchmarks.simulated_annotators import (
@@ -47,6 +45,7 @@ from benchmarks.simulated_annotators import (
     simulate,
     weights_by_agreement,
 )
+from benchmarks.training import RULE, decoded, heads_only, train_tasks
 from label_studio_config.results import write_result
 from label_studio_config.schema import LabelSchema
 from ml_backend.annotators import update_weights
@@ -54,12 +53,8 @@ from ml_backend.calibrate import brier_score, calibrated, fit_temperature, log_l
 from ml_backend.evaluate import evaluate_labels
 from ml_backend.fit import FROZEN, FitSettings, describe
 from ml_backend.model import TraitModel
-from ml_backend.registry import Registry
 from ml_backend.schema_change import ServedHead, serve
-from ml_backend.split import SplitRule
-from ml_backend.train import train
 from ml_backend.whole_files import replacing, write_text
-from simclr.cache import ImageCache
 from simclr.embed import embed
 from simclr.encoder import Encoder
 
@@ -74,7 +69,6 @@ COMPARED = ("kl", "majority")
 MODELS = ("heads", "network")
 SHARES = (0.1, 0.01)
 SEEDS = (0, 1, 2)
-RULE = SplitRule("image", 0.85, 0.15, "a benchmark")
 MAIL = "annotator-{}@example.org"
 LIKELIHOODS = ("nll", "brier")
 TRUTH_FIGURES = ("macro_recall", "micro_accuracy", "macro_f1", *LIKELIHOODS, "ece", "ece_classwise")
@@ -82,7 +76,7 @@ VOTE_FIGURES = ("agreement", *LIKELIHOODS, "kl", "ece")
 
 
 @dataclass(frozen=True, order=True)
-class Cell:
+class Cell(OfResult):
     """One training: what is fitted, from how many images, by whom, and what it makes of votes."""
 
     model: str
@@ -90,11 +84,6 @@ class Cell:
     team: str
     method: str
     seed: int
-
-    @classmethod
-    def of(cls, result: dict[str, Any]) -> Cell:
-        """The cell of a result."""
-        return cls(*(result[field.name] for field in fields(cls)))
 
     @property
     def name(self) -> str:
@@ -217,7 +206,8 @@ def measured_likeness(
 
 
 def _digest(encoder: Path) -> str:
-    return hashlib.sha256((encoder / "model.safetensors").read_bytes()).hexdigest()
+    """Of its weights in 16 bits, as they are kept: those in 32 they came from have the same."""
+    return Encoder.load(encoder).half().fingerprint
 
 
 def run(
@@ -231,7 +221,6 @@ def run(
     schema = schema_of(table, LABELS)
     home = work / cell.name
     shutil.rmtree(home, ignore_errors=True)
-    RULE.write(home)
     learned = votes.votes[some.index]
     weights: dict[str, float] = {}
     if cell.method == "weighted":
@@ -241,15 +230,15 @@ def run(
         )
     settings = replace(FitSettings(), seed=cell.seed)
     if cell.model == "heads":
-        settings = replace(settings, fine_tune=replace(settings.fine_tune, epochs=0))
-    report = train(
+        settings = heads_only(settings)
+    report = train_tasks(
         tasks_of(some["image"], votes.said(cell.method)[some.index], votes.labels, schema),
         schema,
-        resolve_image=lambda url: folder / url,
-        registry=Registry(home),
-        encoder=encoder,
-        cache_folder=work.parent / "cache",
-        settings=settings,
+        folder,
+        home,
+        encoder,
+        settings,
+        work.parent / "cache",
     )
     same = work / f"held_out-{_digest(encoder)[:16]}.npy"
     scored = score(
@@ -346,11 +335,7 @@ def _answers(
     if same is not None and same.exists():
         inputs = torch.from_numpy(np.load(same))
     else:
-        cache = ImageCache.build(
-            manifest_of(images, folder), model.encoder.preprocessing, work.parent / "cache"
-        )
-        if cache.image_ids != list(images["image"]):
-            raise SystemExit(f"{len(cache.skipped)} images cannot be read: mend {folder} first")
+        cache = decoded(images, folder, model.encoder, work.parent / "cache")
         inputs = describe(model, cache.images, cache.log_extents, np.arange(len(cache)))
         if same is not None:
             with replacing(same) as temporary, temporary.open("wb") as file:
@@ -444,16 +429,8 @@ def show(results: list[dict[str, Any]]) -> None:
             print(gains.assign(mean=gains.mean(axis=1)).round(4).to_string())
 
 
-def _folder(text: str) -> Path:
-    return Path(text).resolve()
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=_folder, help="folder of ndsb, with labels.csv")
-    parser.add_argument("--encoder", type=_folder, help="SimCLR encoder of the images not held out")
-    add_options(parser, "heads-10pct-mixed-*")
-    arguments = parser.parse_args()
+    arguments = read_options(__doc__, "heads-10pct-mixed-*")
     logging.basicConfig(level=logging.WARNING)
     if arguments.encoder is not None:
         path = RESULTS / "confusion.json"

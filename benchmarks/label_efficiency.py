@@ -11,13 +11,12 @@ result when it is done and is skipped when repeated, so the script can be stoppe
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -26,20 +25,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.cells import add_options, finished, run_cells
+from benchmarks.cells import OfResult, finished, read_options, run_cells
 from benchmarks.imagenet_features import imagenet_features
 from benchmarks.label_efficiency_plot import draw
 from benchmarks.ndsb import CONTROL, LABEL_SETS, read_table, schema_of, subset, tasks_of
+from benchmarks.training import ENCODER, train_tasks
 from ml_backend.evaluate import evaluate_labels
 from ml_backend.fit import FROM_SCRATCH, FitSettings
-from ml_backend.registry import Registry
-from ml_backend.split import SplitRule
-from ml_backend.train import train
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "label_efficiency"
 WORK = HERE / "work" / "label_efficiency"
-ENCODER = HERE / "encoders" / "ndsb-resnet10t" / "encoder"
 METHODS = ("scratch", "simclr", "imagenet")
 SELF_TRAINED_SHARE = 0.01
 SELF_TRAINED = replace(
@@ -50,24 +46,18 @@ SELF_TRAINED = replace(
 SHARES = {"groups": (0.0025, 0.01, 0.05, 0.1, 1.0), "classes": (0.01, 0.05, 0.1, 1.0)}
 SEEDS = (0, 1, 2)
 FROM_ENCODER = {"simclr": FitSettings(), "self-trained": SELF_TRAINED}
-VALIDATION_SHARE = 0.15
 SMALL_SHARE = 0.1
 FIGURES = ("macro_recall", "micro_accuracy", "macro_f1", "ece", "ece_classwise", "nll", "brier")
 
 
 @dataclass(frozen=True, order=True)
-class Cell:
+class Cell(OfResult):
     """One training: what it starts from, what it learns, and from how many labels."""
 
     labels: str
     share: float
     method: str
     seed: int
-
-    @classmethod
-    def of(cls, result: dict[str, Any]) -> Cell:
-        """The cell of a result."""
-        return cls(*(result[field.name] for field in fields(cls)))
 
     @property
     def name(self) -> str:
@@ -128,20 +118,17 @@ def _run_train(
 ) -> dict[str, Any]:
     schema = schema_of(table, cell.labels)
     home = WORK / cell.name
-    rule = SplitRule("image", 1 - VALIDATION_SHARE, VALIDATION_SHARE, "a benchmark")
-    rule.write(home)
-    report = train(
+    report = train_tasks(
         tasks_of(
             table.assign(labelled=table["held_out"] | table.index.isin(some.index)),
             cell.labels,
             schema,
         ),
         schema,
-        resolve_image=lambda url: folder / url,
-        registry=Registry(home),
-        encoder=encoder if cell.method in FROM_ENCODER else None,
-        cache_folder=HERE / "work" / "cache",
-        settings=settings_of(cell),
+        folder,
+        home,
+        encoder if cell.method in FROM_ENCODER else None,
+        settings_of(cell),
     )
     if cell.share < 1:
         shutil.rmtree(home)  # the version of all labels stays, for the other benchmarks
@@ -212,18 +199,8 @@ def show(results: list[dict[str, Any]]) -> None:
         )
 
 
-def _folder(text: str) -> Path:
-    return Path(text).resolve()
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=_folder, help="folder of ndsb, with labels.csv")
-    parser.add_argument(
-        "--encoder", type=Path, default=ENCODER, help="SimCLR encoder of the images not held out"
-    )
-    add_options(parser, "groups-1pct-*")
-    arguments = parser.parse_args()
+    arguments = read_options(__doc__, "groups-1pct-*", ENCODER)
     logging.basicConfig(level=logging.WARNING)
     run_one = partial(run, folder=arguments.data, encoder=arguments.encoder)
     for result in run_cells(cells(), RESULTS, arguments, run_one):

@@ -18,14 +18,11 @@ never seen.
 
 from __future__ import annotations
 
-import argparse
-import logging
 import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +32,10 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from benchmarks.cells import add_options, finished, run_cells
+from benchmarks.cells import read_options, run_and_show
 from benchmarks.ndsb import CONTROL, LABEL_SETS, read_table, subset
 from benchmarks.novelty_scores import SCORES, Described, Taught
-from benchmarks.training import RULE, inputs_of, train_on
+from benchmarks.training import RULE, heads_only, inputs_of, train_on
 from hpc_jobs import progress
 from ml_backend.fit import FitSettings
 from ml_backend.model import TraitModel
@@ -92,7 +89,7 @@ def run(cell: Cell, folder: Path, encoder: Path) -> dict[str, Any]:
     some = subset(table[~truth.isin(untaught)], cell.labels, SHARE, cell.seed)
     settings = replace(FitSettings(), seed=cell.seed)
     if cell.trained == "heads":
-        settings = replace(settings, fine_tune=replace(settings.fine_tune, epochs=0))
+        settings = heads_only(settings)
     home = WORK / cell.name
     with progress.quiet():
         report = train_on(some, cell.labels, folder, home, encoder, settings)
@@ -233,25 +230,14 @@ def show(results: list[dict[str, Any]]) -> None:
     print(f"\nbest on the images to choose by, over all models and variants: {order[0]}")
 
 
+def told(result: dict[str, Any]) -> str:
+    """What is said of a cell when it is done."""
+    name = f"{result['trained']} {result['labels']} seed {result['seed']}"
+    return f"{name}: {result['kept']}, {result['seconds']} s"
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=lambda text: Path(text).resolve(), help="folder of ndsb")
-    parser.add_argument("--encoder", type=Path, help="SimCLR encoder of the images not held out")
-    add_options(parser, "heads-groups-*")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.ERROR)
-    if arguments.encoder is None and not arguments.list:
-        print("no --encoder: only what is finished is shown")
-        show(finished(cells(), RESULTS))
-        return
-    run_one = partial(run, folder=arguments.data, encoder=arguments.encoder)
-    for result in run_cells(cells(), RESULTS, arguments, run_one):
-        print(
-            f"{result['trained']} {result['labels']} seed {result['seed']}: {result['kept']}, "
-            f"{result['seconds']} s",
-            flush=True,
-        )
-    show(finished(cells(), RESULTS))
+    run_and_show(read_options(__doc__, "heads-groups-*"), cells(), RESULTS, run, told, show)
 
 
 if __name__ == "__main__":

@@ -10,20 +10,17 @@ is 1 modulo 5), which choose the default, and on the held-out ones (0 modulo 5),
 
 from __future__ import annotations
 
-import argparse
-import logging
 import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.cells import add_options, finished, run_cells
+from benchmarks.cells import read_options, run_and_show
 from benchmarks.ndsb import LABEL_SETS, read_table, remainder, subset
 from benchmarks.training import evaluate_on, inputs_of, train_on
 from hpc_jobs import progress
@@ -133,25 +130,15 @@ def show(results: list[dict[str, Any]]) -> None:
                 )
 
 
+def told(result: dict[str, Any]) -> str:
+    """What is said of a cell when it is done."""
+    macro_recall = result["choosing"]["macro_recall"]
+    name = f"{result['way']}, seed {result['seed']}"
+    return f"{name}: macro recall {macro_recall:.3f}, {result['seconds']} s"
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=lambda text: Path(text).resolve(), help="folder of ndsb")
-    parser.add_argument("--encoder", type=Path, help="SimCLR encoder of the images not held out")
-    add_options(parser, "*-seed0")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.ERROR)
-    if arguments.encoder is None and not arguments.list:
-        print("no --encoder: only what is finished is shown")
-        show(finished(cells(), RESULTS))
-        return
-    run_one = partial(run, folder=arguments.data, encoder=arguments.encoder)
-    for result in run_cells(cells(), RESULTS, arguments, run_one):
-        print(
-            f"{result['way']}, seed {result['seed']}: macro recall "
-            f"{result['choosing']['macro_recall']:.3f}, {result['seconds']} s",
-            flush=True,
-        )
-    show(finished(cells(), RESULTS))
+    run_and_show(read_options(__doc__, "*-seed0"), cells(), RESULTS, run, told, show)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ features to the log extents says how much of the size they know anyway: scaling 
 
 from __future__ import annotations
 
-import argparse
 import logging
 import shutil
 import time
@@ -30,9 +29,9 @@ from sklearn.metrics import r2_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.cells import add_options, finished, run_cells
+from benchmarks.cells import finished, read_options, run_and_show, run_cells
 from benchmarks.ndsb import LABEL_SETS, read_table, schema_of, subset
-from benchmarks.training import evaluate_on, inputs_of, train_on
+from benchmarks.training import evaluate_on, heads_only, inputs_of, train_on
 from hpc_jobs import progress
 from ml_backend.fit import FitSettings
 from ml_backend.model import TraitModel
@@ -82,7 +81,7 @@ def run(cell: Cell, folder: Path, encoder: Path) -> dict[str, Any]:
     some = subset(table, cell.labels, cell.share, cell.seed)
     settings = replace(FitSettings(), seed=cell.seed, use_size=cell.size)
     if cell.trained == "heads":
-        settings = replace(settings, fine_tune=replace(settings.fine_tune, epochs=0))
+        settings = heads_only(settings)
     home = WORK / cell.name
     held_out = np.flatnonzero(table["held_out"])
     with progress.quiet():
@@ -175,29 +174,23 @@ def _show_labels(groups: pd.DataFrame) -> None:
     print(f"mean {np.mean(gain):+.3f}")
 
 
+def told(result: dict[str, Any]) -> str:
+    """What is said of a cell when it is done."""
+    name = "with" if result["size"] else "without"
+    return (
+        f"{result['trained']} {result['labels']} {result['share']:.0%} seed {result['seed']} "
+        f"{name} size: macro recall {result['macro_recall']:.3f}, {result['seconds']} s"
+    )
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=lambda text: Path(text).resolve(), help="folder of ndsb")
-    parser.add_argument("--encoder", type=Path, help="SimCLR encoder of the images not held out")
-    add_options(parser, "heads-groups-*")
-    arguments = parser.parse_args()
+    arguments = read_options(__doc__, "heads-groups-*")
     logging.basicConfig(level=logging.ERROR)
-    if arguments.encoder is None and not arguments.list:
-        print("no --encoder: only what is finished is shown")
-        show(finished(cells(), RESULTS))
-        return
-    probe = partial(run_probe, folder=arguments.data, encoder=arguments.encoder)
-    for result in run_cells([Probe()], RESULTS, arguments, probe):
-        print(f"features tell the log extents: R² {result['r2']}", flush=True)
-    run_one = partial(run, folder=arguments.data, encoder=arguments.encoder)
-    for result in run_cells(cells(), RESULTS, arguments, run_one):
-        name = "with" if result["size"] else "without"
-        print(
-            f"{result['trained']} {result['labels']} {result['share']:.0%} seed {result['seed']} "
-            f"{name} size: macro recall {result['macro_recall']:.3f}, {result['seconds']} s",
-            flush=True,
-        )
-    show(finished(cells(), RESULTS))
+    if arguments.encoder is not None or arguments.list:
+        probe = partial(run_probe, folder=arguments.data, encoder=arguments.encoder)
+        for result in run_cells([Probe()], RESULTS, arguments, probe):
+            print(f"features tell the log extents: R² {result['r2']}", flush=True)
+    run_and_show(arguments, cells(), RESULTS, run, told, show)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.ndsb import CONTROL, manifest_of, schema_of, tasks_of
+from label_studio_config.schema import LabelSchema
 from ml_backend.evaluate import evaluate_labels
 from ml_backend.fit import FitSettings, describe
 from ml_backend.model import TraitModel
@@ -23,11 +25,40 @@ from ml_backend.split import SplitRule
 from ml_backend.train import train
 from ml_backend.whole_files import replacing
 from simclr.cache import ImageCache
+from simclr.encoder import Encoder
 
 VALIDATION_SHARE = 0.15
 RULE = SplitRule("image", 1 - VALIDATION_SHARE, VALIDATION_SHARE, "a benchmark")
 WORK = Path(__file__).parent / "work"
 CACHE = WORK / "cache"
+ENCODER = Path(__file__).parent / "encoders" / "ndsb-resnet10t" / "encoder"
+
+
+def heads_only(settings: FitSettings) -> FitSettings:
+    """The settings, for heads on frozen features."""
+    return replace(settings, fine_tune=replace(settings.fine_tune, epochs=0))
+
+
+def train_tasks(
+    tasks: list[dict[str, Any]],
+    schema: LabelSchema,
+    data: Path,
+    home: Path,
+    encoder: Path | None,
+    settings: FitSettings,
+    cache_folder: Path | None = None,
+) -> TrainingReport:
+    """Train a version in `home`, as `planktrait train` does; it goes on where it was ended."""
+    RULE.write(home)
+    return train(
+        tasks,
+        schema,
+        resolve_image=lambda url: (data / url).resolve(),
+        registry=Registry(home),
+        encoder=encoder,
+        cache_folder=cache_folder or CACHE,
+        settings=settings,
+    )
 
 
 def train_on(
@@ -48,17 +79,24 @@ def train_on(
         Emptied first; holds the version.
     """
     shutil.rmtree(home, ignore_errors=True)
-    RULE.write(home)
     schema = schema_of(some, labels)
-    return train(
-        tasks_of(some, labels, schema),
-        schema,
-        resolve_image=lambda url: data / url,
-        registry=Registry(home),
-        encoder=encoder,
-        cache_folder=CACHE,
-        settings=settings,
-    )
+    return train_tasks(tasks_of(some, labels, schema), schema, data, home, encoder, settings)
+
+
+def decoded(
+    table: pd.DataFrame, data: Path, encoder: Encoder, cache_folder: Path | None = None
+) -> ImageCache:
+    """The images of a table, in its order, as the encoder takes them.
+
+    Raises
+    ------
+    SystemExit
+        An image cannot be read.
+    """
+    cache = ImageCache.build(manifest_of(table, data), encoder.preprocessing, cache_folder or CACHE)
+    if cache.image_ids != table["image"].tolist():
+        raise SystemExit(f"{len(cache.skipped)} images of {data} cannot be read")
+    return cache
 
 
 def inputs_of(
@@ -69,15 +107,11 @@ def inputs_of(
     With `keep`, what the encoder makes of an image is written down for the next model with heads
     on the same frozen encoder.
     """
-    cache = ImageCache.build(manifest_of(table, data), model.encoder.preprocessing, CACHE)
-    if cache.image_ids != table["image"].tolist():
-        raise SystemExit(f"{len(cache.skipped)} images of {data} cannot be read")
+    cache = decoded(table, data, model.encoder)
     if not keep:
         return describe(model, cache.images, cache.log_extents, rows)
-    digest = hashlib.sha256(f"{cache.folder.name}\0{model.views}".encode())
-    for name, tensor in sorted(model.encoder.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
+    mark = f"{cache.folder.name}\0{model.views}\0{model.encoder.fingerprint}"
+    digest = hashlib.sha256(mark.encode())
     path = WORK / "inputs" / f"{digest.hexdigest()[:16]}.npy"
     kept = np.full((len(table), len(model.input_mean)), np.nan, dtype=np.float32)
     if path.is_file():

@@ -11,12 +11,11 @@ result when it is done and is skipped when repeated; `--list` and `--only` as el
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,8 +24,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.cells import add_options, finished, run_cells
-from benchmarks.training import RULE
+from benchmarks.cells import OfResult, finished, read_options, run_cells
+from benchmarks.training import CACHE, ENCODER, heads_only, train_tasks
 from benchmarks.traits_images import (
     CONFIG,
     COUNT,
@@ -43,16 +42,13 @@ from label_studio_config.schema import LabelSchema
 from ml_backend.fit import FROM_SCRATCH, FitSettings
 from ml_backend.model import TraitModel
 from ml_backend.predict import predict
-from ml_backend.registry import Registry
 from ml_backend.report import TrainingReport
-from ml_backend.train import train
 from simclr.encoder import Encoder
 from simclr.pretrain import pretrain
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "traits"
 WORK = HERE / "work" / "traits"
-ENCODER = HERE / "encoders" / "ndsb-resnet10t" / "encoder"
 
 N_PRETRAIN, PRETRAIN_EPOCHS = 4_000, 20
 RANGES = ((2, 5), (6, 11), (12, 22))
@@ -60,7 +56,7 @@ N_LABELS, STARTS, SEEDS = (300, 1000, 2000), ("heads", "real", "simclr", "scratc
 
 
 @dataclass(frozen=True, order=True)
-class Cell:
+class Cell(OfResult):
     """One training. `n_labels` 0 is all there are.
 
     It starts from nothing ("scratch"), or from SimCLR on images of its own kind, whose features
@@ -72,11 +68,6 @@ class Cell:
     n_labels: int
     start: str
     seed: int
-
-    @classmethod
-    def of(cls, result: dict[str, Any]) -> Cell:
-        """The cell of a result."""
-        return cls(*(result[field.name] for field in fields(cls)))
 
     @property
     def name(self) -> str:
@@ -102,7 +93,7 @@ def encoder_of_phantoms(table: pd.DataFrame, root: Path) -> Path:
         Encoder.create(),
         WORK / "pretrained",
         PRETRAIN_EPOCHS,
-        cache_folder=WORK / "cache",
+        cache_folder=CACHE,
     )
 
 
@@ -199,16 +190,8 @@ def _learn(
     schema = LabelSchema.from_xml(CONFIG)
     home = WORK / cell.name
     shutil.rmtree(home, ignore_errors=True)
-    RULE.write(home)
-    report = train(
-        tasks_of(table, values, schema),
-        schema,
-        resolve_image=lambda url: (root / url).resolve(),
-        registry=Registry(home),
-        encoder=encoder,
-        cache_folder=WORK / "cache",
-        settings=settings_of(cell),
-    )
+    tasks = tasks_of(table, values, schema)
+    report = train_tasks(tasks, schema, root, home, encoder, settings_of(cell))
     model = TraitModel.load(report.version.folder)
     predictions = predict(model, manifest_of(table[table["held_out"]], root))
     shutil.rmtree(home)
@@ -218,9 +201,7 @@ def _learn(
 def settings_of(cell: Cell) -> FitSettings:
     """The product's defaults for the kind of start."""
     settings = replace(FROM_SCRATCH if cell.start == "scratch" else FitSettings(), seed=cell.seed)
-    if cell.start in ("heads", "real"):
-        return replace(settings, fine_tune=replace(settings.fine_tune, epochs=0))
-    return settings
+    return heads_only(settings) if cell.start in ("heads", "real") else settings
 
 
 def show(results: list[dict[str, Any]]) -> None:
@@ -247,15 +228,9 @@ def _range(values: pd.Series) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="folder of ndsb, with labels.csv")
-    parser.add_argument(
-        "--encoder", type=Path, default=ENCODER, help="SimCLR encoder of the images not held out"
-    )
-    add_options(parser, "chains-300-*")
-    arguments = parser.parse_args()
+    arguments = read_options(__doc__, "chains-300-*", ENCODER)
     logging.basicConfig(level=logging.WARNING)
-    run_one = partial(run, folder=arguments.data.resolve(), encoder=arguments.encoder)
+    run_one = partial(run, folder=arguments.data, encoder=arguments.encoder)
     for result in run_cells(cells(), RESULTS, arguments, run_one):
         figure = "macro_recall" if result["trait"] == EGG_SAC else "mae"
         print(f"{Cell.of(result).name}: {figure} {result[figure]:.3f}", flush=True)

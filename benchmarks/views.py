@@ -23,11 +23,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.ndsb import CONTROL, LABEL_SETS, manifest_of, read_table
-from benchmarks.training import CACHE
-from ml_backend.evaluate import evaluate_labels
+from benchmarks.ndsb import CONTROL, LABEL_SETS, read_table
+from benchmarks.training import decoded, evaluate_on
+from ml_backend.fit import describe
 from ml_backend.model import TraitModel
-from ml_backend.schema_change import serve
 from ml_backend.whole_files import write_text
 from simclr.cache import ImageCache
 
@@ -40,16 +39,11 @@ TIMED_IMAGES = 2048
 
 def measure(model: TraitModel, cache: ImageCache, truth: np.ndarray) -> dict[str, Any]:
     """Recall and speed by number of views, and the speed of the bare network."""
-    (served,), _ = serve(model.heads, model.schema)
-    shares = np.array([[label == name for name in served.labels] for label in truth], dtype=float)
-    units = np.arange(len(truth)).astype(str)
     found: dict[str, Any] = {}
     for views in VIEWS:
         model.views = views
-        answers = [model.answer(*batch) for batch in _batches(cache, len(cache))]
-        values = served.narrow(np.concatenate([a.values[CONTROL] for a in answers]))
-        chosen = served.choose(values)
-        figures = evaluate_labels("one of", served.labels, values, values, chosen, shares, units)
+        inputs = describe(model, cache.images, cache.log_extents, np.arange(len(cache)))
+        figures = evaluate_on(model, inputs, truth)
         found[str(views)] = {k: figures[k] for k in ("macro_recall", "micro_accuracy", "ece")}
     seconds: dict[str, list[float]] = {name: [] for name in ("bare network", *map(str, VIEWS))}
     for _ in range(ROUNDS + 1):
@@ -86,9 +80,7 @@ def main() -> None:
     model = TraitModel.load(arguments.version)
     table: pd.DataFrame = read_table(arguments.data)
     table = table[table["held_out"]].reset_index(drop=True)
-    cache = ImageCache.build(manifest_of(table, arguments.data), model.encoder.preprocessing, CACHE)
-    if cache.image_ids != table["image"].tolist():
-        raise SystemExit(f"{len(cache.skipped)} images of {arguments.data} cannot be read")
+    cache = decoded(table, arguments.data, model.encoder)
     labels = set(model.head(CONTROL).labels)
     (column,) = [c for c in LABEL_SETS.values() if set(table[c]) <= labels]
     found = measure(model, cache, table[column].to_numpy(dtype=str))
