@@ -37,7 +37,7 @@ from tests.backend_fixtures import (
     serve_backend,
 )
 
-PAUSE_S = 0.05
+PAUSE_S = 0.02
 
 
 def measure(backend: BackendForTests, goes_on: Callable[[], bool]) -> np.ndarray:

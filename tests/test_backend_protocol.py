@@ -450,9 +450,13 @@ def test_health_stays_quick(home):
     draw_images(home.images_root, 120)
     add_version(home, image_size_px=64)
     with serve_backend(home) as backend:
+        # However quick the machine, there are enough calls to judge by.
         predicting, took_s = health_latency.during_predict(backend, 500)
+        while len(predicting) < 50:
+            more, more_s = health_latency.during_predict(backend, 500)
+            predicting, took_s = np.append(predicting, more), took_s + more_s
         training = health_latency.during_training(backend, most_s=60)
-    print(f"during /predict of 500 ({took_s:.1f} s): {health_latency.describe(predicting)}")
+    print(f"during /predict of 500, {took_s:.1f} s in all: {health_latency.describe(predicting)}")
     print(f"during a training: {health_latency.describe(training)}")
     for latencies in (predicting, training):
         assert len(latencies) > 10
