@@ -293,7 +293,8 @@ class FineTune:
 
 def remove_checkpoint(folder: Path) -> None:
     """Forget a run, once its model is a version."""
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    for path in folder.rglob(CHECKPOINT):
+        path.unlink(missing_ok=True)
 
 
 @torch.no_grad()

@@ -103,8 +103,8 @@ def _notes(fitted: Fitted, facts: dict[str, Any], skipped: list[Skipped]) -> lis
             notes.append(f"{head.control}: no training votes yet for {', '.join(unseen)}")
     if fitted.refitted:
         notes.append(
-            "few images: the heads learned from the validation side too, after it had chosen the "
-            "penalty and the temperature"
+            "few images: the model learned from the validation side too, after that had chosen how "
+            "it is trained, and its temperature"
         )
     return notes
 

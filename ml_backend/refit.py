@@ -1,8 +1,9 @@
-"""Last step for heads on frozen features: learn from the validation images as well.
+"""Last step where labels are few: learn from the validation images as well.
 
-The validation side has done its work once penalty and temperature are chosen. With few labels its
-images are often the only ones of a rare label, so the heads are solved anew, with the chosen
-penalty, from both sides. Test and blind images stay out, and tell how good the result is.
+The validation side has done its work once penalty, temperature and way of training are chosen. With
+few labels its images are often the only ones of a rare label, so the heads are solved anew, with
+the chosen penalty, from both sides; where the whole network was better, it is trained anew from
+there. Test and blind images stay out, and tell how good the result is.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ml_backend.fit_heads import (
     standard_targets,
     with_priors,
 )
+from ml_backend.head import Head
 from ml_backend.model import TraitModel
 from ml_backend.targets import LearningSet
 
@@ -67,3 +69,16 @@ def refit_heads(
             per_label = tuple(shares.sum(axis=0).round(2).tolist())
             taught = with_priors(replace(taught, n_per_label=per_label), shares, weight)
         model.set_head(taught)
+
+
+def keep_calibration(head: Head, calibrated: Head) -> Head:
+    """The head with temperature, offsets and interval of the one that the validation side chose."""
+    return replace(
+        head,
+        temperature=calibrated.temperature,
+        tempered=calibrated.tempered,
+        bias=calibrated.bias,
+        sd=calibrated.sd,
+        half_width_95=calibrated.half_width_95,
+        error_slope=calibrated.error_slope,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,11 @@ class LearningSet:
         """Some of the images, in the order of `rows`."""
         targets = {name: target.take(rows) for name, target in self.targets.items()}
         return LearningSet(self.schema, self.images.iloc[rows].reset_index(drop=True), targets)
+
+    def all_teach(self) -> LearningSet:
+        """The same images, those of the validation side on the training side."""
+        sides = self.images["side"].replace("validation", "train")
+        return replace(self, images=self.images.assign(side=sides))
 
     @property
     def counts(self) -> dict[str, int]:

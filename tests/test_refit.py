@@ -1,4 +1,4 @@
-"""With few labels, heads on frozen features learn from the validation side too."""
+"""With few labels, heads and the whole network learn from the validation side too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from label_studio_config.schema import LabelSchema
-from ml_backend.fit import FitSettings
+from ml_backend.fit import WHOLE, FitSettings
 from ml_backend.model import TraitModel
 from ml_backend.registry import Registry
 from ml_backend.split import SplitRule
@@ -58,6 +58,25 @@ def test_few_images_all_teach_and_held_out_ones_do_not(tmp_path: Path, encoder: 
     again = learn(tmp_path, without, encoder, HEADS_ONLY, "again")
     models = [TraitModel.load(report.version.folder) for report in (both, again)]
     assert models[0].fingerprint == models[1].fingerprint
+
+
+def test_the_whole_network_learns_from_few_images_too(tmp_path: Path, encoder: Path) -> None:
+    (tmp_path / "images").mkdir()
+    tasks = make_tasks(tmp_path / "images", 80)
+    tuned = replace(HEADS_ONLY, fine_tune=replace(FitSettings().fine_tune, epochs=4))
+    both = learn(tmp_path, tasks, encoder, tuned, "both")
+    alone = learn(tmp_path, tasks, encoder, replace(tuned, refit_below=0), "alone")
+    assert both.record["trained"] == alone.record["trained"] == WHOLE
+    sides = both.record["images"]
+    group, before = (
+        next(head for head in report.record["heads"] if head["control"] == "group")
+        for report in (both, alone)
+    )
+    assert group["n_images"] == sides["train"] + sides["validation"]
+    assert before["n_images"] == sides["train"]
+    assert group["temperature"] == before["temperature"]
+    assert any("validation side too" in note for note in both.record["notes"])
+    assert not list(tmp_path.rglob("checkpoint.pt"))
 
 
 def _held_out(task, folder: Path) -> bool:
