@@ -7,6 +7,10 @@ own `train`, on a share of the images that are not held out; the held-out ones (
 name is 0 modulo 5) are blind: they never train, fit or choose anything. Each cell writes its
 result when it is done and is skipped when repeated, so the script can be stopped and started.
 `--list` says what there is to do, `--only` picks some of it.
+
+What a share of the labels can reach at best, whatever is learned from images alone, is told by the
+cells "bound": they start from a network that was taught all labels of 121 classes (the cell
+classes-100pct-simclr-seed0, to be run before them).
 """
 
 from __future__ import annotations
@@ -38,6 +42,8 @@ RESULTS = HERE / "results" / "label_efficiency"
 WORK = HERE / "work" / "label_efficiency"
 METHODS = ("scratch", "simclr", "imagenet")
 SELF_TRAINED_SHARE = 0.01
+BOUND = "bound"
+TAUGHT = "classes-100pct-simclr-seed0"
 SELF_TRAINED = replace(
     FitSettings(),
     most_unlabelled=20_000,
@@ -45,7 +51,7 @@ SELF_TRAINED = replace(
 )
 SHARES = {"groups": (0.0025, 0.01, 0.05, 0.1, 1.0), "classes": (0.01, 0.05, 0.1, 1.0)}
 SEEDS = (0, 1, 2)
-FROM_ENCODER = {"simclr": FitSettings(), "self-trained": SELF_TRAINED}
+FROM_ENCODER = {"simclr": FitSettings(), "self-trained": SELF_TRAINED, BOUND: FitSettings()}
 SMALL_SHARE = 0.1
 FIGURES = ("macro_recall", "micro_accuracy", "macro_f1", "ece", "ece_classwise", "nll", "brier")
 
@@ -78,7 +84,8 @@ def cells() -> list[Cell]:
         for labels in SHARES
         for seed in SEEDS
     ]
-    return sorted(made, key=lambda cell: (cell.share, cell.seed, cell.labels, cell.method))
+    made.sort(key=lambda cell: (cell.share, cell.seed, cell.labels, cell.method))
+    return made + [Cell("groups", SELF_TRAINED_SHARE, BOUND, seed) for seed in SEEDS]
 
 
 def settings_of(cell: Cell) -> FitSettings:
@@ -116,6 +123,8 @@ def run(cell: Cell, folder: Path, encoder: Path | None) -> dict[str, Any]:
 def _run_train(
     cell: Cell, table: pd.DataFrame, some: pd.DataFrame, folder: Path, encoder: Path | None
 ) -> dict[str, Any]:
+    if cell.method not in FROM_ENCODER:
+        encoder = None
     schema = schema_of(table, cell.labels)
     home = WORK / cell.name
     report = train_tasks(
@@ -127,7 +136,7 @@ def _run_train(
         schema,
         folder,
         home,
-        encoder if cell.method in FROM_ENCODER else None,
+        _taught_encoder() if cell.method == BOUND else encoder,
         settings_of(cell),
     )
     if cell.share < 1:
@@ -136,11 +145,18 @@ def _run_train(
     return {
         "trained": report.record["trained"],
         "encoder": report.record["encoder"],
-        "pretraining": _pretraining(encoder) if cell.method in FROM_ENCODER else None,
+        "pretraining": _pretraining(encoder),
         "settings": report.record["settings"],
         "n_held_out": measured["n_images"],
         **{name: measured.get(name) for name in FIGURES},
     }
+
+
+def _taught_encoder() -> Path:
+    found = sorted((WORK / TAUGHT).glob("*/encoder"))
+    if not found:
+        raise SystemExit(f"the bound needs the model of {TAUGHT}: run --only {TAUGHT} here first")
+    return found[-1]
 
 
 def _pretraining(encoder: Path | None) -> dict[str, Any] | None:

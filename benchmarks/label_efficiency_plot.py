@@ -13,6 +13,7 @@ METHODS = {
     "simclr": ("SimCLR on the images, then fine-tuned", "#00689d", "o-"),
     "self-trained": ("the same, self-trained on images without labels", "#56b4e9", "D"),
     "scratch": ("supervised from scratch", "#c8102e", "s-"),
+    "bound": ("the same from a network taught all 121 classes by all labels", "#009e73", "*"),
     "imagenet": ("regression on ImageNet features", "#767676", "^--"),
 }
 
