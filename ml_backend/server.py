@@ -12,8 +12,9 @@
 | POST `/jobs/<id>/cancel` | | the job |
 | POST `/train`, `/pretrain` | project | 202 `{"job", "coalesced"}` |
 
-All need the user name and password of the home's `secrets.json`. What is wrong with a request is
-answered as `{"error", "problems": [{"item", "problem"}]}` with 400 (no JSON) or 422; with 503
+`model_service.py` adds what the model's page in the browser shows. All need the user name and
+password of the home's `secrets.json`. What is wrong with a request is answered as
+`{"error", "problems": [{"item", "problem"}]}` with 400 (no JSON) or 422; with 503
 where too many large predictions run already.
 
 Run: `gunicorn --worker-class gthread --workers 2 --threads 4 "ml_backend.server:create_app()"`.
@@ -37,7 +38,8 @@ from label_studio_config.schema import SchemaError
 from ml_backend.auth import require_basic_auth
 from ml_backend.backend import PlanktraitBackend
 from ml_backend.live_model import LiveModels
-from ml_backend.training_jobs import pretrain_key, train_key
+from ml_backend.model_service import add_model_service
+from ml_backend.training_jobs import pretrain_key, suggest_key, train_key
 from ml_backend.wire import (
     JobStatus,
     JobStatusRequest,
@@ -89,6 +91,7 @@ def create_app(home: Home | str | os.PathLike[str] | None = None) -> Flask:
     live_models = LiveModels(home)
     _add_protocol(app, home, live_models)
     _add_jobs(app, home, live_models)
+    add_model_service(app, home)
     # A server that was killed together with a job leaves a follow-up that nobody would start.
     for job in hpc_jobs.start_pending(home.jobs_folder):
         logger.info("started %s, left over from before", job.id)
@@ -182,7 +185,8 @@ def _add_jobs(app: Flask, home: Home, live_models: LiveModels) -> None:
     @app.get("/jobs")
     def jobs() -> Answer:
         project_id = _project_argument()
-        keys = None if project_id is None else {train_key(project_id), pretrain_key(project_id)}
+        kinds = (train_key, pretrain_key, suggest_key)
+        keys = None if project_id is None else {key(project_id) for key in kinds}
         records = hpc_jobs.list_jobs(home.jobs_folder, newest=JOBS_LISTED, keys=keys)
         return jsonify(jobs=[_as_json(home, record) for record in records])
 

@@ -47,6 +47,11 @@ def pretrain_key(project_id: int) -> str:
     return f"pretrain project {project_id}"
 
 
+def suggest_key(project_id: int) -> str:
+    """The job key under which a project is given its suggestions one at a time."""
+    return f"suggest project {project_id}"
+
+
 def fetch_for_training(home: Home, project_id: int) -> tuple[LabelSchema, list[dict[str, Any]]]:
     """A project's config, and all its tasks: the annotated ones with their annotations in full.
 
