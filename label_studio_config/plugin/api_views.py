@@ -29,7 +29,7 @@ MOST_SUGGESTIONS = 10_000
 """SQLite takes at most 32,766 values in one statement."""
 
 
-class _ProjectView(APIView):
+class ProjectView(APIView):
     """A view of one project, for members who may change it."""
 
     permission_required = ViewClassPermission(
@@ -42,7 +42,7 @@ class _ProjectView(APIView):
         return project
 
 
-class ImagesFolder(_ProjectView):
+class ImagesFolder(ProjectView):
     """POST: let the members of a project see the images under the images root.
 
     Label Studio's own API refuses a storage that is the root itself, not only a folder below it.
@@ -63,7 +63,7 @@ class ImagesFolder(_ProjectView):
         return Response({"id": storage.id, "path": root, "created": created})
 
 
-class Images(_ProjectView):
+class Images(ProjectView):
     """GET: the `image_id` and the address of every task of a project."""
 
     def get(self, request: Request, pk: int) -> Response:
@@ -72,7 +72,7 @@ class Images(_ProjectView):
         return Response({"images": [list(pair) for pair in known.iterator() if pair[1]]})
 
 
-class Tasks(_ProjectView):
+class Tasks(ProjectView):
     """GET: a page of tasks as in a JSON export, with annotations and predictions in full.
 
     Query: `after` (a task id) and `limit` for the page, `full=0` for data and counters only,
@@ -102,7 +102,7 @@ def _whole_number(asked: Mapping[str, str], name: str, default: int, most: int) 
     return int(text)
 
 
-class ModelVersion(_ProjectView):
+class ModelVersion(ProjectView):
     """POST `{"model_version"}`: the version whose scores sort and sample the project's tasks.
 
     Label Studio's own API refuses a version before there is a prediction of it.
@@ -118,7 +118,7 @@ class ModelVersion(_ProjectView):
         return Response({"id": project.id, "model_version": version})
 
 
-class Suggestions(_ProjectView):
+class Suggestions(ProjectView):
     """POST `[{"task", "result", "score", "model_version"}]`: save suggestions in bulk.
 
     Older suggestions of the same version are replaced; blind tasks are left without.

@@ -9,10 +9,21 @@ from django.conf import settings
 from projects.models import Project
 
 PREDICT_TIMEOUT_S = 300.0
+ANSWER_TIMEOUT_S = 30.0
 
 
 class BackendError(ValueError):
-    """The backend cannot be reached or refused; the message says what to do."""
+    """The backend cannot be reached or refused; the message says what to do.
+
+    Attributes
+    ----------
+    status : int
+        HTTP status of a refusal; 503 where it did not answer.
+    """
+
+    def __init__(self, message: str, status: int = 503) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def predict(project: Project, tasks: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -52,26 +63,60 @@ def learn_features(project: Project) -> dict[str, Any]:
     return _post("pretrain", {"project": project.id})
 
 
-def _post(path: str, body: dict[str, Any]) -> dict[str, Any]:
+def ask(method: str, path: str, *, timeout_s: float = ANSWER_TIMEOUT_S, **options: Any) -> Any:
+    """The backend's answer to one call, from JSON.
+
+    Parameters
+    ----------
+    path : str
+        Without a leading slash.
+    timeout_s : float
+        Until the first byte of the answer.
+    options
+        As `requests` takes them: json, params, files, data.
+
+    Raises
+    ------
+    BackendError
+        If the backend does not answer or refuses; `status` is what it said.
+    """
+    response = fetch(method, path, timeout_s=timeout_s, **options)
+    try:
+        return response.json()
+    except ValueError as error:
+        raise BackendError("The ML backend answered with something else than JSON.") from error
+
+
+def fetch(
+    method: str, path: str, *, timeout_s: float = ANSWER_TIMEOUT_S, **options: Any
+) -> requests.Response:
+    """As `ask`, for an answer that is no JSON."""
     home = settings.PLANKTRAIT_HOME
     url = f"{home.settings.backend_url}/{path}"
     auth = (home.secrets.backend_username, home.secrets.backend_password)
     try:
         with requests.Session() as session:
             session.trust_env = False
-            response = session.post(url, json=body, auth=auth, timeout=(2, PREDICT_TIMEOUT_S))
+            response = session.request(method, url, auth=auth, timeout=(2, timeout_s), **options)
     except requests.RequestException as error:
         raise BackendError(
             "The ML backend does not answer. Annotating goes on without suggestions; "
             "start it with `planktrait serve`."
         ) from error
+    if response.ok:
+        return response
     try:
         answer = response.json()
     except ValueError:
         answer = {}
-    if not response.ok:
-        reason = answer.get("error") or answer.get("detail") or response.text[:300]
-        raise BackendError(f"The ML backend refused ({response.status_code}): {reason}")
+    reason = answer.get("error") or answer.get("detail") or response.text[:300]
+    raise BackendError(
+        f"The ML backend refused ({response.status_code}): {reason}", response.status_code
+    )
+
+
+def _post(path: str, body: dict[str, Any]) -> dict[str, Any]:
+    answer = ask("POST", path, json=body, timeout_s=PREDICT_TIMEOUT_S)
     if not isinstance(answer, dict):
         raise BackendError("The ML backend answered with something else than a JSON object.")
     return answer

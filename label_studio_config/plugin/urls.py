@@ -3,7 +3,7 @@
 from core.urls import urlpatterns as label_studio_urls
 from django.urls import path
 
-from label_studio_config.plugin import api_views, views
+from label_studio_config.plugin import api_views, model_views, views
 
 _project = "api/planktrait/projects/<int:pk>"
 
@@ -20,5 +20,11 @@ urlpatterns = [
     # for its own version page: a project that does not exist would be answered 200.
     path(f"{_project}/model-version/", api_views.ModelVersion.as_view()),
     path(f"{_project}/suggestions", api_views.Suggestions.as_view()),
+    path(f"{_project}/model", model_views.Model.as_view()),
+    path(f"{_project}/model/versions/<str:version>/report", model_views.Report.as_view()),
+    path(f"{_project}/model/versions/<str:version>/promote", model_views.Promote.as_view()),
+    path(f"{_project}/model/jobs/<str:job>/log", model_views.JobLog.as_view()),
+    path(f"{_project}/model/jobs/<str:job>/cancel", model_views.CancelJob.as_view()),
+    path(f"{_project}/model/start/<str:work>", model_views.Start.as_view()),
     *label_studio_urls,
 ]
