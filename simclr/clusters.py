@@ -14,8 +14,7 @@ import numpy as np
 from sklearn.cluster import AgglomerativeClustering, MiniBatchKMeans
 
 from hpc_jobs import progress
-from simclr.feature_store import unit_length
-from simclr.neighbours import principal
+from simclr.neighbours import reduced_to_unit
 
 DIMENSIONS = 64
 OUTLIERS = 0.4
@@ -25,7 +24,6 @@ SMALLEST = 5
 MOST_CLUSTERS = 1000
 MICRO_A_CLUSTER = 4
 MOST_MICRO = 4000
-_FITTED_ROWS = 50_000
 _BATCH_ROWS = 4096
 
 
@@ -90,7 +88,7 @@ def find_clusters(
     if n_images < smallest:
         return Clusters(np.full(n_images, -1), np.zeros(n_images, dtype=np.float32))
     count = min(count or usual_count(n_images), n_images)
-    points = _reduce(features)
+    points = reduced_to_unit(features, DIMENSIONS)
     progress.report("clusters", 0, 0, "micro-clusters")
     n_micro = min(max(count, min(MICRO_A_CLUSTER * count, MOST_MICRO)), n_images)
     micro = MiniBatchKMeans(
@@ -108,15 +106,6 @@ def find_clusters(
     kept = distances <= np.quantile(distances, 1 - outliers) + 1e-5
     labels = np.where(kept, labels, -1)
     return Clusters(_largest_first(labels, smallest), distances.astype(np.float32))
-
-
-def _reduce(features: np.ndarray) -> np.ndarray:
-    projection = principal(features, DIMENSIONS)
-    points = np.empty((len(features), projection.shape[1]), dtype=np.float32)
-    for first in range(0, len(features), _FITTED_ROWS):
-        part = np.asarray(features[first : first + _FITTED_ROWS], dtype=np.float32)
-        points[first : first + len(part)] = unit_length(part @ projection)
-    return points
 
 
 def _centres(points: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from hpc_jobs.files import read_json, write_json
 from simclr.append import RowFile
-from simclr.feature_store import FeatureStore
+from simclr.feature_store import FeatureStore, unit_length
 
 REDUCED_COUNT = 128
 CANDIDATES = 1000
@@ -150,6 +150,16 @@ def principal(features: np.ndarray, count: int) -> np.ndarray:
     sample = np.asarray(features[::step], dtype=np.float32)
     _, vectors = np.linalg.eigh(sample.T @ sample)
     return np.ascontiguousarray(vectors[:, ::-1][:, :count], dtype=np.float32)
+
+
+def reduced_to_unit(features: np.ndarray, count: int) -> np.ndarray:
+    """Features in their `count` principal directions, of unit length, float32 (n, count)."""
+    projection = principal(features, count)
+    points = np.empty((len(features), projection.shape[1]), dtype=np.float32)
+    for first in range(0, len(features), _ROWS_AT_ONCE):
+        part = np.asarray(features[first : first + _ROWS_AT_ONCE], dtype=np.float32)
+        points[first : first + len(part)] = unit_length(part @ projection)
+    return points
 
 
 def _fit(folder: Path, features: np.ndarray) -> None:

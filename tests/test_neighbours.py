@@ -21,6 +21,7 @@ from simclr import feature_store, neighbours
 from simclr.clusters import find_clusters, usual_count
 from simclr.embed import embed
 from simclr.encoder import Encoder
+from simclr.feature_map import lay_out
 from simclr.feature_store import FeatureStore, FeatureStoreError, unit_length
 from simclr.neighbours import Neighbours, together
 from tests.backend_fixtures import draw_images
@@ -272,3 +273,24 @@ def test_few_images_make_few_clusters(count: int) -> None:
 def test_the_same_features_are_one_cluster() -> None:
     clusters = find_clusters(np.tile(random_features(1), (30, 1)))
     assert clusters.labels.tolist() == [0] * 30
+
+
+def test_a_map_keeps_what_is_alike_together() -> None:
+    random = np.random.default_rng(0)
+    kinds = random.integers(0, 4, 400)
+    centres = random.normal(size=(4, 32)) * 2
+    features = unit_length(centres[kinds] + random.normal(size=(400, 32)))
+    places = lay_out(features)
+    assert places.shape == (400, 2)
+    assert np.abs(places).max() == pytest.approx(1.0)
+    apart = np.linalg.norm(places[:, None] - places[None], axis=2)
+    nearest = apart.argsort(axis=1)[:, 1:6]
+    assert (kinds[nearest] == kinds[:, None]).mean() > 0.95
+    np.testing.assert_array_equal(lay_out(features), places)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 9, 10, 40])
+def test_few_images_have_a_map_too(count: int) -> None:
+    places = lay_out(random_features(count))
+    assert places.shape == (count, 2)
+    assert np.isfinite(places).all()
