@@ -29,7 +29,20 @@ MOST_SUGGESTIONS = 10_000
 """SQLite takes at most 32,766 values in one statement."""
 
 
-class ProjectView(APIView):
+class Guarded(APIView):
+    """A view that whoever is logged in by cookie must ask with the CSRF token.
+
+    Label Studio checks none at its own API; whoever comes with an API token needs none.
+    """
+
+    @classmethod
+    def as_view(cls, **options: Any) -> Any:
+        view = super().as_view(**options)
+        view._dont_enforce_csrf_checks = False  # read by core.middleware.DisableCSRF
+        return view
+
+
+class ProjectView(Guarded):
     """A view of one project, for members who may change it."""
 
     permission_required = ViewClassPermission(
@@ -137,7 +150,7 @@ class Suggestions(ProjectView):
         return Response({"saved": saved})
 
 
-class Users(APIView):
+class Users(Guarded):
     """POST `{"email", "password"}`: add an annotator; for the installation's owner only."""
 
     permission_required = all_permissions.organizations_change
