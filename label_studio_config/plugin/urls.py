@@ -3,7 +3,7 @@
 from core.urls import urlpatterns as label_studio_urls
 from django.urls import path
 
-from label_studio_config.plugin import api_views, model_views, views
+from label_studio_config.plugin import api_views, gallery_urls, model_views, pages, views
 
 _project = "api/planktrait/projects/<int:pk>"
 
@@ -11,6 +11,9 @@ urlpatterns = [
     path("data/local-files/", views.image_file),
     path("heidi-tips/", views.no_tips),
     path("planktrait/plankton.svg", views.thumbnail),
+    path("planktrait/projects/<int:pk>/gallery", pages.gallery),
+    path("planktrait/static/<str:name>", pages.static_file),
+    path("planktrait/static/<str:version>/<str:name>", pages.static_file),
     path("api/planktrait/users", api_views.Users.as_view()),
     path(f"{_project}/images-folder", api_views.ImagesFolder.as_view()),
     path(f"{_project}/images", api_views.Images.as_view()),
@@ -26,5 +29,6 @@ urlpatterns = [
     path(f"{_project}/model/jobs/<str:job>/log", model_views.JobLog.as_view()),
     path(f"{_project}/model/jobs/<str:job>/cancel", model_views.CancelJob.as_view()),
     path(f"{_project}/model/start/<str:work>", model_views.Start.as_view()),
+    *gallery_urls.urlpatterns,
     *label_studio_urls,
 ]

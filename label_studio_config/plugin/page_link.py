@@ -1,0 +1,37 @@
+"""Adds one small script to Label Studio's own pages: the link to the gallery in their header."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse
+
+from label_studio_config.plugin.pages import files_version
+
+_APPLICATION = b'class="app-wrapper"'
+"""Stands in every page of Label Studio that draws its header in the browser, and in no other."""
+_END = b"</body>"
+
+
+class GalleryLink:
+    """Django middleware; the script itself decides where the link is shown."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        if (
+            response.status_code == 200
+            and not response.streaming
+            and response.get("Content-Type", "").startswith("text/html")
+            and _APPLICATION in response.content
+        ):
+            before, end, after = response.content.rpartition(_END)
+            response.content = before + _script() + end + after
+        return response
+
+
+def _script() -> bytes:
+    address = f"/planktrait/static/{files_version()}/gallery-link.js"
+    return f'<script src="{address}" defer></script>\n'.encode()

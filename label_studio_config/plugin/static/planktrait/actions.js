@@ -1,0 +1,65 @@
+// The bar below the mosaic: what can be done now, and what is not saved.
+
+import { byId, make, plural, whole } from "./dom.js";
+
+export class Actions {
+  constructor({ judging, selection, mosaic, keys }) {
+    Object.assign(this, { judging, selection, mosaic, keys });
+    const soon = () => (this.frame ||= requestAnimationFrame(() => this.show()));
+    selection.addEventListener("change", soon);
+    judging.addEventListener("change", soon);
+    mosaic.addEventListener("scrolled", soon);
+    byId("retry").addEventListener("click", () => judging.retry());
+    byId("discard").addEventListener("click", () => judging.discard());
+    byId("conflicts-next").addEventListener("click", () => this.#nextConflict());
+    byId("conflicts-dismiss").addEventListener("click", () => judging.dismissConflicts());
+  }
+
+  show() {
+    this.frame = 0;
+    const { judging, selection } = this;
+    const accept = judging.acceptable.length;
+    const n = selection.size;
+    byId("selected").textContent = n ? `${whole(n)} selected` : "";
+    byId("clear").hidden = !n;
+    byId("accept-text").textContent = n ? `Accept ${whole(accept)} selected` : `Accept ${whole(accept)} in view`;
+    byId("accept").disabled = !accept;
+    byId("assign").disabled = !n;
+    byId("like").disabled = !n && !selection.active;
+    byId("like-key").textContent = this.keys.nameOf("m").replace("Shift+", "⇧");
+    byId("undo").disabled = !judging.history.length;
+    this.#showUnsaved();
+    this.#showConflicts();
+  }
+
+  #showUnsaved() {
+    const { unsaved } = this.judging;
+    byId("unsaved").hidden = !unsaved.length;
+    if (!unsaved.length) return;
+    const judgements = unsaved.reduce((sum, batch) => sum + batch.items.length, 0);
+    byId("unsaved-text").replaceChildren(
+      make("b", {}, `${plural(judgements, "judgement")} not saved yet.`),
+      ` ${unsaved[0].why}`,
+    );
+  }
+
+  #showConflicts() {
+    const { conflicts } = this.judging;
+    byId("conflicts").hidden = !conflicts.length;
+    if (!conflicts.length) return;
+    const [first] = conflicts;
+    byId("conflicts-text").replaceChildren(
+      make("b", {}, `${plural(conflicts.length, "image")} answered meanwhile by someone else.`),
+      conflicts.length === 1 ? ` ${first.conflict.by} said ${first.conflict.label}.` : "",
+    );
+  }
+
+  #nextConflict() {
+    const { conflicts } = this.judging;
+    const after = this.selection.active?.index ?? -1;
+    const next = conflicts.find((crop) => crop.index > after) ?? conflicts[0];
+    this.selection.setActive(next);
+    this.selection.replace([next]);
+    this.mosaic.box.focus({ preventScroll: true });
+  }
+}

@@ -1,0 +1,112 @@
+// One crop on screen: its picture, a thin bar for the confidence, a sign for its state, words.
+
+import { make, percent, shown } from "./dom.js";
+
+/** Each state has a colour (gallery.css) and a sign. */
+export const SIGNS = {
+  suggested: { sign: "", text: "suggested" },
+  open: { sign: "○", text: "no suggestion, nobody answered" },
+  accepted: { sign: "✓", text: "accepted by you" },
+  mine: { sign: "✎", text: "your own answer" },
+  others: { sign: "●", text: "answered by others" },
+  conflicting: { sign: "≠", text: "answers differ" },
+  unsaved: { sign: "↻", text: "not saved yet" },
+};
+
+const asList = (labels) => (labels == null ? [] : [labels].flat());
+
+export function stateOf(crop) {
+  return crop.unsaved ? "unsaved" : crop.conflict ? "conflicting" : crop.state;
+}
+
+/** What a screen reader says about a crop. */
+export function describe(crop) {
+  if (crop.thin) return `Image ${crop.task}`;
+  const said = [];
+  const suggestion = crop.suggestion;
+  if (suggestion) said.push(`${shown(suggestion.label)}, ${percent(suggestion.confidence)}`);
+  else said.push("Not suggested");
+  said.push(SIGNS[stateOf(crop)]?.text ?? crop.state);
+  if (crop.unsaved) said.push(shown(crop.unsaved.label));
+  else if (crop.answer) said.push(asList(crop.answer).map(shown).join(", "));
+  if (crop.conflict) said.push(`${crop.conflict.by} said ${shown(crop.conflict.label)}`);
+  if (crop.blind) said.push("blind");
+  said.push(`image ${crop.task}`);
+  return said.join(", ");
+}
+
+export function makeCell(crop) {
+  const element = make("div", { class: "cell", role: "gridcell" });
+  element.dataset.task = crop.task;
+  element.id = `crop-${crop.task}`;
+  const picture = make(
+    "div",
+    { class: "crop" },
+    make("canvas", { "aria-hidden": "true" }),
+    make("span", { class: "bar", "aria-hidden": "true" }, make("i")),
+    make("span", { class: "sign", "aria-hidden": "true" }),
+  );
+  element.append(picture, make("div", { class: "caption", "aria-hidden": "true" }));
+  return element;
+}
+
+/** Place and words; `at` is a cell of `rowCells`. */
+export function updateCell(element, crop, at, { details }) {
+  element.style.transform = `translateX(${at.x.toFixed(2)}px)`;
+  element.style.width = `${at.width.toFixed(2)}px`;
+  const [picture, caption] = element.children;
+  picture.style.width = `${at.size.width.toFixed(2)}px`;
+  picture.style.height = `${at.size.height.toFixed(2)}px`;
+  const state = stateOf(crop) ?? "";
+  element.dataset.state = state;
+  element.toggleAttribute("data-shrunk", at.size.shrunk > 1);
+  element.setAttribute("aria-label", describe(crop));
+  const [, bar, sign] = picture.children;
+  sign.textContent = SIGNS[state]?.sign ?? "";
+  bar.hidden = !crop.suggestion;
+  if (crop.suggestion) bar.firstChild.style.width = `${100 * crop.suggestion.confidence}%`;
+  writeCaption(caption, crop, details);
+}
+
+function writeCaption(caption, crop, details) {
+  const [first, second] = captionOf(crop, details);
+  caption.hidden = !first;
+  if (!first) return;
+  caption.replaceChildren(make("b", {}, first), make("span", {}, second));
+  caption.title = [first, second].join(" · ");
+}
+
+function captionOf(crop, details) {
+  if (crop.unsaved) return ["Not saved yet", shown(crop.unsaved.label)];
+  if (crop.conflict) {
+    return [`${crop.conflict.by.split("@")[0]} said`, shown(crop.conflict.label)];
+  }
+  if (!details || crop.thin) return [];
+  if (crop.answer) return [asList(crop.answer).map(shown).join(", "), `by you · ${crop.sample ?? ""}`];
+  const suggestion = crop.suggestion;
+  if (!suggestion) return [crop.blind ? "Blind" : "Not suggested", crop.sample ?? ""];
+  const first = `${percent(suggestion.confidence)} ${shown(suggestion.label)}`;
+  if (!suggestion.second_label) return [first, crop.sample ?? ""];
+  return [first, `${percent(suggestion.second_confidence)} ${shown(suggestion.second_label)}`];
+}
+
+/** Draw the crop from its page's sprite; the element's size must be set. */
+export function paintCell(element, crop, sprite) {
+  const canvas = element.firstChild.firstChild;
+  const at = sprite.cells.get(crop.task);
+  if (!at) return;
+  const ratio = window.devicePixelRatio || 1;
+  const picture = element.firstChild;
+  const width = Math.max(1, Math.round(parseFloat(picture.style.width) * ratio));
+  const height = Math.max(1, Math.round(parseFloat(picture.style.height) * ratio));
+  const key = `${sprite.tier} ${width} ${height}`;
+  if (canvas.dataset.painted === key) return;
+  canvas.dataset.painted = key;
+  canvas.width = width;
+  canvas.height = height;
+  const pen = canvas.getContext("2d");
+  pen.imageSmoothingQuality = "high";
+  pen.drawImage(sprite.bitmap, at.x, at.y, at.width, at.height, 0, 0, width, height);
+  element.classList.add("painted");
+  if (at.problem) element.title = at.problem;
+}

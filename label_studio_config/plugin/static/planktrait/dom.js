@@ -1,0 +1,42 @@
+// Small helpers: elements, numbers, and one voice for the screen reader.
+
+export const byId = (id) => document.getElementById(id);
+
+/** `make("button", {class: "x", onclick: f, "aria-label": "y"}, "text", child)`; text is never HTML. */
+export function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === false || value == null) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "class") element.className = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.filter((child) => child != null));
+  return element;
+}
+
+export const whole = (number) => Number(number).toLocaleString("en");
+export const percent = (share) =>
+  share == null ? "–" : `${(100 * share).toFixed(share > 0.995 && share < 1 ? 1 : 0)} %`;
+export const plural = (n, one, many = `${one}s`) => `${whole(n)} ${n === 1 ? one : many}`;
+/** A Taxonomy's label is a path. */
+export const shown = (label) => String(label ?? "").replaceAll(" / ", " › ");
+
+/** Say it to the screen reader, and in the status line for those who see. */
+export function announce(text, { tone = "", visible = true } = {}) {
+  const live = byId("live");
+  live.textContent = "";
+  requestAnimationFrame(() => (live.textContent = text));
+  if (!visible) return;
+  const status = byId("status");
+  status.textContent = text;
+  status.dataset.tone = tone;
+}
+
+export function debounce(run, milliseconds) {
+  let timer;
+  return (...values) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => run(...values), milliseconds);
+  };
+}

@@ -1,0 +1,287 @@
+// The gallery: everything is made here once, and joined.
+
+import { Actions } from "./actions.js";
+import { PROJECT, getJson } from "./api.js";
+import { Card } from "./card.js";
+import { Crops } from "./crops.js";
+import { announce, byId, make, plural, shown, whole } from "./dom.js";
+import { Filters, chip } from "./filters.js";
+import { Help } from "./help.js";
+import { Judging } from "./judging.js";
+import { Keys } from "./keys.js";
+import { Labels } from "./labels.js";
+import { Mosaic } from "./mosaic.js";
+import { Pace } from "./pace.js";
+import { Scale } from "./scale.js";
+import { Selection } from "./selection.js";
+import { nearestTo, nearestToImage } from "./similar.js";
+import { Sprites } from "./sprites.js";
+import { Tabs } from "./tabs.js";
+import { showTheme } from "./theme.js";
+import { TypeAhead } from "./typeahead.js";
+import { View } from "./view.js";
+
+class Gallery {
+  #similar = null;
+  #asked = 0;
+  #firstDrawn = false;
+
+  async start() {
+    showTheme();
+    this.view = new View();
+    try {
+      this.info = await getJson("gallery");
+    } catch (error) {
+      byId("empty").replaceChildren(make("h2", {}, "The gallery does not open"), make("p", {}, error.message));
+      byId("empty").hidden = false;
+      return;
+    }
+    this.#join();
+    await this.#load({});
+  }
+
+  #join() {
+    const { info, view } = this;
+    if (!this.control) view.set({ control: info.control }, { quiet: true });
+    byId("project").textContent = document.title = info.project.title;
+    document.title = `Gallery · ${info.project.title}`;
+    this.crops = new Crops();
+    this.scale = new Scale();
+    this.mosaic = new Mosaic(byId("mosaic"), this.crops, new Sprites(), this.scale);
+    this.selection = new Selection(this.mosaic);
+    this.pace = new Pace(info.user.id);
+    const { crops, mosaic, selection, pace } = this;
+    this.judging = new Judging({ mosaic, crops, selection, view, pace, user: info.user });
+    this.labels = new Labels(view);
+    this.filters = new Filters(view, info);
+    this.typeahead = new TypeAhead({
+      labels: () => this.control.labels,
+      count: () => selection.size,
+      choose: (label) => this.assignOrShow(label),
+      leave: () => mosaic.box.focus({ preventScroll: true }),
+    });
+    this.keys = new Keys({ ...this.#bindings(), selection, mosaic, typeahead: this.typeahead });
+    this.help = new Help(this.keys);
+    this.actions = new Actions({ judging: this.judging, selection, mosaic, keys: this.keys });
+    this.card = new Card(mosaic, selection, this.scale);
+    this.tabs = new Tabs(view);
+    this.#listen();
+    this.#showControls();
+  }
+
+  get control() {
+    return this.info.controls.find((control) => control.name === this.view.get("control"));
+  }
+
+  #bindings() {
+    const { selection, mosaic, scale, judging } = this;
+    const commands = {
+      a: { run: () => judging.accept() },
+      s: { run: () => scale.set({ fixed: !scale.fixed }) },
+      d: { run: () => scale.set({ details: !scale.details }) },
+      m: { run: () => this.moreLikeThis() },
+    };
+    const act = {
+      accept: () => judging.accept(),
+      assign: (label) => judging.assign(label),
+      undo: () => judging.undo(),
+      selectInView: () => selection.replace(mosaic.inView()),
+      open: () => this.openTask(selection.active ?? selection.list[0]),
+      toggle: () => selection.active && selection.toggle(selection.active),
+      escape: () => (selection.size ? selection.clear() : judging.dismissConflicts()),
+      turn: (by) => (mosaic.box.scrollTop += by * mosaic.box.clientHeight * 0.9),
+      edge: (first) => (mosaic.box.scrollTop = first ? 0 : mosaic.box.scrollHeight),
+      help: () => this.help.open(),
+      label: (by) => this.labels.step(by),
+      zoom: (by) => scale.set({ zoom: scale.zoom + by }),
+    };
+    const hotkeys = () =>
+      new Map(
+        this.control.labels
+          .filter((label) => label.hotkey)
+          .map((label) => [label.hotkey.toLowerCase(), label.name]),
+      );
+    return { commands, act, hotkeys };
+  }
+
+  #listen() {
+    const { view, crops, mosaic, selection, judging, labels } = this;
+    view.addEventListener("change", (event) => this.#load(event.detail));
+    labels.addEventListener("change", () => this.#showTitle());
+    crops.addEventListener("added", () => this.#showEmpty());
+    crops.addEventListener("reset", () => this.#showEmpty());
+    crops.addEventListener("failed", () => this.#showEmpty());
+    mosaic.addEventListener("scrolled", () => {
+      this.#showEmpty();
+      if (!this.#firstDrawn && document.querySelector(".cell.painted")) {
+        this.#firstDrawn = true;
+        this.pace.crops();
+      }
+    });
+    judging.addEventListener("saved", ({ detail }) => {
+      if (view.toJudge) labels.took(detail.n);
+      else labels.reloadSoon();
+    });
+    selection.addEventListener("open", ({ detail }) => this.openTask(detail.crop));
+    byId("accept").addEventListener("click", () => judging.accept());
+    byId("assign").addEventListener("click", () => this.typeahead.open());
+    byId("like").addEventListener("click", () => this.moreLikeThis());
+    byId("undo").addEventListener("click", () => judging.undo());
+    byId("clear").addEventListener("click", () => selection.clear());
+    byId("order").addEventListener("change", ({ target }) => view.set({ order: target.value }));
+    byId("upload").addEventListener("click", () => byId("upload-file").click());
+    byId("upload-file").addEventListener("change", ({ target }) => {
+      if (target.files[0]) this.moreLikeImage(target.files[0]);
+      target.value = "";
+    });
+    // After a click the keyboard belongs to the mosaic again.
+    document.addEventListener("click", ({ detail, target }) => {
+      const stays = target.closest("form, dialog, #typeahead, input, select, a, #assign, #filters-toggle");
+      if (detail > 0 && target.closest("button") && !stays) mosaic.box.focus({ preventScroll: true });
+    });
+    for (const id of ["order", "show", "control"]) {
+      byId(id).addEventListener("change", () => mosaic.box.focus({ preventScroll: true }));
+    }
+  }
+
+  #showControls() {
+    const select = byId("control");
+    const { controls } = this.info;
+    select.replaceChildren(...controls.map(({ name, title }) => make("option", { value: name }, title || name)));
+    select.closest(".control").hidden = controls.length < 2;
+    select.addEventListener("change", () =>
+      this.view.set({ control: select.value, label: null, open: false, all: false, like: [] }),
+    );
+  }
+
+  /** Ask for what the view shows now; `change` is what has changed in it. */
+  async #load(change) {
+    const asked = ++this.#asked;
+    const { view } = this;
+    const onlyTab = Object.keys(change).length === 1 && "tab" in change;
+    if (onlyTab) return;
+    byId("control").value = view.get("control");
+    byId("order").value = view.get("order");
+    this.labels.show();
+    const counted = this.labels.load().catch((error) => announce(error.message, { tone: "bad" }));
+    if (view.get("label") == null && !view.get("open") && !view.get("all") && !view.get("like").length) {
+      await counted;
+      if (asked !== this.#asked) return;
+      const most = this.labels.counts[0];
+      const choice = most ? { label: most.label } : this.labels.open ? { open: true } : { all: true };
+      view.set(choice, { quiet: true });
+      this.labels.show();
+    }
+    this.#firstDrawn = false;
+    if (view.get("like").length) await this.#showSimilar(asked);
+    else {
+      this.#similar = null;
+      this.#showTitle();
+      await this.crops.reset(view.pageQuery());
+    }
+  }
+
+  async #showSimilar(asked) {
+    const tasks = this.view.get("like");
+    const key = tasks.join(",");
+    if (this.#similar?.key !== key) {
+      const found = await nearestTo(tasks);
+      if (asked !== this.#asked) return;
+      if (!found) return this.view.set({ like: [] });
+      const words = tasks.length === 1 ? `Like image ${tasks[0]}` : `Like ${plural(tasks.length, "image")}`;
+      this.#similar = { key, found, words };
+    }
+    this.#showTitle();
+    return this.crops.reset(this.view.filterQuery(), this.#similar.found);
+  }
+
+  async moreLikeThis() {
+    const { selection } = this;
+    const chosen = selection.size ? selection.list : [selection.active].filter(Boolean);
+    if (!chosen.length) return announce("Select one or more images first.");
+    const tasks = chosen.slice(0, 100).map((crop) => crop.task);
+    announce("Looking for similar images …");
+    const found = await nearestTo(tasks);
+    if (!found) return undefined;
+    const words = `Like ${plural(tasks.length, "image")}`;
+    this.#similar = { key: tasks.join(","), found, words };
+    return this.view.set({ like: tasks });
+  }
+
+  async moreLikeImage(file) {
+    announce("Looking for similar images …");
+    const found = await nearestToImage(file);
+    if (!found) return;
+    this.#asked += 1;
+    this.#similar = { key: "upload", found, words: `Like ${file.name}` };
+    this.#showTitle();
+    await this.crops.reset(this.view.filterQuery(), found);
+  }
+
+  assignOrShow(label) {
+    if (this.selection.size) this.judging.assign(label);
+    else this.labels.choose({ label });
+  }
+
+  openTask(crop) {
+    if (!crop) return;
+    window.open(`/projects/${PROJECT}/data?task=${crop.task}`, "_blank", "noopener");
+  }
+
+  #showTitle() {
+    const { view, labels } = this;
+    const similar = this.#similar;
+    byId("title").textContent = similar ? "More like this" : shown(view.title);
+    const rest = view.toJudge ? "to judge" : labels.current === 1 ? "image" : "images";
+    byId("count").textContent = similar ? plural(similar.found.length, "image") : `${whole(labels.current)} ${rest}`;
+    byId("similar-chip").replaceChildren(
+      ...(similar ? [chip(similar.words, () => this.#leaveSimilar())] : []),
+    );
+    byId("order").disabled = Boolean(similar) || view.get("open");
+  }
+
+  #leaveSimilar() {
+    this.#similar = null;
+    this.view.set({ like: [] });
+  }
+
+  /** Words where there are no crops: why, and what to do next. */
+  #showEmpty() {
+    const { crops, mosaic, labels, view } = this;
+    const box = byId("empty");
+    const nothing = mosaic.rows.length === 0;
+    box.hidden = !nothing && !crops.error;
+    byId("loading").hidden = !(nothing && !crops.done && !crops.error);
+    if (crops.error) {
+      const again = make("button", { type: "button", onclick: () => this.crops.retry() }, "Try again");
+      box.replaceChildren(make("h2", {}, "The images did not come"), make("p", {}, crops.error.message), again);
+      box.classList.toggle("below", !nothing);
+      return;
+    }
+    box.classList.remove("below");
+    if (!nothing) return;
+    if (!crops.done) return void (box.hidden = true);
+    box.replaceChildren(...this.#nothingLeft(labels, view));
+  }
+
+  #nothingLeft(labels, view) {
+    const filtered = Object.keys(view.get("filters")).length > 0;
+    const next = labels.neighbour(1) ?? labels.neighbour(-1);
+    const judged = view.toJudge && !filtered && !this.#similar;
+    const words = [make("h2", {}, judged ? `${shown(view.title)}: nothing left to judge` : "No images here")];
+    if (filtered) {
+      words.push(make("p", {}, "No image passes all filters."));
+      words.push(make("button", { type: "button", onclick: () => view.set({ filters: {} }) }, "Remove the filters"));
+    }
+    if (next && !this.#similar) {
+      const name = next.open ? "Not suggested" : shown(next.label);
+      const go = () => labels.choose(next);
+      words.push(make("button", { type: "button", class: "primary", onclick: go }, `${name} (${whole(next.count)}) →`));
+    } else if (!this.info.index.suggestions && !view.get("open")) {
+      words.push(make("p", {}, "No image has a suggestion yet: train a model, then choose “Suggest labels” in the Data Manager."));
+    }
+    return words;
+  }
+}
+
+new Gallery().start();

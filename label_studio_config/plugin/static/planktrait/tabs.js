@@ -1,0 +1,62 @@
+// The views of the gallery. A view adds itself with `Tabs.offer(name, open)`; `open(box)` is called
+// when its tab is first chosen, and fills the box.
+
+import { byId, make } from "./dom.js";
+
+const NAMES = ["labels", "clusters", "map"];
+const offered = new Map();
+const NOT_YET = {
+  clusters: ["Clusters", "Images that look alike, judged together. They need learned features, and are not ready on this server yet."],
+  map: ["Map", "All images on one plane, alike beside alike. It needs learned features, and is not ready on this server yet."],
+};
+
+export class Tabs {
+  #opened = new Set();
+
+  static offer(name, open) {
+    offered.set(name, open);
+  }
+
+  constructor(view) {
+    this.view = view;
+    for (const name of NAMES) {
+      const tab = byId(`tab-${name}`);
+      tab.addEventListener("click", () => view.set({ tab: name }));
+      tab.addEventListener("keydown", (event) => this.#key(event, name));
+    }
+    view.addEventListener("change", () => this.show());
+    this.show();
+  }
+
+  #key(event, name) {
+    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!by) return;
+    const next = NAMES[(NAMES.indexOf(name) + by + NAMES.length) % NAMES.length];
+    event.preventDefault();
+    byId(`tab-${next}`).focus();
+    this.view.set({ tab: next });
+  }
+
+  show() {
+    const wanted = this.view.get("tab");
+    const chosen = NAMES.includes(wanted) ? wanted : "labels";
+    for (const name of NAMES) {
+      const tab = byId(`tab-${name}`);
+      tab.setAttribute("aria-selected", String(name === chosen));
+      tab.tabIndex = name === chosen ? 0 : -1;
+      byId(`view-${name}`).hidden = name !== chosen;
+    }
+    this.#open(chosen);
+  }
+
+  #open(name) {
+    if (this.#opened.has(name)) return;
+    this.#opened.add(name);
+    const box = byId(`view-${name}`);
+    if (offered.has(name)) offered.get(name)(box);
+    else if (NOT_YET[name]) {
+      const [title, words] = NOT_YET[name];
+      box.replaceChildren(make("div", { class: "empty" }, make("h2", {}, title), make("p", {}, words)));
+    }
+  }
+}

@@ -1,0 +1,99 @@
+// What the gallery shows, kept in the page's address, so that a link can be shared.
+
+const TEXTS = [
+  "confidence_from", "confidence_to", "novelty_from", "novelty_to", "annotator", "sample",
+  "captured_from", "captured_to", "depth_from", "depth_to", "text",
+];
+const ORDERS = ["certain", "uncertain", "novel", "task", "next"];
+export const STATES = ["suggested", "open", "accepted", "mine", "others", "conflicting"];
+
+function read() {
+  const query = new URLSearchParams(window.location.search);
+  const order = query.get("order");
+  const value = {
+    control: query.get("control") ?? "",
+    label: query.get("label"),
+    open: query.get("suggested") === "0",
+    all: query.get("all") === "1",
+    order: ORDERS.includes(order) ? order : "certain",
+    states: query.getAll("state").filter((state) => state === "any" || STATES.includes(state)),
+    like: (query.get("like") ?? "").split(",").map(Number).filter((n) => n > 0),
+    tab: query.get("tab") ?? "labels",
+    filters: {},
+  };
+  for (const name of TEXTS) if (query.get(name)) value.filters[name] = query.get(name);
+  return value;
+}
+
+function write(value) {
+  const query = new URLSearchParams();
+  if (value.tab !== "labels") query.set("tab", value.tab);
+  if (value.control) query.set("control", value.control);
+  if (value.label != null) query.set("label", value.label);
+  if (value.open) query.set("suggested", "0");
+  if (value.all) query.set("all", "1");
+  if (value.order !== "certain") query.set("order", value.order);
+  value.states.forEach((state) => query.append("state", state));
+  for (const [name, text] of Object.entries(value.filters)) query.set(name, text);
+  if (value.like.length) query.set("like", value.like.join(","));
+  const text = query.toString();
+  return window.location.pathname + (text ? `?${text}` : "");
+}
+
+/** Which images, in which order. Listeners hear `change` with what changed. */
+export class View extends EventTarget {
+  constructor() {
+    super();
+    this.value = read();
+    window.addEventListener("popstate", () => {
+      this.value = read();
+      this.dispatchEvent(new CustomEvent("change", { detail: { from: "address" } }));
+    });
+  }
+
+  get(name) {
+    return this.value[name];
+  }
+
+  /** Another label is a step that "back" undoes; a filter or an order is not. */
+  set(change, { quiet = false } = {}) {
+    const step = ["label", "open", "all", "like", "tab"].some((name) => name in change) && !quiet;
+    Object.assign(this.value, change);
+    window.history[step ? "pushState" : "replaceState"](null, "", write(this.value));
+    if (!quiet) this.dispatchEvent(new CustomEvent("change", { detail: change }));
+  }
+
+  setFilter(name, text) {
+    const filters = { ...this.value.filters };
+    if (text) filters[name] = text;
+    else delete filters[name];
+    this.set({ filters });
+  }
+
+  /** Whether judged images leave the gallery. */
+  get toJudge() {
+    return this.value.states.length === 0;
+  }
+
+  /** The filters, as the API reads them. */
+  filterQuery() {
+    let state = this.value.states;
+    if (this.toJudge) state = ["suggested", "open"];
+    if (state.includes("any")) state = [];
+    return { control: this.value.control, ...this.value.filters, state };
+  }
+
+  /** One page of crops. */
+  pageQuery() {
+    const query = this.filterQuery();
+    const { label, open, all, order } = this.value;
+    if (open) return { ...query, label: "", suggested: "0", order: "task" };
+    return { ...query, ...(all || label == null ? {} : { label }), order };
+  }
+
+  /** The part of the address that makes another list of crops. */
+  get title() {
+    const { label, open, all } = this.value;
+    return open ? "Not suggested" : all || label == null ? "All suggested" : label;
+  }
+}
