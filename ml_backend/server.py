@@ -12,7 +12,8 @@
 | POST `/jobs/<id>/cancel` | | the job |
 | POST `/train`, `/pretrain` | project | 202 `{"job", "coalesced"}` |
 
-`model_service.py` adds what the model's page in the browser shows. All need the user name and
+`model_service.py` adds what the model's page in the browser shows, `feature_service.py` more like
+this, clusters and the map. All need the user name and
 password of the home's `secrets.json`. What is wrong with a request is answered as
 `{"error", "problems": [{"item", "problem"}]}` with 400 (no JSON) or 422; with 503
 where too many large predictions run already.
@@ -37,8 +38,10 @@ from label_studio_config.home import Home
 from label_studio_config.schema import SchemaError
 from ml_backend.auth import require_basic_auth
 from ml_backend.backend import PlanktraitBackend
+from ml_backend.feature_service import add_feature_service
 from ml_backend.live_model import LiveModels
 from ml_backend.model_service import add_model_service
+from ml_backend.project_features import clusters_key, features_key, map_key
 from ml_backend.training_jobs import pretrain_key, suggest_key, train_key
 from ml_backend.wire import (
     JobStatus,
@@ -92,6 +95,7 @@ def create_app(home: Home | str | os.PathLike[str] | None = None) -> Flask:
     _add_protocol(app, home, live_models)
     _add_jobs(app, home, live_models)
     add_model_service(app, home)
+    add_feature_service(app, home)
     # A server that was killed together with a job leaves a follow-up that nobody would start.
     for job in hpc_jobs.start_pending(home.jobs_folder):
         logger.info("started %s, left over from before", job.id)
@@ -185,7 +189,7 @@ def _add_jobs(app: Flask, home: Home, live_models: LiveModels) -> None:
     @app.get("/jobs")
     def jobs() -> Answer:
         project_id = _project_argument()
-        kinds = (train_key, pretrain_key, suggest_key)
+        kinds = (train_key, pretrain_key, suggest_key, features_key, clusters_key, map_key)
         keys = None if project_id is None else {key(project_id) for key in kinds}
         records = hpc_jobs.list_jobs(home.jobs_folder, newest=JOBS_LISTED, keys=keys)
         return jsonify(jobs=[_as_json(home, record) for record in records])

@@ -109,6 +109,24 @@ class PretrainRequest(_Message):
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
 
 
+class NeighboursRequest(_Message):
+    """POST /neighbours.
+
+    `tasks`, or `image`: a file in base64. `new_tasks` came after the last one that is known;
+    `label_config` says which key of their data is the image. `newer`: how many came, where they are
+    too many to be sent along.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    project: ProjectId
+    tasks: Annotated[list[int], Field(max_length=1000)] = []
+    image: str | None = None
+    limit: Annotated[int, Field(ge=1, le=10_000)] = 200
+    new_tasks: Annotated[list[Task], Field(max_length=200)] = []
+    newer: Annotated[int, Field(ge=0)] = 0
+    label_config: str = ""
+
+
 class JobStatusRequest(_Message):
     """POST /job_status."""
 

@@ -180,19 +180,21 @@ class FeatureStore:
         threads : int, optional
             That decode; one a core by default.
         """
-        with FileLock(self.folder / LOCK_FILE):
-            absent, stamps = self._absent(manifest)
-            added, bad = 0, []
-            for first in range(0, len(absent), chunk_rows):
-                encoder = encoder or self.load_encoder()
-                mask = np.zeros(len(absent), dtype=bool)
-                mask[first : first + chunk_rows] = True
-                chunk = _embed(encoder, absent.select(mask), threads)
+        absent = self.missing(manifest)
+        added, bad = 0, []
+        for first in range(0, len(absent), chunk_rows):
+            encoder = encoder or self.load_encoder()
+            mask = np.zeros(len(absent), dtype=bool)
+            mask[first : first + chunk_rows] = True
+            # Held for one chunk only: two that write share the work, and nobody waits for long.
+            with FileLock(self.folder / LOCK_FILE):
+                rest, stamps = self._absent(absent.select(mask))
+                chunk = _embed(encoder, rest, threads) if len(rest) else _Chunk.empty(encoder)
                 self._append(chunk, stamps)
-                added += len(chunk.image_ids)
-                bad += [Skipped(path, reason) for _, path, reason in chunk.bad]
-                done = min(first + chunk_rows, len(absent))
-                progress.report("features", done, len(absent), f"{len(bad)} cannot be read")
+            added += len(chunk.image_ids)
+            bad += [Skipped(path, reason) for _, path, reason in chunk.bad]
+            done = min(first + chunk_rows, len(absent))
+            progress.report("features", done, len(absent), f"{len(bad)} cannot be read")
         for skip in bad[:20]:
             logger.warning("no features of %s: %s", skip.path, skip.reason)
         return Added(added, bad)
@@ -253,6 +255,10 @@ class _Chunk:
     image_ids: list[str]
     features: np.ndarray
     bad: list[tuple[str, str, str]]  # image id, path, reason
+
+    @classmethod
+    def empty(cls, encoder: Encoder) -> _Chunk:
+        return cls([], np.zeros((0, encoder.feature_count), dtype=np.float32), [])
 
 
 def unit_length(features: np.ndarray) -> np.ndarray:

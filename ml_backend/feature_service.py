@@ -1,0 +1,262 @@
+"""Features over HTTP: more like this, clusters and the map.
+
+| address | body | answer |
+|---|---|---|
+| GET `/features` | `?project=` | `{"n", "last_task", "stale", "job"}` |
+| POST `/features` | project | 202 `{"job", "coalesced"}` |
+| POST `/neighbours` | `NeighboursRequest` | `{"tasks": [{"task", "similarity"}], "features"}` |
+| GET `/clusters` | `?project=` | `{"made_at", "n_images", "clusters", "outliers", "job"}` |
+| GET `/clusters/<id>` | `?project=&after=&limit=` | `{"made_at", "tasks", "next"}`, nearest first |
+| GET `/map` | `?project=` | `{"made_at", "n", "job"}` |
+| GET `/map/points` | `?project=` | n float32 x, n float32 y, n int64 task ids, little-endian |
+| POST `/clusters`, `/map` | project | 202 `{"job", "coalesced"}` |
+
+Blind tasks are in no answer that they were blind in when their job ran or they were added; whoever
+asks leaves out those that have become blind since.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flask import Flask, Response, abort, jsonify, request
+
+import hpc_jobs
+from label_studio_config.home import Home
+from label_studio_config.schema import LabelSchema
+from ml_backend.loaded_features import FeatureCache, LoadedFeatures, UnknownTaskError
+from ml_backend.project_features import (
+    CLUSTERS_FILE,
+    MAP_FILE,
+    NoFeaturesError,
+    cluster_project,
+    clusters_key,
+    features_folder,
+    features_key,
+    map_key,
+    map_project,
+    update_features,
+    wanted_encoder,
+)
+from ml_backend.wire import NeighboursRequest, SetupRequest, TrainRequest, read_message
+from simclr.encoder import EncoderError
+from simclr.preprocessing import PreprocessingError
+
+SHOWN_OF_A_CLUSTER = 40
+MOST_OF_A_CLUSTER = 10_000
+LARGEST_IMAGE_BYTES = 20 * 1024 * 1024
+Answer = Response | tuple[Response, int]
+Job = Callable[..., dict[str, Any]]
+_WORK: dict[str, tuple[Job, Callable[[int], str]]] = {
+    "features": (update_features, features_key),
+    "clusters": (cluster_project, clusters_key),
+    "map": (map_project, map_key),
+}
+
+
+def add_feature_service(app: Flask, home: Home) -> None:
+    """Register the addresses; they need the user name and password as the others do."""
+    cache = FeatureCache(home)
+
+    @app.errorhandler(NoFeaturesError)
+    def no_features(error: NoFeaturesError) -> Answer:
+        return _refused(str(error), 409)
+
+    @app.errorhandler(UnknownTaskError)
+    def unknown_task(error: UnknownTaskError) -> Answer:
+        return _refused(str(error), 404)
+
+    @app.errorhandler(EncoderError)
+    def no_encoder(error: EncoderError) -> Answer:
+        return _refused(str(error), 409)
+
+    @app.errorhandler(PreprocessingError)
+    def no_image(error: PreprocessingError) -> Answer:
+        return _refused(f"the image {error}", 422)
+
+    @app.get("/features")
+    def features() -> Answer:
+        project_id = _project()
+        loaded = cache.get(project_id)
+        return jsonify(
+            n=_with_features(loaded),
+            last_task=loaded.table.last_task,
+            stale=cache.is_stale(project_id, loaded.store),
+            job=_newest_job(home, features_key(project_id)),
+        )
+
+    @app.post("/neighbours")
+    def neighbours() -> Answer:
+        message = read_message(NeighboursRequest, _content())
+        if bool(message.tasks) == (message.image is not None):
+            abort(422, "give tasks, or an image")
+        loaded = cache.get(message.project)
+        if message.new_tasks:
+            schema = LabelSchema.from_xml(message.label_config)
+            new = [task.as_task() for task in message.new_tasks if task.id is not None]
+            loaded = cache.add(message.project, schema, new)
+        told: dict[str, Any] = {"n": _with_features(loaded), "missing": message.newer}
+        if message.newer or cache.is_stale(message.project, loaded.store):
+            told["job"] = _start_once(home, "features", message.project)
+        try:
+            if message.image is not None:
+                found = loaded.like_image(_decoded(message.image), message.limit)
+            else:
+                found = loaded.like_tasks(message.tasks, message.limit)
+        except UnknownTaskError:
+            if not message.newer:
+                raise
+            found = []  # the job that was started adds it
+        return jsonify(tasks=found, features=told)
+
+    @app.get("/clusters")
+    def clusters() -> Answer:
+        project_id = _project()
+        job = _newest_job(home, clusters_key(project_id))
+        made = _read(home, project_id, CLUSTERS_FILE)
+        if made is None:
+            return jsonify(made_at=None, n_images=0, clusters=[], outliers=0, job=job)
+        starts, tasks = made["starts"], made["task"]
+        shown = [
+            {
+                "id": number,
+                "size": int(starts[number + 1] - start),
+                "tasks": tasks[
+                    start : min(starts[number + 1], start + SHOWN_OF_A_CLUSTER)
+                ].tolist(),
+            }
+            for number, start in enumerate(starts[:-1])
+        ]
+        return jsonify(
+            made_at=str(made["made_at"]),
+            n_images=int(made["n_images"]),
+            clusters=shown,
+            outliers=int(made["outliers"]),
+            job=job,
+        )
+
+    @app.get("/clusters/<int:number>")
+    def cluster(number: int) -> Answer:
+        made = _read(home, _project(), CLUSTERS_FILE)
+        if made is None or number >= len(made["starts"]) - 1:
+            abort(404, f"there is no cluster {number}: GET /clusters lists them")
+        after, limit = _number("after", 0), min(_number("limit", 200), MOST_OF_A_CLUSTER)
+        start, end = made["starts"][number : number + 2]
+        tasks = made["task"][start + after : min(end, start + after + limit)].tolist()
+        following = after + len(tasks)
+        return jsonify(
+            made_at=str(made["made_at"]),
+            tasks=tasks,
+            next=following if tasks and start + following < end else None,
+        )
+
+    @app.get("/map")
+    def the_map() -> Answer:
+        project_id = _project()
+        made = _read(home, project_id, MAP_FILE)
+        return jsonify(
+            made_at=None if made is None else str(made["made_at"]),
+            n=0 if made is None else len(made["task"]),
+            job=_newest_job(home, map_key(project_id)),
+        )
+
+    @app.get("/map/points")
+    def points() -> Response:
+        made = _read(home, _project(), MAP_FILE)
+        if made is None:
+            abort(404, "there is no map yet: POST /map makes it")
+        parts = (made["x"].astype("<f4"), made["y"].astype("<f4"), made["task"].astype("<i8"))
+        content = b"".join(part.tobytes() for part in parts)
+        response = Response(content, mimetype="application/octet-stream")
+        response.headers["X-Planktrait-Made-At"] = str(made["made_at"])
+        return response
+
+    def start(work: str) -> Answer:
+        project_id = read_message(TrainRequest, _content()).project
+        wanted_encoder(home, project_id)  # refused here, not in a job that nobody looks at
+        submission = _submit(home, work, project_id)
+        return jsonify(job=submission.job.id, coalesced=submission.coalesced), 202
+
+    for work in _WORK:
+        app.add_url_rule(
+            f"/{work}", f"start_{work}", start, methods=["POST"], defaults={"work": work}
+        )
+
+
+def _submit(home: Home, work: str, project_id: int) -> hpc_jobs.Submission:
+    function, key = _WORK[work]
+    return hpc_jobs.submit_once(
+        function,
+        home.folder,
+        project_id,
+        name=f"{work} of project {project_id}",
+        folder=home.jobs_folder,
+        key=key(project_id),
+    )
+
+
+def _start_once(home: Home, work: str, project_id: int) -> str:
+    """The id of the active job, or of a new one: a query asks for no second run after it."""
+    newest = _newest_job(home, _WORK[work][1](project_id))
+    if newest is not None and newest["state"] in ("queued", "running"):
+        return str(newest["id"])
+    return _submit(home, work, project_id).job.id
+
+
+def _newest_job(home: Home, key: str) -> dict[str, Any] | None:
+    for record in hpc_jobs.list_jobs(home.jobs_folder, newest=1, keys={key}):
+        return {name: value for name, value in record.as_json().items() if name != "log"}
+    return None
+
+
+def _with_features(loaded: LoadedFeatures) -> int:
+    return int((loaded.table.rows >= 0).sum())
+
+
+def _read(home: Home, project_id: int, name: str) -> dict[str, np.ndarray] | None:
+    path: Path = features_folder(home, project_id) / name
+    if not path.is_file():
+        return None
+    with np.load(path) as file:
+        return dict(file)
+
+
+def _decoded(image: str) -> bytes:
+    try:
+        content = base64.b64decode(image, validate=True)
+    except binascii.Error:
+        abort(422, "image is not base64")
+    if len(content) > LARGEST_IMAGE_BYTES:
+        abort(422, f"the image has more than {LARGEST_IMAGE_BYTES // 2**20} MB")
+    return content
+
+
+def _content() -> Any:
+    content = request.get_json(force=True, silent=True)
+    if content is None:
+        abort(400, "the body is not JSON")
+    return content
+
+
+def _project() -> int:
+    text = request.args.get("project")
+    if text is None:
+        abort(400, "say which project: ?project=ID")
+    return read_message(SetupRequest, {"project": text}).project
+
+
+def _number(name: str, default: int) -> int:
+    text = request.args.get(name, str(default))
+    if not (text.isascii() and text.isdigit()) or len(text) > 9:
+        abort(400, f"{name}={text!r}: a whole number from 0 on")
+    return int(text)
+
+
+def _refused(problem: str, status: int) -> Answer:
+    content = {"error": problem, "problems": [{"item": "request", "problem": problem}]}
+    return jsonify(content), status
