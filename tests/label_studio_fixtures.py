@@ -6,6 +6,7 @@ Fixtures (session scope): `label_studio` without a backend, `label_studio_with_b
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from werkzeug.serving import make_server
 from hpc_jobs import cancel_all
 from label_studio_config.home import Home
 from label_studio_config.hosting import Servers, server_environment, start_in_background
+from label_studio_config.plugin import migrations
 from label_studio_config.processes import free_port
 
 BACKEND_APPLICATION = "ml_backend.server:create_app()"
@@ -67,7 +69,7 @@ class LabelStudioForTests:
 
 def migrated_database(cache: Path, folder: Path) -> Path:
     """A migrated SQLite database without users, made once a checkout (about 25 s)."""
-    template = cache / f"label-studio-{version('label-studio')}.sqlite3"
+    template = cache / f"label-studio-{version('label-studio')}-{_our_migrations()}.sqlite3"
     if not template.exists():
         home = Home(folder / "template-home")
         subprocess.run(
@@ -94,6 +96,14 @@ def migrated_database(cache: Path, folder: Path) -> Path:
         shutil.copy(database, partial)
         partial.replace(template)
     return template
+
+
+def _our_migrations() -> str:
+    """Differs where the plugin's migrations do."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(migrations.__file__).parent.glob("[0-9]*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 @contextmanager

@@ -17,6 +17,7 @@ class PlanktraitConfig(AppConfig):
             actions,
             backend_address,
             blind_tasks,
+            gallery_signals,
             owner_only,
             templates,
         )
@@ -25,4 +26,5 @@ class PlanktraitConfig(AppConfig):
         templates.register()
         owner_only.guard()
         blind_tasks.guard()
+        gallery_signals.connect()
         backend_address.allow(settings.PLANKTRAIT_HOME.settings.backend_url)

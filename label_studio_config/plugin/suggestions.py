@@ -12,6 +12,7 @@ from projects.models import Project
 from tasks.models import Prediction, Task
 
 from label_studio_config.blind import is_blind_data
+from label_studio_config.plugin.gallery_signals import predictions_saved
 from label_studio_config.results import ResultError, read_result
 from label_studio_config.schema import LabelSchema, SchemaError
 
@@ -54,6 +55,7 @@ def save_suggestions(project: Project, suggestions: Sequence[dict[str, Any]]) ->
         list(Project.objects.select_for_update().filter(id=project.id).values_list("id"))
         _replace_or_create(project, rows)
         _count([row.task_id for row in rows])
+        predictions_saved(project, rows)
     return len(rows)
 
 

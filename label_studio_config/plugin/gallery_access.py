@@ -1,0 +1,91 @@
+"""Who may use the gallery's API, and what they look at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.permissions import ViewClassPermission, all_permissions
+from django.shortcuts import get_object_or_404
+from jwt_auth.auth import TokenAuthenticationPhaseout
+from projects.models import Project
+from rest_framework.authentication import SessionAuthentication
+from rest_framework.exceptions import PermissionDenied, ValidationError
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from label_studio_config.plugin.gallery_catch_up import shown_version
+from label_studio_config.plugin.gallery_query import View
+from label_studio_config.plugin.gallery_rows import Questions, questions_of
+
+
+class SessionWithCsrf(SessionAuthentication):
+    """A browser's session, with the CSRF token that Label Studio itself does not ask for."""
+
+    def enforce_csrf(self, request: Request) -> None:
+        # Label Studio logs a bearer token in before Django REST framework looks; no browser sends
+        # one by itself.
+        if not getattr(request, "is_jwt", False):
+            super().enforce_csrf(request)
+
+
+class ProjectView(APIView):
+    """A view of one project, for those who may see it in Label Studio."""
+
+    authentication_classes = (TokenAuthenticationPhaseout, SessionWithCsrf)
+    permission_required = ViewClassPermission(
+        GET=all_permissions.tasks_view, POST=all_permissions.annotations_create
+    )
+
+    @classmethod
+    def as_view(cls, **options: Any) -> Any:
+        view = super().as_view(**options)
+        # Label Studio's DisableCSRF turns the check off for every view that does not say so.
+        view._dont_enforce_csrf_checks = False
+        return view
+
+    def project(self, request: Request, pk: int) -> Project:
+        """The project, if the person may see it.
+
+        Raises
+        ------
+        Http404, PermissionDenied
+        """
+        project = get_object_or_404(Project, pk=pk)
+        if project.organization_id != request.user.active_organization_id:
+            raise PermissionDenied("this project belongs to another organisation")
+        self.check_object_permissions(request, project)
+        needed = getattr(self.permission_required, request.method or "GET", None)
+        if needed and not request.user.has_perm(needed, project):
+            raise PermissionDenied()
+        return project
+
+    def questions(self, project: Project) -> Questions:
+        """What the project asks; raises ValidationError where the config cannot be read."""
+        questions = questions_of(project.label_config)
+        if questions is None or not questions.controls:
+            raise ValidationError(
+                "the gallery shows Choices and Taxonomies with one answer an image: the labeling "
+                "config of this project has none"
+            )
+        return questions
+
+    def view_of(self, request: Request, project: Project, control: str | None) -> View:
+        """What the person looks at: the named control, or the primary one."""
+        questions = self.questions(project)
+        if not control:
+            chosen = questions.primary
+        elif control in questions.names:
+            chosen = questions.schema.control(control)
+        else:
+            raise ValidationError(
+                f"control={control!r}: expected one of {', '.join(sorted(questions.names))}"
+            )
+        assert chosen is not None
+        return View(
+            project=project,
+            questions=questions,
+            control=chosen,
+            version=shown_version(project),
+            user_id=request.user.id,
+            several_votes=project.maximum_annotations > 1,
+        )

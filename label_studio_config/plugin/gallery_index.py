@@ -1,0 +1,225 @@
+"""Writing the gallery's index: tasks, predictions, answers. Every function can be repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django.db.models import Exists, OuterRef
+from tasks.models import Annotation, Prediction, Task
+
+from label_studio_config.plugin.gallery_rows import (
+    DATA_FIELDS,
+    Given,
+    Questions,
+    answered,
+    answers_of,
+    crop_of,
+    suggestions_of,
+)
+from label_studio_config.plugin.models import (
+    Answered,
+    Crop,
+    GivenAnswer,
+    IndexState,
+    SuggestedLabel,
+    SuggestionList,
+)
+
+PREDICTION_FIELDS = ("id", "task_id", "model_version", "score", "result")
+ANNOTATION_FIELDS = (
+    *("id", "task_id", "completed_by_id", "result", "prediction", "was_cancelled", "updated_at"),
+)
+_ROWS_A_QUERY = 2000
+"""SQLite takes at most 32,766 values in one statement."""
+
+
+def index_tasks(
+    questions: Questions, project_id: int, tasks: Iterable[tuple[int, dict[str, Any]]]
+) -> list[Crop]:
+    """Write the rows of tasks, given as (id, data); what was read from files or people is kept."""
+    rows = [crop_of(questions, project_id, task_id, data or {}) for task_id, data in tasks]
+    Crop.objects.bulk_create(
+        rows,
+        batch_size=_ROWS_A_QUERY,
+        update_conflicts=True,
+        unique_fields=["task_id"],
+        update_fields=["project_id", *DATA_FIELDS],
+    )
+    blind = [row.task_id for row in rows if row.blind]
+    SuggestedLabel.objects.filter(task_id__in=blind).delete()
+    Crop.objects.filter(task_id__in=blind, suggested=True).update(suggested=False)
+    return rows
+
+
+def index_predictions(
+    questions: Questions, state: IndexState, predictions: Sequence[tuple[Any, ...]]
+) -> int:
+    """Write the rows of predictions, given as `PREDICTION_FIELDS`; how many rows that are.
+
+    Of several predictions of a task by one version the newest counts; blind tasks have none.
+    """
+    project_id = state.project_id
+    ids = [prediction[0] for prediction in predictions]
+    task_ids = {prediction[1] for prediction in predictions}
+    blind = set(
+        Crop.objects.filter(task_id__in=task_ids, blind=True).values_list("task_id", flat=True)
+    )
+    lists: dict[tuple[str, str], int] = {}
+    rows: dict[tuple[int, int], SuggestedLabel] = {}
+    for prediction_id, task_id, version, score, result in predictions:
+        if task_id in blind or not version:
+            continue
+        for control, found in suggestions_of(questions, result, score).items():
+            if (version, control) not in lists:
+                lists[version, control] = list_id(project_id, version, control)
+            key = (task_id, lists[version, control])
+            if key in rows and rows[key].prediction_id > prediction_id:
+                continue
+            rows[key] = SuggestedLabel(
+                list_id=key[1],
+                project_id=project_id,
+                model_version=version,
+                control=control,
+                task_id=task_id,
+                prediction_id=prediction_id,
+                **vars(found),
+            )
+    SuggestedLabel.objects.filter(prediction_id__in=ids).delete()
+    _leave_newest(rows, list(lists.values()))
+    _copy_answers(rows.values())
+    SuggestedLabel.objects.bulk_create(
+        rows.values(),
+        batch_size=_ROWS_A_QUERY,
+        ignore_conflicts=True,
+    )
+    primary = questions.primary.name if questions.primary else ""
+    shown = [
+        row.task_id
+        for row in rows.values()
+        if row.control == primary and row.model_version == state.model_version
+    ]
+    Crop.objects.filter(task_id__in=shown, suggested=False).update(suggested=True)
+    return len(rows)
+
+
+def list_id(project_id: int, version: str, control: str) -> int:
+    """The short number of a version's suggestions for a control; a new one where there is none."""
+    made, _ = SuggestionList.objects.get_or_create(
+        project_id=project_id, model_version=version, control=control
+    )
+    return int(made.id)
+
+
+def _leave_newest(rows: dict[tuple[int, int], SuggestedLabel], list_ids: list[int]) -> None:
+    """Older rows of the same task and version go; where a newer one is there, ours goes."""
+    task_ids = {task_id for task_id, _ in rows}
+    present = SuggestedLabel.objects.filter(task_id__in=task_ids, list_id__in=list_ids)
+    older = []
+    for row_id, task_id, number, prediction_id in present.values_list(
+        "id", "task_id", "list_id", "prediction_id"
+    ):
+        new = rows.get((task_id, number))
+        if new is None:
+            continue
+        if prediction_id > new.prediction_id:
+            del rows[task_id, number]
+        else:
+            older.append(row_id)
+    SuggestedLabel.objects.filter(id__in=older).delete()
+
+
+def _copy_answers(rows: Iterable[SuggestedLabel]) -> None:
+    rows = list(rows)
+    given: dict[tuple[int, str], list[Given]] = {}
+    found = GivenAnswer.objects.filter(task_id__in={row.task_id for row in rows})
+    for task_id, control, user_id, label in found.values_list(
+        "task_id", "control", "user_id", "label"
+    ):
+        given.setdefault((task_id, control), []).append(Given(user_id, label, False))
+    for row in rows:
+        row.answered = answered(given.get((row.task_id, row.control), []))
+
+
+def index_answers(
+    questions: Questions, project_id: int, task_ids: Iterable[int]
+) -> dict[int, dict[str, list[Given]]]:
+    """Write what was answered about tasks, from all their annotations; by task and control."""
+    ids = sorted(set(task_ids))
+    annotations: dict[int, list[dict[str, Any]]] = {}
+    for annotation in Annotation.objects.filter(task_id__in=ids).values(*ANNOTATION_FIELDS):
+        annotations.setdefault(annotation["task_id"], []).append(annotation)
+    given = {task_id: answers_of(questions, annotations.get(task_id, [])) for task_id in ids}
+    GivenAnswer.objects.filter(task_id__in=ids).delete()
+    GivenAnswer.objects.bulk_create(
+        [
+            GivenAnswer(project_id=project_id, task_id=task_id, control=control, **vars(one))
+            for task_id, by_control in given.items()
+            for control, ones in by_control.items()
+            for one in ones
+        ],
+        batch_size=_ROWS_A_QUERY,
+        ignore_conflicts=True,
+    )
+    for control in questions.names:
+        tasks_with: dict[Answered, list[int]] = {}
+        for task_id in ids:
+            tasks_with.setdefault(answered(given[task_id].get(control, [])), []).append(task_id)
+        for value, tasks in tasks_with.items():
+            rows = SuggestedLabel.objects.filter(task_id__in=tasks, control=control)
+            rows.exclude(answered=value).update(answered=value)
+            if questions.primary and control == questions.primary.name:
+                crops = Crop.objects.filter(task_id__in=tasks)
+                crops.exclude(answered=value).update(answered=value)
+    return given
+
+
+def index_again(questions: Questions, state: IndexState, task_ids: Iterable[int]) -> None:
+    """Write everything about some tasks anew; those that are gone, go."""
+    ids = set(task_ids)
+    tasks = list(
+        Task.objects.filter(id__in=ids, project_id=state.project_id).values_list("id", "data")
+    )
+    present = {task_id for task_id, _ in tasks}
+    forget_tasks(ids - present)
+    before = dict(Crop.objects.filter(task_id__in=present).values_list("task_id", "image"))
+    crops = index_tasks(questions, state.project_id, tasks)
+    changed = [crop.task_id for crop in crops if before.get(crop.task_id, "") != crop.image]
+    Crop.objects.filter(task_id__in=changed).update(width_px=0, height_px=0)
+    index_answers(questions, state.project_id, present)
+    SuggestedLabel.objects.filter(task_id__in=present).delete()
+    Crop.objects.filter(task_id__in=present, suggested=True).update(suggested=False)
+    predictions = Prediction.objects.filter(task_id__in=present).order_by("id")
+    index_predictions(questions, state, list(predictions.values_list(*PREDICTION_FIELDS)))
+
+
+def forget_tasks(task_ids: Iterable[int]) -> None:
+    """Remove the rows of tasks that are gone."""
+    ids = list(task_ids)
+    for table in (Crop, SuggestedLabel, GivenAnswer):
+        table.objects.filter(task_id__in=ids).delete()
+
+
+def forget_project(project_id: int) -> None:
+    """Remove all rows of a project; the next catching up starts anew."""
+    for table in (Crop, SuggestedLabel, SuggestionList, GivenAnswer, IndexState):
+        rows = table.objects.filter(project_id=project_id)
+        rows._raw_delete(rows.db)
+
+
+def show_version(questions: Questions, state: IndexState, version: str) -> None:
+    """Make `Crop.suggested` say which tasks have a suggestion of this version."""
+    primary = questions.primary.name if questions.primary else ""
+    crops = Crop.objects.filter(project_id=state.project_id)
+    chosen = SuggestionList.objects.filter(
+        project_id=state.project_id, model_version=version, control=primary
+    ).first()
+    has = Exists(
+        SuggestedLabel.objects.filter(
+            task_id=OuterRef("task_id"), list_id=chosen.id if chosen else -1
+        )
+    )
+    crops.filter(suggested=True).exclude(has).update(suggested=False)
+    crops.filter(has, suggested=False).update(suggested=True)
+    state.model_version = version
+    state.save(update_fields=["model_version"])

@@ -1,0 +1,137 @@
+"""What Label Studio saves and deletes one by one reaches the gallery's index at once.
+
+Only for projects whose gallery was opened; what comes in bulk is caught up at the next request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from django.db import transaction
+from django.db.models.signals import post_delete, post_save
+from tasks.models import Annotation, Prediction, Task, post_bulk_create
+
+from label_studio_config.plugin.gallery_index import (
+    forget_tasks,
+    index_again,
+    index_answers,
+    index_predictions,
+    index_tasks,
+)
+from label_studio_config.plugin.gallery_rows import Questions, questions_of
+from label_studio_config.plugin.models import Crop, IndexState, SuggestedLabel
+
+_held = ContextVar("held", default=False)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Within, annotations do not reach the index: whoever changes many indexes them in one go."""
+    token = _held.set(True)
+    try:
+        yield
+    finally:
+        _held.reset(token)
+
+
+def connect() -> None:
+    """Called once, when Django has loaded all apps."""
+    for receiver, signal, sender in (
+        (_task_saved, post_save, Task),
+        (_task_deleted, post_delete, Task),
+        (_prediction_saved, post_save, Prediction),
+        (_prediction_deleted, post_delete, Prediction),
+        (_annotation_changed, post_save, Annotation),
+        (_annotation_changed, post_delete, Annotation),
+        (_annotations_created, post_bulk_create, Annotation),
+    ):
+        uid = f"planktrait-gallery-{receiver.__name__}-{sender.__name__}-{id(signal)}"
+        signal.connect(receiver, sender=sender, dispatch_uid=uid)
+
+
+def predictions_saved(project: Any, predictions: Sequence[Prediction]) -> None:
+    """Index predictions that were saved in bulk, if the project has an index."""
+    found = _index_of(project.id, project.label_config)
+    if found is None or not predictions:
+        return
+    state, questions = found
+    _require_crops(questions, state, {prediction.task_id for prediction in predictions})
+    index_predictions(
+        questions,
+        state,
+        [(p.id, p.task_id, p.model_version, p.score, p.result) for p in predictions],
+    )
+
+
+def _index_of(project_id: int | None, config: str) -> tuple[IndexState, Questions] | None:
+    state = IndexState.objects.filter(project_id=project_id).first()
+    questions = questions_of(config) if state is not None else None
+    # With another config all rows are made anew at the next request.
+    if state is None or questions is None or state.questions != questions.key:
+        return None
+    return state, questions
+
+
+def _require_crops(questions: Questions, state: IndexState, task_ids: set[int]) -> None:
+    """Whether a task is blind stands in its row."""
+    present = Crop.objects.filter(task_id__in=task_ids).values_list("task_id", flat=True)
+    missing = task_ids - set(present)
+    if missing:
+        tasks = Task.objects.filter(id__in=missing, project_id=state.project_id)
+        index_tasks(questions, state.project_id, list(tasks.values_list("id", "data")))
+
+
+def _task_saved(instance: Task, update_fields: Any = None, **kwargs: Any) -> None:
+    # Counters change with every annotation.
+    if instance.project_id is None or (update_fields and "data" not in update_fields):
+        return
+    found = _index_of(instance.project_id, instance.project.label_config)
+    if found is not None:
+        state, questions = found
+        with transaction.atomic():
+            index_again(questions, state, [instance.id])
+
+
+def _task_deleted(instance: Task, **kwargs: Any) -> None:
+    forget_tasks([instance.id])
+
+
+def _prediction_saved(instance: Prediction, **kwargs: Any) -> None:
+    project = instance.project or instance.task.project
+    with transaction.atomic():
+        predictions_saved(project, [instance])
+
+
+def _prediction_deleted(instance: Prediction, **kwargs: Any) -> None:
+    rows = SuggestedLabel.objects.filter(prediction_id=instance.id)
+    deleted, _ = rows.delete()
+    if deleted:
+        Crop.objects.filter(task_id=instance.task_id, suggested=True).update(suggested=False)
+        project = instance.project
+        found = _index_of(project.id, project.label_config) if project else None
+        if found is not None:
+            index_again(found[1], found[0], [instance.task_id])
+
+
+def _annotation_changed(instance: Annotation, **kwargs: Any) -> None:
+    _answers_changed(instance.project, {instance.task_id})
+
+
+def _annotations_created(objs: Sequence[Annotation], **kwargs: Any) -> None:
+    by_project: dict[Any, set[int]] = {}
+    for annotation in objs:
+        by_project.setdefault(annotation.project, set()).add(annotation.task_id)
+    for project, task_ids in by_project.items():
+        _answers_changed(project, task_ids)
+
+
+def _answers_changed(project: Any, task_ids: set[int]) -> None:
+    if _held.get():
+        return
+    found = _index_of(project.id, project.label_config) if project else None
+    if found is not None:
+        with transaction.atomic():
+            index_answers(found[1], found[0].project_id, task_ids)

@@ -1,0 +1,162 @@
+"""The gallery's API: what the page needs once, counts by label, and pages."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from typing import Any
+from urllib.parse import urlencode
+
+from core.permissions import ViewClassPermission, all_permissions
+from django.db import connection
+from django.db.models import Max, Min
+from django.http import QueryDict
+from django.utils import timezone
+from projects.models import Project
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+from users.models import User
+
+from label_studio_config.controls import Control
+from label_studio_config.plugin.gallery_access import ProjectView
+from label_studio_config.plugin.gallery_catch_up import catch_up, find_lost, shown_version
+from label_studio_config.plugin.gallery_filters import read_filters, read_page
+from label_studio_config.plugin.gallery_page import page
+from label_studio_config.plugin.gallery_query import count_labels, count_open
+from label_studio_config.plugin.gallery_rows import Questions
+from label_studio_config.plugin.models import Crop, GivenAnswer, SuggestedLabel, SuggestionList
+
+FIRST_BUDGET_S = 20.0
+"""What a first visit waits for the index of a large project; the next visit goes on."""
+
+PAGE_BUDGET_S = 2.0
+MOST_SAMPLES = 200
+
+
+class Gallery(ProjectView):
+    """GET: what the page needs once."""
+
+    def get(self, request: Request, pk: int) -> Response:
+        project = self.project(request, pk)
+        questions = self.questions(project)
+        complete = catch_up(project, FIRST_BUDGET_S)
+        if complete:
+            find_lost(project)
+        crops = Crop.objects.filter(project_id=project.id)
+        depth = crops.aggregate(low=Min("depth_m"), high=Max("depth_m"))
+        assert questions.primary is not None
+        return Response(
+            {
+                "project": {
+                    "id": project.id,
+                    "title": project.title,
+                    "votes_wanted": project.maximum_annotations,
+                },
+                "user": {"id": request.user.id, "email": request.user.email},
+                "model_version": shown_version(project) or None,
+                "controls": [_control(questions, control) for control in questions.controls],
+                "control": questions.primary.name,
+                "pixel_sizes": crops.filter(pixel_size_um__isnull=False).exists(),
+                "samples": _samples(project),
+                "depth_m": None if depth["low"] is None else [depth["low"], depth["high"]],
+                "annotators": _annotators(project),
+                "index": {
+                    "tasks": crops.count(),
+                    "suggestions": _suggestions(project, questions.primary.name),
+                    "complete": complete,
+                },
+            }
+        )
+
+
+class GalleryLabels(ProjectView):
+    """GET: how many images each suggested label has, under the filters."""
+
+    def get(self, request: Request, pk: int) -> Response:
+        project = self.project(request, pk)
+        view = self.view_of(request, project, request.query_params.get("control"))
+        filters = read_filters(request.query_params)
+        catch_up(project, PAGE_BUDGET_S)
+        labels = [{"label": label, "count": n} for label, n in count_labels(view, filters)]
+        return Response({"labels": labels, "open": count_open(view, filters)})
+
+
+class GalleryPage(ProjectView):
+    """GET: one page of crops. POST the same names where `tasks` is too long for an address."""
+
+    permission_required = ViewClassPermission(
+        GET=all_permissions.tasks_view, POST=all_permissions.tasks_view
+    )
+
+    def get(self, request: Request, pk: int) -> Response:
+        return self._page(request, pk, request.query_params)
+
+    def post(self, request: Request, pk: int) -> Response:
+        if not isinstance(request.data, dict):
+            raise ValidationError("expected a JSON object")
+        said = {name: value for name, value in request.data.items() if value is not None}
+        return self._page(request, pk, QueryDict(urlencode(said, doseq=True)))
+
+    def _page(self, request: Request, pk: int, query: QueryDict) -> Response:
+        project = self.project(request, pk)
+        view = self.view_of(request, project, query.get("control"))
+        asked = read_page(query)
+        seen_at = timezone.now()
+        catch_up(project, PAGE_BUDGET_S)
+        return Response({**page(view, asked), "seen_at": seen_at.isoformat()})
+
+
+def _control(questions: Questions, control: Control) -> dict[str, Any]:
+    hotkeys = _hotkeys(questions.schema.xml, control)
+    title = control.attributes.get("trait") or control.name.replace("_", " ")
+    return {
+        "name": control.name,
+        "title": title[:1].upper() + title[1:],
+        "labels": [{"name": label, "hotkey": hotkeys.get(label)} for label in control.labels],
+        "not_assessable": sorted(control.not_assessable),
+    }
+
+
+def _hotkeys(xml: str, control: Control) -> dict[str, str]:
+    """The keys that the config gives to labels; those of a Taxonomy have none."""
+    keys: dict[str, str] = {}
+    for element in ET.fromstring(xml).iter(control.tag):
+        if element.get("name") != control.name:
+            continue
+        for choice in element.iter("Choice"):
+            label = choice.get("alias") or choice.get("value")
+            if label and choice.get("hotkey"):
+                keys[label] = choice.get("hotkey", "")
+    return keys
+
+
+def _samples(project: Project) -> list[str]:
+    """The first sample ids, jumping along the index from one to the next."""
+    table = Crop._meta.db_table
+    query = f"""
+        WITH RECURSIVE samples(sample_id) AS (
+            SELECT MIN(sample_id) FROM {table} WHERE project_id = %s AND sample_id > ''
+            UNION ALL
+            SELECT (SELECT MIN(c.sample_id) FROM {table} c
+                    WHERE c.project_id = %s AND c.sample_id > samples.sample_id)
+            FROM samples WHERE samples.sample_id IS NOT NULL
+        )
+        SELECT sample_id FROM samples WHERE sample_id IS NOT NULL LIMIT {MOST_SAMPLES}
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(query, [project.id, project.id])
+        return [row[0] for row in cursor.fetchall()]
+
+
+def _annotators(project: Project) -> list[dict[str, Any]]:
+    answers = GivenAnswer.objects.filter(project_id=project.id)
+    people = set(answers.values_list("user_id", flat=True).distinct())
+    users = User.objects.filter(id__in=people).order_by("email")
+    return [{"id": user_id, "email": email} for user_id, email in users.values_list("id", "email")]
+
+
+def _suggestions(project: Project, control: str) -> int:
+    chosen = SuggestionList.objects.filter(
+        project_id=project.id, model_version=shown_version(project), control=control
+    ).first()
+    return SuggestedLabel.objects.filter(list_id=chosen.id).count() if chosen else 0
