@@ -3,7 +3,7 @@
 from core.urls import urlpatterns as label_studio_urls
 from django.urls import path
 
-from label_studio_config.plugin import api_views, gallery_urls, model_views, pages, views
+from label_studio_config.plugin import api_views, features, gallery_urls, model_views, pages, views
 
 _project = "api/planktrait/projects/<int:pk>"
 
@@ -30,5 +30,9 @@ urlpatterns = [
     path(f"{_project}/model/jobs/<str:job>/cancel", model_views.CancelJob.as_view()),
     path(f"{_project}/model/start/<str:work>", model_views.Start.as_view()),
     *gallery_urls.urlpatterns,
+    path(f"{_project}/neighbours", features.Neighbours.as_view()),
+    path(f"{_project}/clusters", features.Clusters.as_view()),
+    path(f"{_project}/clusters/<int:number>/tasks", features.ClusterTasks.as_view()),
+    path(f"{_project}/map", features.Map.as_view()),
     *label_studio_urls,
 ]

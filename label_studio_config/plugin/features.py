@@ -1,0 +1,239 @@
+"""More like this, clusters and the map of a project's features, which the ML backend keeps.
+
+The backend answers with task ids. What it was told of blind tasks may be old: nothing leaves here
+before Label Studio's own tables were asked which tasks are there, and which of them are blind.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from core.label_config import replace_task_data_undefined_with_config_field
+from django.http import HttpResponse
+from PIL import Image
+from projects.models import Project
+from rest_framework.exceptions import ValidationError
+from rest_framework.parsers import FormParser, JSONParser, MultiPartParser
+from rest_framework.request import Request
+from rest_framework.response import Response
+from tasks.models import Task
+
+from label_studio_config.blind import is_blind_data
+from label_studio_config.plugin import backend
+from label_studio_config.plugin.gallery_rows import questions_of
+from label_studio_config.plugin.model_views import ModelView
+from label_studio_config.plugin.models import SuggestedLabel
+from label_studio_config.plugin.suggestions import batches
+
+MOST_ASKED = 1000
+MOST_FOUND = 2000
+USUAL_FOUND = 200
+LARGEST_IMAGE_BYTES = 20 * 1024 * 1024
+ADDED_AT_ONCE = 200
+"""New images that are embedded within a query; more of them are a job's work."""
+
+TIMEOUT_S = 120.0
+_SPARE = 50
+_TASKS_PER_QUERY = 5000
+_SAID_PER_CLUSTER = 10
+
+
+class Neighbours(ModelView):
+    """POST `{"tasks", "limit"}`, or a file `image`: the tasks that look most like them.
+
+    `{"tasks": [{"task", "similarity"}], "features": {"n", "missing"}}`; the tasks that were asked
+    about and blind ones are left out. `features.job` is the job that adds what is missing.
+    """
+
+    parser_classes = (JSONParser, MultiPartParser, FormParser)
+
+    def post(self, request: Request, pk: int) -> Response:
+        project = self.project(request, pk)
+        limit = _number(request.data.get("limit", USUAL_FOUND), "limit", 1, MOST_FOUND)
+        asked = self._asked(request, project)
+        known = backend.ask("GET", "features", params={"project": project.id})
+        body = {"project": project.id, **asked, **_newer(project, int(known["last_task"]))}
+        most = limit + _SPARE
+        while True:
+            answer = backend.ask(
+                "POST", "neighbours", json={**body, "limit": most}, timeout_s=TIMEOUT_S
+            )
+            shown = _shown(project, (found["task"] for found in answer["tasks"]))
+            tasks = [found for found in answer["tasks"] if found["task"] in shown]
+            if len(tasks) >= limit or len(answer["tasks"]) < most or most >= 5 * MOST_FOUND:
+                return Response({"tasks": tasks[:limit], "features": answer["features"]})
+            # Many have become blind, or were deleted, since the backend last looked.
+            most = min(4 * most, 5 * MOST_FOUND)
+
+    def _asked(self, request: Request, project: Project) -> dict[str, Any]:
+        image = request.FILES.get("image")
+        if image is not None:
+            return {"image": base64.b64encode(_checked_image(image)).decode()}
+        ids = request.data.get("tasks")
+        if not isinstance(ids, list) or not ids or not all(type(one) is int for one in ids):
+            raise ValidationError("give tasks, a list of task ids, or a file named image")
+        if len(ids) > MOST_ASKED:
+            raise ValidationError(f"at most {MOST_ASKED} tasks in one call")
+        there = set(Task.objects.filter(project=project, id__in=ids).values_list("id", flat=True))
+        for one in ids:
+            if one not in there:
+                raise ValidationError(f"task {one} is not in project {project.id}")
+        shown = _shown(project, ids)
+        if not shown:
+            raise ValidationError(
+                "blind images are not compared with others: choose one that is not"
+            )
+        return {"tasks": [one for one in dict.fromkeys(ids) if one in shown]}
+
+
+class Clusters(ModelView):
+    """GET: the clusters of the images without annotations, the largest first; POST: make them."""
+
+    def get(self, request: Request, pk: int) -> Response:
+        project = self.project(request, pk)
+        answer = backend.ask("GET", "clusters", params={"project": project.id})
+        clusters = answer["clusters"]
+        shown = _shown(project, (task for one in clusters for task in one["tasks"]))
+        for one in clusters:
+            one["tasks"] = [task for task in one["tasks"] if task in shown]
+        said = _suggested(
+            project, [task for one in clusters for task in one["tasks"][:_SAID_PER_CLUSTER]]
+        )
+        for one in clusters:
+            labels = Counter(said[task] for task in one["tasks"] if task in said)
+            one["label"] = labels.most_common(1)[0][0] if labels else None
+        return Response(answer)
+
+    def post(self, request: Request, pk: int) -> Response:
+        project = self.project(request, pk)
+        answer = backend.ask("POST", "clusters", json={"project": project.id})
+        return Response(answer, status=202)
+
+
+class ClusterTasks(ModelView):
+    """GET `?after=&limit=`: the tasks of a cluster, nearest to its centre first."""
+
+    def get(self, request: Request, pk: int, number: int) -> Response:
+        project = self.project(request, pk)
+        page = {
+            "after": _number(request.query_params.get("after", "0"), "after", 0, 10**9),
+            "limit": _number(request.query_params.get("limit", "200"), "limit", 1, MOST_FOUND),
+        }
+        answer = backend.ask("GET", f"clusters/{number}", params={"project": project.id, **page})
+        shown = _shown(project, answer["tasks"])
+        answer["tasks"] = [task for task in answer["tasks"] if task in shown]
+        return Response(answer)
+
+
+class Map(ModelView):
+    """GET: the places of the images on the map of features; POST: make it.
+
+    `{"made_at", "n", "x", "y", "task", "job"}`. With `?binary=1` the points alone: n float32 x,
+    n float32 y, n uint32 task ids, little-endian, and the time in `X-Planktrait-Made-At`.
+    """
+
+    def get(self, request: Request, pk: int) -> HttpResponse:
+        project = self.project(request, pk)
+        asked = {"project": project.id}
+        told = backend.ask("GET", "map", params=asked)
+        content = b""
+        if told["n"]:
+            points = backend.fetch("GET", "map/points", params=asked, timeout_s=TIMEOUT_S)
+            told["made_at"] = points.headers["X-Planktrait-Made-At"]
+            content = points.content
+        task, x, y = _points(project, content)
+        if request.query_params.get("binary") == "1":
+            packed = x.tobytes() + y.tobytes() + task.astype("<u4").tobytes()
+            response = HttpResponse(packed, content_type="application/octet-stream")
+            response["X-Planktrait-Made-At"] = told["made_at"] or ""
+            return response
+        places = {name: axis.astype(float).round(4).tolist() for name, axis in (("x", x), ("y", y))}
+        answer = {**told, "n": len(task), **places, "task": task.tolist()}
+        return HttpResponse(json.dumps(answer), content_type="application/json")
+
+    def post(self, request: Request, pk: int) -> Response:
+        project = self.project(request, pk)
+        return Response(backend.ask("POST", "map", json={"project": project.id}), status=202)
+
+
+def _points(project: Project, content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Task ids, x and y, as `/map/points` packs them; of what may be shown."""
+    n = len(content) // 16
+    x, y = np.frombuffer(content[: 8 * n], "<f4").reshape(2, n)
+    task = np.frombuffer(content[8 * n :], "<i8")
+    kept = np.isin(task, _all_shown(project)) if n else np.zeros(0, dtype=bool)
+    return task[kept], x[kept], y[kept]
+
+
+def _newer(project: Project, last_task: int) -> dict[str, Any]:
+    """The tasks that the backend has not seen, or how many there are, where that is too many."""
+    newer = Task.objects.filter(project=project, id__gt=last_task).order_by("id")
+    tasks = list(newer.values("id", "data")[: ADDED_AT_ONCE + 1])
+    if len(tasks) > ADDED_AT_ONCE:
+        return {"newer": newer.count()}
+    for task in tasks:
+        replace_task_data_undefined_with_config_field(task["data"], project)
+    return {"new_tasks": tasks, "label_config": project.label_config} if tasks else {}
+
+
+def _shown(project: Project, task_ids: Iterable[int]) -> set[int]:
+    """Those of some tasks that are in the project now and not blind."""
+    shown = set()
+    for ids in batches(task_ids, _TASKS_PER_QUERY):
+        marks = Task.objects.filter(project=project, id__in=ids).values_list("id", "data__blind")
+        shown |= {task_id for task_id, mark in marks if not is_blind_data({"blind": mark})}
+    return shown
+
+
+def _all_shown(project: Project) -> np.ndarray:
+    """All tasks of the project that are not blind, ascending by id."""
+    tasks = Task.objects.filter(project=project)
+    marked = tasks.filter(data__has_key="blind").exclude(data__blind="no").exclude(data__blind="")
+    marks = marked.values_list("id", "data__blind").iterator()
+    blind = [task_id for task_id, mark in marks if is_blind_data({"blind": mark})]
+    known = tasks.order_by("id").values_list("id", flat=True).iterator(chunk_size=50_000)
+    ids = np.fromiter(known, dtype=np.int64)
+    return ids[~np.isin(ids, blind)] if blind else ids
+
+
+def _suggested(project: Project, task_ids: list[int]) -> dict[int, str]:
+    """What is suggested for tasks for the primary control, as far as the gallery has indexed it."""
+    questions = questions_of(project.label_config)
+    if questions is None or questions.primary is None or not project.model_version:
+        return {}
+    found: dict[int, str] = defaultdict(str)
+    for ids in batches(task_ids, _TASKS_PER_QUERY):
+        rows = SuggestedLabel.objects.filter(
+            task_id__in=ids,
+            project_id=project.id,
+            model_version=project.model_version,
+            control=questions.primary.name,
+        )
+        found.update(rows.values_list("task_id", "label"))
+    return dict(found)
+
+
+def _checked_image(image: Any) -> bytes:
+    if image.size > LARGEST_IMAGE_BYTES:
+        raise ValidationError(f"the image has more than {LARGEST_IMAGE_BYTES // 2**20} MB")
+    content: bytes = image.read()
+    try:
+        # Only the header and the checks of the format; the pixels are decoded in the backend.
+        with Image.open(io.BytesIO(content)) as opened:
+            opened.verify()
+    except Exception as error:  # Pillow raises almost anything on broken files
+        raise ValidationError("the file is not an image that can be read") from error
+    return content
+
+
+def _number(value: Any, name: str, least: int, most: int) -> int:
+    text = str(value)
+    if not (text.isascii() and text.isdigit()) or not least <= int(text) <= most:
+        raise ValidationError(f"{name}={text!r}: expected a whole number from {least} to {most}")
+    return int(text)

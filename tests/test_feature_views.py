@@ -1,0 +1,213 @@
+"""More like this, clusters and the map at Label Studio's own API, with the backend and its jobs."""
+
+from __future__ import annotations
+
+import io
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+import torch
+from PIL import Image
+
+from label_studio_config.api import Api, ApiError
+from label_studio_config.project import ProjectInfo, create_project
+from ml_backend.encoders import set_newest_encoder
+from simclr.encoder import Encoder
+from tests.backend_fixtures import CONFIG, draw_images
+from tests.label_studio_fixtures import LabelStudioForTests
+
+pytestmark = pytest.mark.slow
+N_TASKS = 60
+BLIND = 5
+
+
+@dataclass
+class Shown:
+    """A project with drawn images; `tasks` are their ids, one of which is blind."""
+
+    server: LabelStudioForTests
+    project: ProjectInfo
+    tasks: list[int]
+
+    @property
+    def api(self) -> Api:
+        return Api(self.server.home)
+
+    @property
+    def path(self) -> str:
+        return f"/api/planktrait/projects/{self.project.id}"
+
+    @property
+    def blind(self) -> int:
+        return self.tasks[BLIND]
+
+    def post(self, name: str, **options: Any) -> requests.Response:
+        return self.server.request("POST", f"{self.path}/{name}", **options)
+
+    def await_made(self, name: str) -> dict[str, Any]:
+        """What an address says once its job has ended well."""
+        end = time.monotonic() + 300
+        while True:
+            told: dict[str, Any] = self.api.get(f"{self.path}/{name}")
+            if told["job"]["state"] not in ("queued", "running"):
+                assert told["job"]["state"] == "finished", told["job"]
+                return told
+            assert time.monotonic() < end, told["job"]
+            time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def shown(label_studio_with_backend: LabelStudioForTests) -> Shown:
+    server = label_studio_with_backend
+    project = create_project(server.home, "Features", CONFIG)
+    shown = Shown(server, project, [])
+    shown.api.post(f"{shown.path}/images-folder", {})
+    add_images(shown, N_TASKS, "features", blind=BLIND)
+    return shown
+
+
+def add_images(shown: Shown, count: int, folder: str, blind: int = -1) -> list[int]:
+    drawn = draw_images(shown.server.images_root / folder, count, seed=len(shown.tasks))
+    tasks = [
+        {
+            "data": {
+                "image": f"/data/local-files/?d={folder}/{name}",
+                "image_id": f"{folder}/{name}",
+                "blind": "yes" if number == blind else "no",
+            }
+        }
+        for number, (name, _) in enumerate(drawn)
+    ]
+    known = set(shown.tasks)
+    shown.api.post(f"/api/projects/{shown.project.id}/import", tasks)
+    images = shown.api.get(f"{shown.path}/tasks", full=0, limit=5000)["tasks"]
+    new = [task["id"] for task in images if task["id"] not in known]
+    shown.tasks += new
+    return new
+
+
+def neighbours(shown: Shown, *tasks: int, **body: Any) -> dict[str, Any]:
+    answer = shown.post("neighbours", json={"tasks": list(tasks), **body})
+    assert answer.ok, answer.text
+    return answer.json()
+
+
+def test_more_like_this(shown: Shown) -> None:
+    refused = shown.post("neighbours", json={"tasks": shown.tasks[:1]})
+    assert refused.status_code == 409
+    assert "Learn features from all images" in refused.text
+    folder = shown.server.home.encoders_folder(shown.project.id)
+    torch.manual_seed(0)
+    set_newest_encoder(folder, Encoder.create("resnet10t", 32).save(folder / "small" / "encoder"))
+
+    first = shown.tasks[0]
+    answer = neighbours(shown, first)
+    assert answer["features"] == {"n": N_TASKS, "missing": 0}
+    found = [one["task"] for one in answer["tasks"]]
+    assert sorted(found) == sorted(set(shown.tasks) - {first, shown.blind})
+    similarities = [one["similarity"] for one in answer["tasks"]]
+    assert similarities == sorted(similarities, reverse=True)
+    several = neighbours(shown, first, shown.blind, shown.tasks[1], limit=7)["tasks"]
+    assert len(several) == 7
+    assert not {one["task"] for one in several} & {first, shown.blind, shown.tasks[1]}
+
+    # New images are among the neighbours at once, deleted ones no more.
+    new = add_images(shown, 4, "later")
+    shown.server.request("DELETE", f"/api/tasks/{new[0]}").raise_for_status()
+    shown.tasks.remove(new[0])
+    answer = neighbours(shown, new[1])
+    assert answer["features"]["missing"] == 0
+    assert {one["task"] for one in answer["tasks"]} == set(shown.tasks) - {new[1], shown.blind}
+
+    # So is an image that became blind after its features were made.
+    marked = shown.tasks[9]
+    data = shown.api.get(f"/api/tasks/{marked}")["data"]
+    shown.api.patch(f"/api/tasks/{marked}", {"data": {**data, "blind": "yes"}})
+    assert marked not in {one["task"] for one in neighbours(shown, first)["tasks"]}
+    shown.api.patch(f"/api/tasks/{marked}", {"data": data})
+
+
+def test_more_like_an_uploaded_image(shown: Shown) -> None:
+    name = next((shown.server.images_root / "features").glob("image-00007.png"))
+    with name.open("rb") as file:
+        answer = shown.post("neighbours", files={"image": file}, data={"limit": "5"})
+    assert answer.ok, answer.text
+    found = answer.json()["tasks"]
+    assert len(found) == 5
+    assert found[0]["task"] == shown.tasks[7]
+    assert found[0]["similarity"] == pytest.approx(1, abs=0.01)
+    tasks = shown.api.get(f"/api/projects/{shown.project.id}")["task_number"]
+    assert tasks == len(shown.tasks)  # nothing was added
+
+
+def test_what_is_refused(shown: Shown) -> None:
+    large = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (5000, 5000), dtype=np.uint8)
+    Image.fromarray(noise).save(large, "png", compress_level=0)
+    for options, problem in [
+        ({"files": {"image": ("a.png", b"no image")}}, "not an image"),
+        ({"files": {"image": ("a.png", large.getvalue())}}, "more than 20 MB"),
+        ({"json": {}}, "give tasks"),
+        ({"json": {"tasks": []}}, "give tasks"),
+        ({"json": {"tasks": ["1"]}}, "give tasks"),
+        ({"json": {"tasks": [True]}}, "give tasks"),
+        ({"json": {"tasks": shown.tasks[:1], "limit": 0}}, "limit"),
+        ({"json": {"tasks": [10**9]}}, "is not in project"),
+        ({"json": {"tasks": [shown.blind]}}, "blind"),
+    ]:
+        answer = shown.post("neighbours", **options)
+        assert answer.status_code == 400, answer.text
+        assert problem in answer.text
+    for name in ("neighbours", "clusters", "map"):
+        anonymous = requests.post(shown.server.url + f"{shown.path}/{name}", json={}, timeout=30)
+        assert anonymous.status_code in (401, 403)
+        unknown = shown.server.request("POST", f"/api/planktrait/projects/99999/{name}", json={})
+        assert unknown.status_code == 404
+
+
+def test_clusters_come_from_a_job(shown: Shown) -> None:
+    nothing = shown.api.get(f"{shown.path}/clusters")
+    assert (nothing["made_at"], nothing["clusters"], nothing["job"]) == (None, [], None)
+    with pytest.raises(ApiError, match="404"):
+        shown.api.get(f"{shown.path}/clusters/0/tasks")
+    result = [{"from_name": "group", "to_name": "image", "type": "choices"}]
+    result[0]["value"] = {"choices": ["disc"]}  # type: ignore[assignment]
+    labelled = shown.tasks[20]
+    shown.api.post(f"/api/tasks/{labelled}/annotations/", {"result": result})
+    assert shown.post("clusters", json={}).status_code == 202
+    told = shown.await_made("clusters")
+    assert told["made_at"]
+    assert told["n_images"] == len(shown.tasks) - 2  # without the blind and the labelled one
+    seen: list[int] = []
+    for cluster in told["clusters"]:
+        page = shown.api.get(f"{shown.path}/clusters/{cluster['id']}/tasks", limit=1000)
+        assert page["tasks"][:40] == cluster["tasks"]
+        assert len(page["tasks"]) == cluster["size"]
+        assert page["next"] is None
+        assert cluster["label"] is None  # nothing is suggested yet
+        seen += page["tasks"]
+    assert len(seen) == len(set(seen)) == told["n_images"] - told["outliers"]
+    assert not {shown.blind, labelled} & set(seen)
+
+
+def test_a_map_comes_from_a_job(shown: Shown) -> None:
+    assert shown.api.get(f"{shown.path}/map")["n"] == 0
+    assert shown.post("map", json={}).status_code == 202
+    told = shown.await_made("map")
+    assert sorted(told["task"]) == sorted(set(shown.tasks) - {shown.blind})
+    assert told["n"] == len(told["x"]) == len(told["y"]) == len(told["task"])
+    assert max(map(abs, told["x"] + told["y"])) <= 1
+    answer = shown.server.request("GET", f"{shown.path}/map?binary=1")
+    n = told["n"]
+    assert len(answer.content) == 12 * n
+    np.testing.assert_allclose(np.frombuffer(answer.content[: 4 * n], "<f4"), told["x"], atol=1e-4)
+    assert np.frombuffer(answer.content[8 * n :], "<u4").tolist() == told["task"]
+    assert answer.headers["X-Planktrait-Made-At"] == told["made_at"]
+    jobs = shown.api.get(f"{shown.path}/model")["jobs"]
+    assert {f"clusters project {shown.project.id}", f"map project {shown.project.id}"} <= {
+        job["key"] for job in jobs
+    }
