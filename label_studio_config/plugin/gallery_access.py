@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from core.permissions import ViewClassPermission, all_permissions
 from django.shortcuts import get_object_or_404
 from jwt_auth.auth import TokenAuthenticationPhaseout
@@ -11,15 +9,15 @@ from projects.models import Project
 from rest_framework.authentication import SessionAuthentication
 from rest_framework.exceptions import PermissionDenied, ValidationError
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
+from label_studio_config.plugin.api_views import Guarded
 from label_studio_config.plugin.gallery_catch_up import shown_version
 from label_studio_config.plugin.gallery_query import View
 from label_studio_config.plugin.gallery_rows import Questions, questions_of
 
 
 class SessionWithCsrf(SessionAuthentication):
-    """A browser's session, with the CSRF token that Label Studio itself does not ask for."""
+    """A browser's session with its CSRF token; a bearer token needs none."""
 
     def enforce_csrf(self, request: Request) -> None:
         # Label Studio logs a bearer token in before Django REST framework looks; no browser sends
@@ -28,20 +26,13 @@ class SessionWithCsrf(SessionAuthentication):
             super().enforce_csrf(request)
 
 
-class ProjectView(APIView):
+class ProjectView(Guarded):
     """A view of one project, for those who may see it in Label Studio."""
 
     authentication_classes = (TokenAuthenticationPhaseout, SessionWithCsrf)
     permission_required = ViewClassPermission(
         GET=all_permissions.tasks_view, POST=all_permissions.annotations_create
     )
-
-    @classmethod
-    def as_view(cls, **options: Any) -> Any:
-        view = super().as_view(**options)
-        # Label Studio's DisableCSRF turns the check off for every view that does not say so.
-        view._dont_enforce_csrf_checks = False
-        return view
 
     def project(self, request: Request, pk: int) -> Project:
         """The project, if the person may see it.

@@ -1,0 +1,354 @@
+"""Judging in bulk: what is saved, what is counted, what is told, what conflicts, and undoing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import requests
+
+from label_studio_config.backend_connection import authorization
+from label_studio_config.results import read_result
+from label_studio_config.server_tasks import fetch_tasks
+from label_studio_config.votes import read_votes
+from tests.gallery_fixtures import VERSION, new_gallery
+from tests.label_studio_fixtures import backend_for_tests
+
+__all__ = ["new_gallery"]
+
+pytestmark = pytest.mark.slow
+
+
+def copepods(gallery, count=None, confidence=0.8):
+    gallery.suggest(dict.fromkeys(gallery.tasks[:count], ("Copepod", confidence)))
+
+
+def label_of(gallery, annotation, control="group"):
+    return read_result(gallery.project.schema, annotation["result"])[control].labels
+
+
+def annotations_of(gallery, task):
+    """In full: with the suggestion that was on the screen."""
+    path = f"/api/planktrait/projects/{gallery.project.id}/tasks"
+    (found,) = gallery.api.get(path, after=task - 1, limit=1)["tasks"]
+    assert found["id"] == task
+    return found["annotations"]
+
+
+def summary(gallery):
+    """The project's own counts."""
+    code = (
+        "from projects.models import Project\n"
+        f"s = Project.objects.get(id={gallery.project.id}).summary\n"
+        "import json; print(json.dumps([s.created_annotations, s.created_labels]))"
+    )
+    return json.loads(gallery.run(code).splitlines()[-1])
+
+
+def test_an_accepted_page_is_as_if_made_in_the_editor(new_gallery):
+    gallery = new_gallery(6)
+    copepods(gallery)
+    anna = gallery.person("anna")
+    answer = gallery.accept(gallery.tasks[:4], anna, lead_time_s=6.0)
+    assert answer["saved"] == 4
+    assert answer["conflicts"] == []
+    assert [crop["state"] for crop in answer["crops"]] == ["accepted"] * 4
+    assert [crop["answer"] for crop in answer["crops"]] == ["Copepod"] * 4
+    # The same, in the editor.
+    theirs = gallery.annotate(gallery.tasks[4], {"group": "Copepod"}, anna, lead_time=1.5)
+    (ours,) = annotations_of(gallery, gallery.tasks[0])
+    differ = {"id", "task", "unique_id", "created_at", "updated_at"}
+    differ |= {"prediction", "parent_prediction"}
+    (editors,) = annotations_of(gallery, gallery.tasks[4])
+    assert {k: v for k, v in ours.items() if k not in differ} == {
+        k: v for k, v in editors.items() if k not in differ
+    }
+    assert ours["result"] == theirs["result"]
+    for task, annotation in ((gallery.tasks[0], ours), (gallery.tasks[4], editors)):
+        said = gallery.task(task)
+        assert said["is_labeled"] is True
+        assert said["total_annotations"] == 1
+        assert said["cancelled_annotations"] == 0
+        assert said["updated_by"] == [{"user_id": anna.id}]
+        (prediction,) = said["predictions"]
+        shown = annotation["prediction"]
+        assert shown["model_version"] == VERSION
+        assert {k: v for k, v in shown.items() if k != "created_ago"}.keys() == {
+            k for k in editors["prediction"] if k != "created_ago"
+        }
+        assert shown["id"] == prediction["id"]
+    assert ours["parent_prediction"] == gallery.task(gallery.tasks[0])["predictions"][0]["id"]
+    assert ours["lead_time"] == 1.5
+    assert summary(gallery) == [{"group|image|choices": 5}, {"group": {"Copepod": 5}}]
+    votes = read_votes(gallery.project.schema, fetch_tasks(gallery.server.home, gallery.project.id))
+    assert votes["suggestion_shown"].tolist() == [True] * 5
+    assert votes["annotator"].unique().tolist() == [anna.email]
+    numbers = gallery.api.get(f"/api/projects/{gallery.project.id}/")
+    assert numbers["num_tasks_with_annotations"] == 5
+    assert numbers["total_annotations_number"] == 5
+    assert numbers["finished_task_number"] == 5
+
+
+def test_another_label_keeps_the_suggestion_that_was_on_the_screen(new_gallery):
+    gallery = new_gallery(3, blind=[2])
+    copepods(gallery, 1)
+    answer = gallery.judge([{"task": task, "label": "Detritus"} for task in gallery.tasks])
+    assert answer["saved"] == 3
+    assert [crop["state"] for crop in answer["crops"]] == ["mine"] * 3
+    first, second, blind = (annotations_of(gallery, task)[0] for task in gallery.tasks)
+    assert label_of(gallery, first) == ("Detritus",)
+    assert first["prediction"]["model_version"] == VERSION
+    assert first["parent_prediction"] == first["prediction"]["id"]
+    for annotation in (second, blind):
+        assert not annotation["prediction"]
+        assert annotation["parent_prediction"] is None
+    refused = gallery.judge([{"task": gallery.tasks[2], "accept": True, "prediction": 1}])
+    assert refused["saved"] == 0
+    assert "blind" in refused["conflicts"][0]["why"]
+
+
+def test_a_suggestion_that_came_later_was_not_on_the_screen(new_gallery):
+    gallery = new_gallery(2)
+    seen_at = gallery.page(suggested=0)["seen_at"]
+    copepods(gallery)
+    gallery.judge([{"task": gallery.tasks[0], "label": "Copepod"}], seen_at=seen_at)
+    (annotation,) = annotations_of(gallery, gallery.tasks[0])
+    assert not annotation["prediction"]
+    # One that was replaced by another of the same version is not accepted unseen.
+    page = gallery.page(tasks=str(gallery.tasks[1]))
+    prediction = page["crops"][0]["suggestion"]["prediction"]
+    gallery.suggest({gallery.tasks[1]: ("Detritus", 0.7)})
+    judgement = {"task": gallery.tasks[1], "accept": True, "prediction": prediction}
+    answer = gallery.judge([judgement], seen_at=page["seen_at"])
+    assert answer["saved"] == 0
+    (conflict,) = answer["conflicts"]
+    assert conflict["label"] == "Detritus"
+    assert answer["crops"][0]["suggestion"]["label"] == "Detritus"
+
+
+def test_an_annotation_of_ones_own_is_changed_for_this_control_only(new_gallery):
+    gallery = new_gallery(2)
+    copepods(gallery)
+    for task in gallery.tasks:
+        gallery.annotate(
+            task, {"group": "Copepod", "egg_sac": "present", "cells": 3}, lead_time=2.0
+        )
+    gallery.judge([{"task": gallery.tasks[0], "label": "absent"}], control="egg_sac")
+    gallery.judge([{"task": gallery.tasks[1], "label": "Detritus"}], lead_time_s=1.5)
+    (first,), (second,) = (annotations_of(gallery, task) for task in gallery.tasks)
+    answers = read_result(gallery.project.schema, first["result"])
+    assert answers["group"].labels == ("Copepod",)
+    assert answers["egg_sac"].labels == ("absent",)
+    assert answers["cells"].number == 3
+    # What the editor would not ask for any more goes, as it does there.
+    assert [item["from_name"] for item in second["result"]] == ["group"]
+    assert label_of(gallery, second) == ("Detritus",)
+    assert second["lead_time"] == 3.5
+    assert [gallery.task(task)["total_annotations"] for task in gallery.tasks] == [1, 1]
+    assert summary(gallery)[1] == {
+        "group": {"Copepod": 1, "Detritus": 1},
+        "egg_sac": {"absent": 1},
+    }
+    # Not asked while the group is not a copepod.
+    refused = gallery.judge([{"task": gallery.tasks[1], "label": "absent"}], control="egg_sac")
+    assert refused["saved"] == 0
+    assert "not asked" in refused["conflicts"][0]["why"]
+
+
+def test_a_skipped_image_is_judged_after_all(new_gallery):
+    gallery = new_gallery(1)
+    copepods(gallery)
+    (task,) = gallery.tasks
+    gallery.annotate(task, {"group": "Copepod"}, was_cancelled=True)
+    assert gallery.task(task)["cancelled_annotations"] == 1
+    answer = gallery.accept([task])
+    said = gallery.task(task)
+    assert (said["total_annotations"], said["cancelled_annotations"]) == (1, 0)
+    assert said["is_labeled"] is True
+    gallery.call("POST", f"judgements/{answer['batch']}/undo")
+    said = gallery.task(task)
+    assert (said["total_annotations"], said["cancelled_annotations"]) == (0, 1)
+
+
+def test_what_somebody_else_answered_meanwhile_is_a_conflict(new_gallery):
+    gallery = new_gallery(3)
+    copepods(gallery)
+    anna = gallery.person("anna")
+    page = gallery.page(order="task")
+    gallery.judge([{"task": gallery.tasks[0], "label": "Detritus"}], anna)
+    gallery.annotate(gallery.tasks[1], {"group": "Copepod"}, anna)
+    judgements = [
+        {"task": c["task"], "accept": True, "prediction": c["suggestion"]["prediction"]}
+        for c in page["crops"]
+    ]
+    answer = gallery.judge(judgements, seen_at=page["seen_at"])
+    assert answer["saved"] == 1
+    assert [(c["task"], c["by"], c["label"]) for c in answer["conflicts"]] == [
+        (gallery.tasks[0], anna.email, "Detritus"),
+        (gallery.tasks[1], anna.email, "Copepod"),
+    ]
+    assert [crop["state"] for crop in answer["crops"]] == ["others", "others", "accepted"]
+    assert len(annotations_of(gallery, gallery.tasks[0])) == 1
+    # Having seen it, another answer is one's right.
+    gallery.wait_a_second()
+    answer = gallery.judge([{"task": gallery.tasks[0], "label": "Copepod"}])
+    assert answer["saved"] == 1
+    assert answer["crops"][0]["state"] == "conflicting"
+
+
+def test_where_several_votes_are_wanted_everybody_answers(new_gallery):
+    gallery = new_gallery(2, votes=2)
+    copepods(gallery)
+    anna = gallery.person("anna")
+    seen_at = gallery.page()["seen_at"]
+    gallery.accept(gallery.tasks, anna)
+    assert gallery.task(gallery.tasks[0])["is_labeled"] is False
+    answer = gallery.judge(
+        [
+            {"task": gallery.tasks[0], "label": "Detritus"},
+            {"task": gallery.tasks[1], "label": "Copepod"},
+        ],
+        seen_at=seen_at,
+    )
+    assert answer["saved"] == 2
+    assert [crop["state"] for crop in answer["crops"]] == ["conflicting", "accepted"]
+    assert answer["crops"][1]["others"] == [{"email": anna.email, "label": "Copepod"}]
+    assert all(gallery.task(task)["is_labeled"] for task in gallery.tasks)
+
+
+def test_undo_restores_what_was_before(new_gallery):
+    gallery = new_gallery(4)
+    copepods(gallery)
+    gallery.annotate(gallery.tasks[0], {"group": "Detritus"}, lead_time=4.0)
+    before = [annotations_of(gallery, task) for task in gallery.tasks]
+    counted = summary(gallery)
+    answer = gallery.accept(gallery.tasks)
+    assert answer["saved"] == 4
+    # One is changed in the editor since.
+    (third,) = annotations_of(gallery, gallery.tasks[3])
+    gallery.api.patch(f"/api/annotations/{third['id']}/", {"result": third["result"]})
+    anna = gallery.person("anna")
+    path = f"judgements/{answer['batch']}/undo"
+    assert gallery.call("POST", path, anna).status_code == 404
+    done = gallery.call("POST", path).json()
+    assert done["undone"] == 3
+    assert [kept["task"] for kept in done["kept"]] == [gallery.tasks[3]]
+    assert [crop["state"] for crop in done["crops"]] == [
+        *("mine", "suggested", "suggested", "accepted"),
+    ]
+    after = [annotations_of(gallery, task) for task in gallery.tasks]
+    assert after[:3] == before[:3]
+    assert [gallery.task(task)["total_annotations"] for task in gallery.tasks] == [1, 0, 0, 1]
+    assert [gallery.task(task)["is_labeled"] for task in gallery.tasks] == [
+        True,
+        False,
+        False,
+        True,
+    ]
+    counted[0]["group|image|choices"] += 1
+    counted[1]["group"]["Copepod"] = 1
+    assert summary(gallery) == counted
+    again = gallery.call("POST", path).json()
+    assert again["undone"] == 0
+    assert len(again["kept"]) == 4
+
+
+def test_a_batch_is_one_webhook(new_gallery):
+    gallery = new_gallery(5)
+    copepods(gallery)
+    home = gallery.server.home
+    gallery.api.post(
+        "/api/webhooks/",
+        {
+            "project": gallery.project.id,
+            "url": f"{home.settings.backend_url}/webhook",
+            "headers": {"Authorization": authorization(home.secrets)},
+            "send_payload": True,
+            "send_for_all_actions": True,
+        },
+    )
+    gallery.annotate(gallery.tasks[0], {"group": "Detritus"})
+    gallery.annotate(gallery.tasks[1], {"group": "Detritus"})
+    with backend_for_tests(home) as backend:
+        answer = gallery.accept(gallery.tasks)
+        created, updated = backend.sent_to("webhook")
+        assert created["action"] == "ANNOTATIONS_CREATED"
+        assert [one["task"] for one in created["annotation"]] == gallery.tasks[2:]
+        assert [one["id"] for one in created["task"]] == gallery.tasks[2:]
+        assert created["project"]["id"] == gallery.project.id
+        assert updated["action"] == "ANNOTATION_UPDATED"
+        assert [one["task"] for one in updated["annotation"]] == gallery.tasks[:2]
+        gallery.call("POST", f"judgements/{answer['batch']}/undo")
+        undone = backend.sent_to("webhook")[2:]
+        assert [one["action"] for one in undone] == ["ANNOTATION_UPDATED", "ANNOTATIONS_DELETED"]
+        gallery.judge([{"task": gallery.tasks[0], "label": "Copepod"}])
+        alone = backend.sent_to("webhook")[-1]
+        assert alone["annotation"]["task"] == alone["task"]["id"] == gallery.tasks[0]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"judgements": []},
+        {"judgements": [{"task": 1}]},
+        {"judgements": [{"task": 1, "accept": True}]},
+        {"judgements": [{"task": "1", "label": "Copepod"}]},
+        {"judgements": [{"task": 1, "label": "Unicorn"}]},
+        {"judgements": [{"task": 1, "label": "Copepod", "accept": True}]},
+        {"judgements": [{"task": 1, "label": "Copepod"}] * 2},
+        {"judgements": [{"task": i + 1, "label": "Copepod"} for i in range(501)]},
+        {"judgements": [{"task": 1, "label": "Copepod"}], "lead_time_s": -1},
+        {"judgements": [{"task": 1, "label": "Copepod"}], "seen_at": "now"},
+        {"judgements": [{"task": 1, "label": "Copepod"}], "control": "cells"},
+        [],
+    ],
+)
+def test_a_malformed_batch_is_refused(new_gallery, body):
+    gallery = new_gallery(0)
+    assert gallery.call("POST", "judgements", json=body).status_code == 400
+
+
+def test_a_task_of_another_project_is_not_touched(new_gallery):
+    gallery, other = new_gallery(1), new_gallery(1)
+    answer = gallery.judge(
+        [
+            {"task": other.tasks[0], "label": "Copepod"},
+            {"task": gallery.tasks[0], "label": "Copepod"},
+        ]
+    )
+    assert answer["saved"] == 1
+    assert [conflict["task"] for conflict in answer["conflicts"]] == [other.tasks[0]]
+    assert annotations_of(other, other.tasks[0]) == []
+
+
+def test_a_session_needs_the_csrf_token(new_gallery):
+    gallery = new_gallery(1)
+    copepods(gallery)
+    url = gallery.server.url
+    secrets = gallery.server.home.secrets
+    with requests.Session() as session:
+        session.get(f"{url}/user/login/", timeout=30)
+        token = session.cookies["csrftoken"]
+        session.post(
+            f"{url}/user/login/",
+            data={
+                "email": secrets.user_email,
+                "password": secrets.user_password,
+                "csrfmiddlewaretoken": token,
+            },
+            timeout=30,
+        )
+        api = f"{url}/api/planktrait/projects/{gallery.project.id}"
+        assert session.get(f"{api}/gallery", timeout=30).ok
+        body = {"judgements": [{"task": gallery.tasks[0], "label": "Copepod"}]}
+        forged = session.post(f"{api}/judgements", json=body, timeout=30)
+        assert forged.status_code == 403
+        assert "CSRF" in forged.text
+        assert annotations_of(gallery, gallery.tasks[0]) == []
+        headers = {"X-CSRFToken": session.cookies["csrftoken"]}
+        done = session.post(f"{api}/judgements", json=body, headers=headers, timeout=30)
+        assert done.json()["saved"] == 1
+        undo = f"{api}/judgements/{done.json()['batch']}/undo"
+        assert session.post(undo, timeout=30).status_code == 403
+        assert session.post(undo, headers=headers, timeout=30).json()["undone"] == 1
