@@ -18,11 +18,13 @@ class PlanktraitConfig(AppConfig):
             backend_address,
             blind_tasks,
             gallery_signals,
+            judging_actions,
             owner_only,
             templates,
         )
 
         actions.register()
+        judging_actions.register()
         templates.register()
         owner_only.guard()
         blind_tasks.guard()

@@ -1,0 +1,260 @@
+"""Data Manager actions that judge: accept sure suggestions, label as, mark blind, find similar."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from core.permissions import AllPermissions
+from data_manager.actions import register_action
+from django.db import transaction
+from django.db.models import Count, QuerySet, Sum
+from projects.models import Project
+from tasks.models import Prediction, Task
+from users.models import User
+
+from label_studio_config.blind import is_blind_data
+from label_studio_config.plugin.gallery_catch_up import catch_up, shown_version
+from label_studio_config.plugin.gallery_query import View
+from label_studio_config.plugin.gallery_rows import questions_of
+from label_studio_config.plugin.judgements import save
+from label_studio_config.plugin.judgements_asked import MOST, Asked, Judged
+from label_studio_config.plugin.models import Answered, SuggestedLabel
+from label_studio_config.plugin.suggestions import batches
+
+logger = logging.getLogger(__name__)
+
+SURE_ENOUGH = (0.99, 0.95, 0.9, 0.8, 0.7, 0.5)
+USUAL = 0.95
+MOST_ALIKE = 50
+_ROWS_A_QUERY = 500
+
+Answer = dict[str, Any]
+
+
+class CannotJudge(ValueError):
+    """The action cannot do it; the message says why and what to do."""
+
+
+def register() -> None:
+    """Offer the actions in every project's Data Manager."""
+    annotate, change = AllPermissions().annotations_create, AllPermissions().tasks_change
+    register_action(
+        accept_suggestions,
+        "Accept sure suggestions …",
+        order=93,
+        permission=annotate,
+        dialog={
+            "title": "Accept sure suggestions",
+            "text": "Save the suggested label of the selected images as your own annotation, where "
+            "the model is sure enough and nobody has answered. Confidence is calibrated: of "
+            "suggestions at 95 %, about one in twenty is wrong.",
+            "type": "confirm",
+            "form": _thresholds,
+        },
+    )
+    register_action(
+        label_as,
+        "Label as …",
+        order=94,
+        permission=annotate,
+        dialog={
+            "title": "Label as",
+            "text": "Give the selected images one label, as your own annotation.",
+            "type": "confirm",
+            "form": _labels,
+        },
+    )
+    register_action(
+        mark_blind,
+        "Mark blind",
+        order=95,
+        permission=change,
+        dialog={
+            "title": "Mark blind",
+            "text": "Blind images never get a suggestion and never train anything: they are the "
+            "yardstick. Their suggestions are deleted; images that somebody has judged already "
+            "are left as they are.",
+            "type": "confirm",
+        },
+    )
+    register_action(find_similar, "Find similar", order=96, permission=annotate)
+
+
+def accept_suggestions(project: Project, queryset: QuerySet, **kwargs: Any) -> Answer:
+    """Accept what is suggested with the confidence asked for; the action of that name."""
+    request = kwargs["request"]
+    try:
+        view = _view(project, request.user)
+        least = _share(request.data.get("confidence"))
+    except CannotJudge as error:
+        return _refused(str(error))
+    rows = _waiting(view).filter(confidence__gte=least, task_id__in=_ids(queryset))
+    found = list(rows.values_list("task_id", "prediction_id", "confidence"))
+    judged = [Judged(task_id, prediction_id=prediction) for task_id, prediction, _ in found]
+    saved, left = _judge(view, request.user, judged)
+    wrong = sum(1 - confidence for _, _, confidence in found)
+    detail = f"Accepted {saved} suggestions; about {wrong:.0f} of them will be wrong."
+    return _done(saved, detail + _left(left))
+
+
+def label_as(project: Project, queryset: QuerySet, **kwargs: Any) -> Answer:
+    """Give every selected image one label; the action of that name."""
+    request = kwargs["request"]
+    try:
+        view = _view(project, request.user)
+        label = str(request.data.get("label") or "")
+        if not view.control.knows(label):
+            raise CannotJudge(f"{view.control.name} has no label {label!r}: choose one of the list")
+    except CannotJudge as error:
+        return _refused(str(error))
+    known = dict(
+        SuggestedLabel.objects.filter(
+            project_id=project.id,
+            model_version=view.version,
+            control=view.control.name,
+            task_id__in=_ids(queryset),
+        ).values_list("task_id", "prediction_id")
+    )
+    ids = queryset.order_by("id").values_list("id", flat=True)
+    judged = [Judged(task_id, label=label, prediction_id=known.get(task_id)) for task_id in ids]
+    saved, left = _judge(view, request.user, judged)
+    return _done(saved, f"Labelled {saved} images as {label}." + _left(left))
+
+
+def mark_blind(project: Project, queryset: QuerySet, **kwargs: Any) -> Answer:
+    """Make images part of the unbiased yardstick; the action of that name."""
+    ids = list(queryset.order_by("id").values_list("id", flat=True))
+    marked = judged = 0
+    for some in batches(ids, _ROWS_A_QUERY):
+        with transaction.atomic():
+            tasks = Task.objects.select_for_update(of=("self",)).filter(
+                id__in=some, project=project
+            )
+            fresh = []
+            for task in tasks:
+                if is_blind_data(task.data):
+                    continue
+                if task.total_annotations or task.cancelled_annotations:
+                    judged += 1
+                    continue
+                task.data = {**task.data, "blind": "yes"}
+                fresh.append(task)
+            Task.objects.bulk_update(fresh, ["data"], batch_size=100)
+            chosen = [task.id for task in fresh]
+            Prediction.objects.filter(task_id__in=chosen).delete()
+            Task.objects.filter(id__in=chosen).update(total_predictions=0)
+            marked += len(fresh)
+    detail = f"Marked {marked} images blind."
+    if judged:
+        detail += f" {judged} were judged already, perhaps with a suggestion on screen: left alone."
+    return _done(marked, detail)
+
+
+def find_similar(project: Project, queryset: QuerySet, **kwargs: Any) -> Answer:
+    """Say where the gallery shows what is like the selected images; the action of that name."""
+    ids = list(queryset.order_by("id").values_list("id", flat=True)[: MOST_ALIKE + 1])
+    if not ids or len(ids) > MOST_ALIKE:
+        return _refused(f"select 1 to {MOST_ALIKE} images to find others like them")
+    address = f"/planktrait/projects/{project.id}/gallery?similar={','.join(map(str, ids))}"
+    detail = f"The gallery shows what is like them: {address}"
+    return {"processed_items": len(ids), "detail": detail, "reload": False, "address": address}
+
+
+def _thresholds(user: User, project: Project) -> list[dict[str, Any]]:
+    """How sure is sure enough: with the number of images, and of errors to expect."""
+    try:
+        rows = _waiting(_view(project, user))
+    except CannotJudge:
+        rows = SuggestedLabel.objects.none()
+    options = []
+    for least in SURE_ENOUGH:
+        counted = rows.filter(confidence__gte=least).aggregate(
+            n=Count("id"), sure=Sum("confidence")
+        )
+        wrong = counted["n"] - (counted["sure"] or 0)
+        options.append(
+            f"{100 * least:g} % or more: {counted['n']} in the project, about {wrong:.0f} wrong"
+        )
+    usual = options[SURE_ENOUGH.index(USUAL)]
+    return [_choice("confidence", "Confidence of the suggestion", options, usual)]
+
+
+def _labels(user: User, project: Project) -> list[dict[str, Any]]:
+    questions = questions_of(project.label_config)
+    control = questions.primary if questions else None
+    labels = [*control.labels, *sorted(control.not_assessable)] if control else []
+    title = f"Label ({control.name})" if control else "This project has no control with labels"
+    return [_choice("label", title, labels, None)]
+
+
+def _choice(name: str, label: str, options: list[str], value: str | None) -> dict[str, Any]:
+    field = {"type": "select", "name": name, "label": label, "options": options, "value": value}
+    return {"columnCount": 1, "fields": [field]}
+
+
+def _share(text: Any) -> float:
+    """0.95 from "95 % or more: …", "95" or 0.95."""
+    try:
+        number = float(str(text).split("%")[0])
+    except ValueError:
+        number = -1.0
+    share = number / 100 if number > 1 else number
+    if not 0 <= share <= 1:
+        raise CannotJudge(f"{text!r} is no confidence: choose one of the list, or give 0.5 to 1")
+    return share
+
+
+def _view(project: Project, user: User) -> View:
+    questions = questions_of(project.label_config)
+    if questions is None or questions.primary is None:
+        raise CannotJudge("the labeling config asks for no label that an image has one of")
+    catch_up(project)
+    return View(
+        project=project,
+        questions=questions,
+        control=questions.primary,
+        version=shown_version(project),
+        user_id=user.id,
+        several_votes=project.maximum_annotations > 1,
+    )
+
+
+def _waiting(view: View) -> QuerySet[SuggestedLabel]:
+    """Suggestions that nobody has answered."""
+    return SuggestedLabel.objects.filter(
+        project_id=view.project.id,
+        model_version=view.version,
+        control=view.control.name,
+        answered=Answered.NO,
+    )
+
+
+def _judge(view: View, user: User, judged: Sequence[Judged]) -> tuple[int, list[str]]:
+    """How many were saved, and why the others were not."""
+    saved = 0
+    left: list[str] = []
+    for some in batches(judged, MOST):
+        done = save(view, user, Asked(tuple(some), lead_time_s=0.0, seen_at=None))
+        saved += done.saved
+        left += [conflict.why for conflict in done.conflicts]
+    return saved, left
+
+
+def _left(reasons: list[str]) -> str:
+    if not reasons:
+        return ""
+    return f" {len(reasons)} were left alone, the first because {reasons[0]}."
+
+
+def _ids(queryset: QuerySet) -> QuerySet:
+    return queryset.order_by().values("id")
+
+
+def _done(count: int, detail: str) -> Answer:
+    return {"processed_items": count, "detail": detail, "reload": count > 0}
+
+
+def _refused(detail: str) -> Answer:
+    return {"processed_items": 0, "detail": detail, "response_code": 422}

@@ -1,0 +1,127 @@
+"""Data Manager actions that judge, in a real Label Studio: what is saved, left alone, refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from label_studio_config.api import Api, ApiError
+from label_studio_config.project import create_project
+from label_studio_config.results import write_result
+from label_studio_config.server_tasks import fetch_tasks
+from label_studio_config.votes import read_votes
+
+pytestmark = pytest.mark.slow
+
+CONFIG = """<View><Image name="image" value="$image"/><Choices name="group" toName="image">
+<Choice value="Copepod"/><Choice value="Detritus"/>
+<Choice value="Cannot tell" role="not_assessable"/></Choices></View>"""
+VERSION = "project-0-v0001"
+CONFIDENCES = (0.99, 0.97, 0.96, 0.8, 0.6)
+
+
+@pytest.fixture
+def home(label_studio):
+    return label_studio.home
+
+
+@pytest.fixture
+def project(home, request):
+    project = create_project(home, f"Actions {abs(hash(request.node.name)) % 10**9}", CONFIG)
+    api = Api(home)
+    data = [{"data": {"image": f"/data/{n}.png", "n": n, "blind": "no"}} for n in range(5)]
+    api.post(f"/api/projects/{project.id}/import", data)
+    by_number = numbered(home, project)
+    predictions = [
+        {
+            "task": by_number[n]["id"],
+            "score": score,
+            "model_version": VERSION,
+            "result": write_result(
+                project.schema,
+                {"group": "Copepod"},
+                probabilities={"group": {"Copepod": score, "Detritus": 1 - score}},
+            ),
+        }
+        for n, score in enumerate(CONFIDENCES)
+    ]
+    api.post(f"/api/planktrait/projects/{project.id}/suggestions", predictions)
+    api.post(f"/api/planktrait/projects/{project.id}/model-version", {"model_version": VERSION})
+    return project
+
+
+def numbered(home, project):
+    return {task["data"]["n"]: task for task in fetch_tasks(home, project.id)}
+
+
+def run(home, project, action, numbers=None, **options):
+    items = {"all": numbers is None, "excluded": []}
+    if numbers is not None:
+        by_number = numbered(home, project)
+        items = {"all": False, "included": [by_number[n]["id"] for n in numbers]}
+    path = f"/api/dm/actions?id={action}&project={project.id}"
+    return Api(home).call("POST", path, json={"selectedItems": items, **options})
+
+
+def labels(home, project):
+    return {
+        n: [item["value"]["choices"][0] for one in task["annotations"] for item in one["result"]]
+        for n, task in numbered(home, project).items()
+    }
+
+
+def test_sure_suggestions_are_accepted_with_an_estimate_of_errors(home, project):
+    form = Api(home).get("/api/dm/actions/accept_suggestions/form", project=project.id)
+    (field,) = form[0]["fields"]
+    at_95 = next(option for option in field["options"] if option.startswith("95 %"))
+    assert field["value"] == at_95
+    assert "3 in the project, about 0 wrong" in at_95
+    answer = run(home, project, "accept_suggestions", confidence=at_95)
+    assert answer["processed_items"] == 3
+    assert "about 0" in answer["detail"]
+    assert labels(home, project) == {0: ["Copepod"], 1: ["Copepod"], 2: ["Copepod"], 3: [], 4: []}
+    votes = read_votes(project.schema, fetch_tasks(home, project.id))
+    assert votes["suggestion_shown"].all()
+    assert set(votes["suggestion_version"]) == {VERSION}
+    # What is answered is not accepted again, and only what is selected is.
+    again = run(home, project, "accept_suggestions", numbers=[2, 3], confidence="0.5")
+    assert again["processed_items"] == 1
+    assert labels(home, project)[4] == []
+
+
+def test_a_label_for_all_that_is_selected(home, project):
+    answer = run(home, project, "label_as", numbers=[3, 4], label="Detritus")
+    assert answer["processed_items"] == 2
+    assert labels(home, project)[3] == ["Detritus"]
+    assert labels(home, project)[0] == []
+    run(home, project, "label_as", numbers=[4], label="Cannot tell")
+    assert labels(home, project)[4] == ["Cannot tell"]
+    with pytest.raises(ApiError, match="no label"):
+        run(home, project, "label_as", numbers=[0], label="Krill")
+    form = Api(home).get("/api/dm/actions/label_as/form", project=project.id)
+    assert form[0]["fields"][0]["options"] == ["Copepod", "Detritus", "Cannot tell"]
+
+
+def test_blind_images_lose_their_suggestion_unless_somebody_judged_them(home, project):
+    run(home, project, "label_as", numbers=[0], label="Detritus")
+    answer = run(home, project, "mark_blind", numbers=[0, 1])
+    assert answer["processed_items"] == 1
+    assert "1 were judged already" in answer["detail"]
+    tasks = numbered(home, project)
+    assert tasks[1]["data"]["blind"] == "yes"
+    assert tasks[1]["predictions"] == []
+    assert tasks[0]["data"]["blind"] == "no"
+    assert len(tasks[0]["predictions"]) == 1
+    page = Api(home).get(f"/api/planktrait/projects/{project.id}/gallery/page", limit=100)
+    assert tasks[1]["id"] not in {crop["task"] for crop in page["crops"]}
+
+
+def test_where_the_gallery_shows_what_is_similar(home, project):
+    answer = run(home, project, "find_similar", numbers=[2, 3])
+    ids = [numbered(home, project)[n]["id"] for n in (2, 3)]
+    assert f"gallery?similar={ids[0]},{ids[1]}" in answer["detail"]
+
+
+def test_a_confidence_that_is_none_is_refused(home, project):
+    with pytest.raises(ApiError, match="is no confidence"):
+        run(home, project, "accept_suggestions", confidence="very")
+    assert labels(home, project)[0] == []
