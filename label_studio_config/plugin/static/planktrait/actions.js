@@ -1,5 +1,6 @@
 // The bar below the mosaic: what can be done now, and what is not saved.
 
+import { whatHappened } from "./cell.js";
 import { byId, make, plural, whole } from "./dom.js";
 
 export class Actions {
@@ -49,8 +50,8 @@ export class Actions {
     if (!conflicts.length) return;
     const [first] = conflicts;
     byId("conflicts-text").replaceChildren(
-      make("b", {}, `${plural(conflicts.length, "image")} answered meanwhile by someone else.`),
-      conflicts.length === 1 ? ` ${first.conflict.by} said ${first.conflict.label}.` : "",
+      make("b", {}, `${plural(conflicts.length, "judgement")} not saved: something was said meanwhile.`),
+      conflicts.length === 1 ? ` ${whatHappened(first.conflict)}.` : "",
     );
   }
 

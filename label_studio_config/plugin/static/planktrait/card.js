@@ -16,6 +16,7 @@ export class Card {
     mosaic.box.addEventListener("pointerover", (event) => this.#over(event));
     mosaic.box.addEventListener("pointerleave", () => this.hide());
     mosaic.box.addEventListener("pointerdown", () => this.hide());
+    document.addEventListener("keydown", () => this.hide(), { capture: true });
     mosaic.box.addEventListener("scroll", () => this.hide(), { passive: true });
     mosaic.addEventListener("scrolled", () => this.#crop?.gone && this.hide());
     selection.addEventListener("active", () => {

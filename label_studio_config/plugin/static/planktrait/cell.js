@@ -19,6 +19,11 @@ export function stateOf(crop) {
   return crop.unsaved ? "unsaved" : crop.conflict ? "conflicting" : crop.state;
 }
 
+/** Who said what meanwhile, or why else a judgement was not saved. */
+export function whatHappened({ by, label, why }) {
+  return by ? `${by} said ${shown(label)}` : why;
+}
+
 /** What a screen reader says about a crop. */
 export function describe(crop) {
   if (crop.thin) return `Image ${crop.task}`;
@@ -29,7 +34,7 @@ export function describe(crop) {
   said.push(SIGNS[stateOf(crop)]?.text ?? crop.state);
   if (crop.unsaved) said.push(shown(crop.unsaved.label));
   else if (crop.answer) said.push(asList(crop.answer).map(shown).join(", "));
-  if (crop.conflict) said.push(`${crop.conflict.by} said ${shown(crop.conflict.label)}`);
+  if (crop.conflict) said.push(whatHappened(crop.conflict));
   if (crop.blind) said.push("blind");
   said.push(`image ${crop.task}`);
   return said.join(", ");
@@ -79,7 +84,8 @@ function writeCaption(caption, crop, details) {
 function captionOf(crop, details) {
   if (crop.unsaved) return ["Not saved yet", shown(crop.unsaved.label)];
   if (crop.conflict) {
-    return [`${crop.conflict.by.split("@")[0]} said`, shown(crop.conflict.label)];
+    const { by, label, why } = crop.conflict;
+    return by ? [`${by.split("@")[0]} said`, shown(label)] : ["Not saved", why];
   }
   if (!details || crop.thin) return [];
   if (crop.answer) return [asList(crop.answer).map(shown).join(", "), `by you · ${crop.sample ?? ""}`];
@@ -108,5 +114,8 @@ export function paintCell(element, crop, sprite) {
   pen.imageSmoothingQuality = "high";
   pen.drawImage(sprite.bitmap, at.x, at.y, at.width, at.height, 0, 0, width, height);
   element.classList.add("painted");
-  if (at.problem) element.title = at.problem;
+  if (at.problem) {
+    crop.problem = at.problem;
+    element.title = at.problem;
+  }
 }

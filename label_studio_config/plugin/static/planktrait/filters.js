@@ -34,8 +34,8 @@ export class Filters {
     this.chips = byId("chips");
     this.#fillChoices();
     this.form.addEventListener("submit", (event) => event.preventDefault());
-    const soon = debounce((input) => this.#take(input), 350);
-    this.form.addEventListener("input", ({ target }) => target.name !== "state" && soon(target));
+    const soon = debounce(() => this.#take(), 350);
+    this.form.addEventListener("input", ({ target }) => target.name !== "state" && soon());
     this.form.addEventListener("change", ({ target }) => target.name === "state" && this.#takeStates());
     byId("filters-toggle").addEventListener("click", () => this.toggle());
     byId("filters-clear").addEventListener("click", () => this.view.set({ filters: {}, states: [] }));
@@ -68,7 +68,7 @@ export class Filters {
         "label",
         { class: "check" },
         make("input", { type: "checkbox", name: "state", value: state }),
-        make("span", { class: "sign", "data-state": state, "aria-hidden": "true" }, SIGNS[state].sign),
+        make("span", { class: "sign", "data-state": state, "aria-hidden": "true" }, SIGNS[state].sign || "▁"),
         STATE_NAMES[state],
       ),
     );
@@ -80,15 +80,24 @@ export class Filters {
     show.append(make("option", { value: "several", hidden: true }, "Several states"));
   }
 
-  #take(input) {
-    if (!(input.name in this.form.elements) || !input.checkValidity()) return;
-    const text = input.value.trim();
-    const value = text && isShare(input) ? String(Number(text) / 100) : text;
-    if (value === (this.view.get("filters")[input.name] ?? "")) return;
+  #take() {
+    const filters = {};
+    for (const input of this.form.elements) {
+      const text = input.name && input.name !== "state" ? input.value.trim() : "";
+      if (!text || !input.checkValidity()) continue;
+      filters[input.name] = isShare(input) ? String(Number(text) / 100) : text;
+    }
+    const change = { filters };
     // Nobody has answered what is still to be judged.
-    if (input.name === "annotator" && value && this.view.toJudge) {
-      this.view.set({ states: ["any"], filters: { ...this.view.get("filters"), annotator: value } });
-    } else this.view.setFilter(input.name, value);
+    if (filters.annotator && this.view.toJudge) change.states = ["any"];
+    if (JSON.stringify(filters) !== JSON.stringify(this.#known())) this.view.set(change);
+  }
+
+  /** The filters in the order of the form. */
+  #known() {
+    const { filters } = this.view.value;
+    const names = [...this.form.elements].map((input) => input.name);
+    return Object.fromEntries(names.filter((name) => filters[name]).map((name) => [name, filters[name]]));
   }
 
   #takeStates() {

@@ -5,7 +5,7 @@ const CLASS = "planktrait-gallery-link";
 
 const STYLE = `
   .${CLASS} { display: inline-flex; align-items: center; gap: 6px; height: 32px; padding: 0 10px;
-    margin-right: 8px; border-radius: 4px; box-sizing: border-box; white-space: nowrap;
+    margin-left: 16px; align-self: center; border-radius: 4px; box-sizing: border-box; white-space: nowrap;
     font: 500 14px/1 Figtree, system-ui, sans-serif; text-decoration: none;
     color: var(--color-primary-content, #4c5fa9);
     border: 1px solid var(--color-primary-border, #4c5fa9);
@@ -25,6 +25,8 @@ function projectId() {
 function makeLink() {
   const link = document.createElement("a");
   link.className = CLASS;
+  // Label Studio fetches the pages of other links into its own.
+  link.dataset.external = "true";
   link.title = "See and judge many images at a glance";
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("viewBox", "0 0 14 14");

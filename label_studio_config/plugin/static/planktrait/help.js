@@ -3,7 +3,11 @@
 import { SIGNS } from "./cell.js";
 import { byId, make } from "./dom.js";
 
-const key = (name) => name.split("+").flatMap((part, i) => (i ? ["+", make("kbd", {}, part)] : [make("kbd", {}, part)]));
+/** "Ctrl+Z" → two keys with a plus between them. */
+function key(name) {
+  const parts = name.length > 1 ? name.split("+") : [name];
+  return parts.flatMap((part, i) => (i ? ["+", make("kbd", {}, part)] : [make("kbd", {}, part)]));
+}
 
 function rows(entries) {
   return entries.map(([names, text]) => {

@@ -6,6 +6,13 @@ import { Outbox } from "./outbox.js";
 
 const MOST = 500;
 
+/** A label of one's own; the suggestion that was on screen goes with it. */
+function relabel(crop, label) {
+  const judgement = { task: crop.task, label };
+  if (crop.suggestion) judgement.prediction = crop.suggestion.prediction;
+  return judgement;
+}
+
 /** Events: `change` (what is not saved, what can be undone), `saved` {crops, n}. */
 export class Judging extends EventTarget {
   history = [];
@@ -57,7 +64,7 @@ export class Judging extends EventTarget {
   assign(label) {
     const items = this.selection.list
       .filter((crop) => !crop.leaving)
-      .map((crop) => ({ crop, label, judgement: { task: crop.task, label } }));
+      .map((crop) => ({ crop, label, judgement: relabel(crop, label) }));
     if (items.length) this.#submit(items, shown(label));
   }
 
@@ -146,7 +153,7 @@ export class Judging extends EventTarget {
     if (answer.saved) this.pace.count(answer.saved);
     if (!answer.saved) this.#forget(batch);
     const met = conflicts.length
-      ? `, ${conflicts.length} not saved: answered meanwhile by someone else`
+      ? `, ${conflicts.length} not: something was said meanwhile`
       : "";
     announce(`${batch.words}: ${plural(answer.saved, "image")} saved${met}.`, {
       tone: met ? "warn" : "good",

@@ -56,17 +56,17 @@ export class Labels extends EventTarget {
   }
 
   show() {
-    const { label, open, all } = this.view.value;
-    const some = !open && !all && label != null;
+    const { label, open, all, like } = this.view.value;
+    const some = !open && !all && label != null && !like.length;
     const counts = [...this.counts];
     if (some && !counts.some((one) => one.label === label)) counts.push({ label, count: 0 });
     const most = Math.max(1, ...counts.map((one) => one.count));
     const items = [
-      this.#item("All suggested", this.total, !open && !some, { all: true }, "whole"),
+      this.#item("All suggested", this.total, !open && !some && !like.length, { all: true }, "whole"),
       ...counts.map((one) =>
         this.#item(shown(one.label), one.count, some && one.label === label, { label: one.label }, "", one.count / most),
       ),
-      this.#item("Not suggested", this.open, open, { open: true }, "rest"),
+      this.#item("Not suggested", this.open, open && !like.length, { open: true }, "rest"),
     ];
     this.box.replaceChildren(...items);
   }

@@ -11,7 +11,7 @@ const UNKNOWN_SIDE = 64;
 /**
  * The size of a crop on screen, in CSS pixels.
  * options: {fixed, size} or {scale (CSS px per µm or per image px), micrometres, um (where a crop
- * has none), most (longest side)}. `shrunk` > 1: too large for the window, so not at scale.
+ * has none), mostWidth, mostHeight}. `shrunk` > 1: too large for a row, so not at scale.
  */
 export function cropSize(crop, options) {
   const width = crop.width || UNKNOWN_SIDE;
@@ -22,7 +22,7 @@ export function cropSize(crop, options) {
     return { width: width * k, height: height * k, shrunk: 1 };
   }
   const k = options.scale * (options.micrometres ? crop.um || options.um : 1);
-  const shrunk = Math.max(1, (side * k) / options.most);
+  const shrunk = Math.max(1, (width * k) / options.mostWidth, (height * k) / options.mostHeight);
   return { width: (width * k) / shrunk, height: (height * k) / shrunk, shrunk };
 }
 

@@ -55,7 +55,7 @@ class Gallery {
     this.labels = new Labels(view);
     this.filters = new Filters(view, info);
     this.typeahead = new TypeAhead({
-      labels: () => this.control.labels,
+      labels: () => this.answers,
       count: () => selection.size,
       choose: (label) => this.assignOrShow(label),
       leave: () => mosaic.box.focus({ preventScroll: true }),
@@ -71,6 +71,13 @@ class Gallery {
 
   get control() {
     return this.info.controls.find((control) => control.name === this.view.get("control"));
+  }
+
+  /** All labels of the control, those that say "not assessable" last. */
+  get answers() {
+    const { labels, not_assessable: rest } = this.control;
+    const known = new Set(labels.map((label) => label.name));
+    return [...labels, ...rest.filter((name) => !known.has(name)).map((name) => ({ name }))];
   }
 
   #bindings() {
@@ -97,7 +104,7 @@ class Gallery {
     };
     const hotkeys = () =>
       new Map(
-        this.control.labels
+        this.answers
           .filter((label) => label.hotkey)
           .map((label) => [label.hotkey.toLowerCase(), label.name]),
       );
@@ -108,7 +115,10 @@ class Gallery {
     const { view, crops, mosaic, selection, judging, labels } = this;
     view.addEventListener("change", (event) => this.#load(event.detail));
     labels.addEventListener("change", () => this.#showTitle());
-    crops.addEventListener("added", () => this.#showEmpty());
+    crops.addEventListener("added", () => {
+      this.#showEmpty();
+      if (this.#similar) this.#showTitle();
+    });
     crops.addEventListener("reset", () => this.#showEmpty());
     crops.addEventListener("failed", () => this.#showEmpty());
     mosaic.addEventListener("scrolled", () => {
@@ -205,6 +215,7 @@ class Gallery {
     if (!found) return undefined;
     const words = `Like ${plural(tasks.length, "image")}`;
     this.#similar = { key: tasks.join(","), found, words };
+    announce(`${plural(found.length, "similar image")}, most similar first.`);
     return this.view.set({ like: tasks });
   }
 
@@ -214,6 +225,7 @@ class Gallery {
     if (!found) return;
     this.#asked += 1;
     this.#similar = { key: "upload", found, words: `Like ${file.name}` };
+    announce(`${plural(found.length, "similar image")}, most similar first.`);
     this.#showTitle();
     await this.crops.reset(this.view.filterQuery(), found);
   }
@@ -229,11 +241,12 @@ class Gallery {
   }
 
   #showTitle() {
-    const { view, labels } = this;
+    const { view, labels, crops } = this;
     const similar = this.#similar;
+    const shownNow = crops.list.length;
     byId("title").textContent = similar ? "More like this" : shown(view.title);
     const rest = view.toJudge ? "to judge" : labels.current === 1 ? "image" : "images";
-    byId("count").textContent = similar ? plural(similar.found.length, "image") : `${whole(labels.current)} ${rest}`;
+    byId("count").textContent = similar ? `${whole(shownNow)} of ${plural(similar.found.length, "image")}` : `${whole(labels.current)} ${rest}`;
     byId("similar-chip").replaceChildren(
       ...(similar ? [chip(similar.words, () => this.#leaveSimilar())] : []),
     );

@@ -7,6 +7,8 @@ import { tierFor } from "./sprites.js";
 
 const GAP = 2;
 const SEEN_SHARE = 0.7;
+const USUAL_SHARE = 0.34;
+const MOST_SHARE = 0.85;
 const FADE_MS = 150;
 const still = window.matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -34,8 +36,11 @@ export class Mosaic extends EventTarget {
 
   get options() {
     const width = Math.max(120, this.box.clientWidth - 24);
-    const most = Math.max(120, Math.min(width, this.box.clientHeight * 0.7));
-    return { ...this.scale.options(this.crops.list), width, gap: GAP, most };
+    const scale = this.scale.options(this.crops.list);
+    // One long crop must not push all others out of the window.
+    const share = Math.min(MOST_SHARE, Math.max(USUAL_SHARE, USUAL_SHARE * 2 ** this.scale.zoom));
+    const mostHeight = Math.max(120, this.box.clientHeight * share);
+    return { ...scale, width, gap: GAP, mostWidth: width * MOST_SHARE, mostHeight };
   }
 
   #clear() {
@@ -150,8 +155,10 @@ export class Mosaic extends EventTarget {
     const fresh = !element;
     if (fresh) {
       element = make("div", { class: "row", role: "row", "aria-rowindex": number + 1 });
+      const below = this.#rowElements.get(number + 1);
       this.#rowElements.set(number, element);
-      this.sheet.append(element);
+      // In the order in which they are read.
+      this.sheet.insertBefore(element, below ?? null);
     }
     const place = `translateY(${row.y.toFixed(2)}px)`;
     if (element.style.transform !== place) element.style.transform = place;
@@ -180,7 +187,7 @@ export class Mosaic extends EventTarget {
 
   #sprite(page) {
     const options = this.options_;
-    const key = `${options.fixed} ${options.scale} ${options.size} ${options.most}`;
+    const key = `${options.fixed} ${options.scale} ${options.size} ${options.mostHeight}`;
     if (page.tierKey !== key) {
       page.tierKey = key;
       const ratio = window.devicePixelRatio || 1;
@@ -239,7 +246,7 @@ export class Mosaic extends EventTarget {
   }
 
   #learnSizes(page) {
-    const sprite = this.sprites.get(page, 0);
+    const sprite = this.sprites.peek(page);
     let learned = false;
     for (const task of page.tasks) {
       const crop = this.crops.find(task);

@@ -2,7 +2,7 @@
 
 import { getBlob, getJson } from "./api.js";
 
-const TIERS = [160, 320, 640];
+const TIERS = [160, 320, 512];
 const KEPT = 14;
 
 /** The smallest tier that shows every crop of these sides (px on screen, native px) sharply. */
@@ -34,6 +34,11 @@ export class Sprites extends EventTarget {
     }
     if (!kept || kept.tier < tier) this.#ask(page, tier);
     return kept ?? null;
+  }
+
+  /** What is here of the page; nothing is asked for. */
+  peek(page) {
+    return this.#kept.get(page) ?? null;
   }
 
   async #ask(page, tier) {

@@ -1,0 +1,180 @@
+// The model's page: versions side by side, their reports, promotion, jobs with progress and log.
+
+import { PROJECT, address, getJson, postJson } from "./api.js";
+import { announce, byId, make, percent, plural, whole } from "./dom.js";
+import { showJobs } from "./model-jobs.js";
+import { showTheme } from "./theme.js";
+
+const EVERY_MS = { working: 2_000, quiet: 15_000 };
+const asked = new URLSearchParams(location.search);
+let told = null;
+let chosen = asked.get("version");
+let loaded = null;
+let timer;
+
+const figure = (share) => (share == null ? "–" : share.toFixed(3));
+const day = (iso) => (iso ? new Date(iso).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" }) : "");
+
+async function refresh() {
+  clearTimeout(timer);
+  try {
+    told = await getJson("model");
+    show();
+  } catch (error) {
+    announce(error.message, { tone: "bad" });
+  }
+  const working = told?.jobs.some((job) => ["queued", "running"].includes(job.state));
+  timer = setTimeout(refresh, working ? EVERY_MS.working : EVERY_MS.quiet);
+}
+
+function show() {
+  const known = told.versions.map((version) => version.name);
+  if (!known.includes(chosen)) chosen = told.live ?? known[0] ?? null;
+  byId("versions").replaceChildren(...versions());
+  byId("agreement").replaceChildren(agreement());
+  showJobs(byId("jobs"), told.jobs, { seeLog, changed: refresh });
+  if (byId("log").hidden) showPage();
+}
+
+function versions() {
+  if (!told.versions.length) {
+    const words = "There is no model yet. Annotate some images of at least two labels, then start a training.";
+    return [make("p", { class: "quiet" }, words)];
+  }
+  return told.versions.map((version, row) => card(version, told.versions[row + 1]));
+}
+
+function card(version, before) {
+  const live = version.name === told.live;
+  const sides = version.images;
+  const taught = (sides.train ?? 0) + (sides.validation ?? 0);
+  const facts = [day(version.made_at), `${plural(taught, "image")} taught it`];
+  if (version.annotators) facts.push(plural(version.annotators, "annotator"));
+  const open = make("button", { type: "button", class: "name", onclick: () => choose(version.name) }, version.name);
+  const mark = live
+    ? make("span", { class: "tag" }, "live")
+    : make("button", { type: "button", onclick: () => promote(version.name) }, told.live > version.name ? "Roll back" : "Promote");
+  const attributes = { class: version.name === chosen ? "version chosen" : "version" };
+  if (version.name === chosen) attributes["aria-current"] = "true";
+  return make("article", attributes, open, mark, make("p", { class: "facts" }, facts.join(" · ")), figures(version, before));
+}
+
+function figures(version, before) {
+  const side = Object.keys(version.metrics.test ?? {}).length ? "test" : "blind";
+  const controls = Object.entries(version.metrics[side] ?? {});
+  if (!controls.length) return make("p", { class: "facts" }, "No held-out image has been judged yet.");
+  const heads = [`${side === "test" ? "Held out" : "Blind"}`, "macro recall", "accuracy", "ECE", "images"];
+  const rows = controls.map(([control, now]) => {
+    const earlier = before?.metrics[side]?.[control];
+    const cells = now.mae == null
+      ? [change(now.macro_recall, earlier?.macro_recall), figure(now.micro_accuracy), figure(now.ece)]
+      : [`error ${now.mae.toFixed(2)}`, "", now.interval_95_coverage == null ? "" : `${percent(now.interval_95_coverage)} in 95 %`];
+    return make("tr", {}, ...[control, ...cells, whole(now.n_images)].map((cell) => make("td", {}, cell)));
+  });
+  const head = make("tr", {}, ...heads.map((name) => make("th", { scope: "col" }, name)));
+  return make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows));
+}
+
+function change(now, before) {
+  const text = figure(now);
+  if (now == null || before == null || text === figure(before)) return text;
+  const better = now > before;
+  return make("span", { class: better ? "better" : "worse", title: `${figure(before)} in the version before` },
+    `${better ? "▲" : "▼"} ${text}`);
+}
+
+function agreement() {
+  const known = Object.entries(told.versions[0]?.agreement ?? {}).filter(([, one]) => one.n_images);
+  if (!known.length) {
+    const words = "No image has been judged by two people yet: set “annotations per task” above one to know how far they agree.";
+    return make("p", { class: "quiet" }, words);
+  }
+  const rows = known.map(([control, one]) => {
+    const gallery = `/planktrait/projects/${PROJECT}/gallery?` +
+      new URLSearchParams({ control, state: "conflicting", show: "any" });
+    const pairs = (one.confused ?? []).slice(0, 3).map((pair) => `${pair.labels.join(" / ")} (${pair.n_images})`)
+      .join("; ");
+    return make("tr", {},
+      make("td", {}, control),
+      make("td", {}, one.alpha == null ? "–" : one.alpha.toFixed(2)),
+      make("td", {}, whole(one.n_images)),
+      make("td", {}, pairs || "–"),
+      make("td", {}, make("a", { href: gallery }, "see them")));
+  });
+  const heads = ["Control", "Alpha", "Images", "Often taken for each other", ""];
+  const head = make("tr", {}, ...heads.map((name) => make("th", { scope: "col" }, name)));
+  return make("table", { class: "agreement", title: "Krippendorff's alpha: 1 is full agreement, 0 is chance" },
+    make("thead", {}, head), make("tbody", {}, ...rows));
+}
+
+function choose(name) {
+  chosen = name;
+  loaded = null;
+  history.replaceState(null, "", `?version=${encodeURIComponent(name)}`);
+  byId("log").hidden = true;
+  show();
+}
+
+function showPage() {
+  const version = told.versions.find((one) => one.name === chosen);
+  const page = byId("page");
+  const empty = byId("empty");
+  page.hidden = !version?.report;
+  empty.hidden = Boolean(version?.report);
+  if (!version) {
+    byId("page-head").replaceChildren();
+    empty.textContent = "Here comes the page of the version: what it was trained on, figures per class, confusions, calibration, mistakes.";
+    return;
+  }
+  const why = version.promotion.reason ?? "";
+  byId("page-head").replaceChildren(
+    make("h2", {}, version.name), make("span", { class: "why", title: why }, why), make("span", { class: "push" }),
+    version.report ? make("a", { class: "button", href: reportOf(version.name), target: "_blank", rel: "noopener" }, "Open alone") : null);
+  if (!version.report) empty.textContent = `${version.name} has no page: planktrait report writes it.`;
+  else if (loaded !== version.name) page.src = reportOf(version.name);
+  loaded = version.name;
+}
+
+const reportOf = (name) => address(`model/versions/${encodeURIComponent(name)}/report`);
+
+async function seeLog(job) {
+  try {
+    const answer = await getJson(`model/jobs/${encodeURIComponent(job.id)}/log`);
+    const log = byId("log");
+    log.textContent = answer.log || "Nothing is written yet.";
+    byId("page").hidden = byId("empty").hidden = true;
+    log.hidden = false;
+    log.scrollTop = log.scrollHeight;
+    const back = () => {
+      log.hidden = true;
+      loaded = null;
+      show();
+    };
+    byId("page-head").replaceChildren(make("h2", {}, `Log: ${job.name}`), make("span", { class: "push" }),
+      make("button", { type: "button", onclick: () => seeLog(job) }, "Again"),
+      make("button", { type: "button", onclick: back }, "Back to the page"));
+  } catch (error) {
+    announce(error.message, { tone: "bad" });
+  }
+}
+
+async function promote(name) {
+  if (!confirm(`Make ${name} the live version? Its suggestions replace those of ${told.live} as they come.`)) return;
+  await act(`model/versions/${encodeURIComponent(name)}/promote`, `${name} is live; its suggestions follow as a job.`);
+}
+
+async function act(path, said) {
+  try {
+    const answer = await postJson(path);
+    announce(answer.coalesced ? "It follows the job that is running." : said, { tone: "good" });
+  } catch (error) {
+    announce(error.message, { tone: "bad" });
+  }
+  await refresh();
+}
+
+for (const button of document.querySelectorAll("[data-start]")) {
+  button.addEventListener("click", () => act(`model/start/${button.dataset.start}`, `${button.textContent}: started.`));
+}
+showTheme();
+refresh();
