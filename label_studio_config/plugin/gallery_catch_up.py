@@ -43,7 +43,7 @@ def catch_up(project: Project, budget_s: float = float("inf")) -> bool:
 
     Parameters
     ----------
-    budget_s : seconds after which the rest is left for the next call
+    budget_s : seconds after which the rest is left for the next call; a chunk is always done
 
     Returns
     -------
@@ -54,13 +54,13 @@ def catch_up(project: Project, budget_s: float = float("inf")) -> bool:
     if questions is None:
         return True
     end = time.monotonic() + budget_s
-    while True:
-        state = IndexState.objects.filter(project_id=project.id).first()
-        if state is not None and _is_current(state, project, questions):
-            return True
-        if time.monotonic() > end:
-            return False
+    state = IndexState.objects.filter(project_id=project.id).first()
+    while state is None or not _is_current(state, project, questions):
         _one_chunk(project, questions)
+        state = IndexState.objects.filter(project_id=project.id).first()
+        if time.monotonic() > end:
+            return state is not None and _is_current(state, project, questions)
+    return True
 
 
 def reindex(project: Project, report: Callable[[IndexState], None] = lambda state: None) -> None:

@@ -112,7 +112,7 @@ def read_filters(asked: Any) -> Filters:
 
 def read_page(asked: Any) -> PageAsked:
     """The page that a query asks for; raises as `read_filters`."""
-    order = asked.get("order") or "certain"
+    order: Any = asked.get("order") or "certain"
     if order not in get_args(Order):
         raise ValidationError(f"order={order!r}: expected one of {', '.join(get_args(Order))}")
     return PageAsked(

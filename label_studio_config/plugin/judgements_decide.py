@@ -146,7 +146,7 @@ def _result(view: View, mine: Annotation | None, label: str) -> Result | None:
         return None
     kept = []
     for item in old:
-        of = item.get("from_name")
+        of = str(item.get("from_name"))
         if of == name:
             continue
         if of in schema:

@@ -9,13 +9,15 @@ No column is a foreign key into Label Studio's tables: it deletes with SQL of it
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 from django.db import models
 
 UNKNOWN = -1.0
 """A confidence or novelty that is not known: NULL does not sort alike in every database."""
 
 
-class Answered(models.IntegerChoices):
+class Answered(IntEnum):
     """What was answered about one control of one task, by anybody."""
 
     NO = 0
@@ -64,7 +66,7 @@ class Crop(models.Model):
     height_px = models.IntegerField(default=0)
     blind = models.BooleanField(default=False)
     suggested = models.BooleanField(default=False)
-    answered = models.SmallIntegerField(default=Answered.NO)
+    answered = models.SmallIntegerField(default=0)
     search_text = models.TextField(default="")
 
     class Meta:
@@ -118,7 +120,7 @@ class SuggestedLabel(models.Model):
     second_confidence = models.FloatField(default=UNKNOWN)
     task_id = models.BigIntegerField()
     prediction_id = models.BigIntegerField()
-    answered = models.SmallIntegerField(default=Answered.NO)
+    answered = models.SmallIntegerField(default=0)
 
     class Meta:
         constraints = (

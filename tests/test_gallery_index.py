@@ -1,0 +1,199 @@
+"""The gallery's index follows what Label Studio holds, however it came there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from label_studio_config.hosting import server_environment
+from label_studio_config.plugin import migrations
+from tests.gallery_fixtures import VERSION, crop_rows, new_gallery, suggestion
+
+__all__ = ["new_gallery"]
+
+pytestmark = pytest.mark.slow
+
+
+def contents(gallery):
+    """Everything indexed of a project, but for ids of rows."""
+    code = (
+        "import json\n"
+        "from label_studio_config.plugin.models import Crop, GivenAnswer, SuggestedLabel\n"
+        "out = []\n"
+        "for table, order in ((Crop, 'task_id'), (SuggestedLabel, 'prediction_id'),"
+        " (GivenAnswer, 'task_id')):\n"
+        f"    rows = table.objects.filter(project_id={gallery.project.id}).order_by(order, 'pk')\n"
+        "    rows = [{k: str(v) for k, v in row.items() if k not in ('id', 'list_id')}"
+        " for row in rows.values()]\n"
+        "    out.append(rows)\n"
+        "print(json.dumps(out))"
+    )
+    return json.loads(gallery.run(code).splitlines()[-1])
+
+
+def reindex(gallery, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "django", "planktrait_reindex", *arguments],
+        env=server_environment(gallery.server.home),
+        capture_output=True,
+        text=True,
+    )
+    return done
+
+
+def test_suggestions_reach_an_index_that_exists_at_once(new_gallery):
+    gallery = new_gallery(4)
+    assert gallery.get("gallery")["index"]["suggestions"] == 0
+    gallery.suggest({gallery.tasks[0]: ("Copepod", 0.6)})
+    assert gallery.on_page() == [0]
+    # Replaced in place, as a refresh of the same version does.
+    gallery.suggest({gallery.tasks[0]: ("Detritus", 0.7), gallery.tasks[1]: ("Detritus", 0.9)})
+    assert gallery.on_page(label="Detritus") == [1, 0]
+    assert gallery.on_page(label="Copepod") == []
+    # A new version is shown instead; the old one is there to go back to.
+    gallery.suggest({gallery.tasks[2]: ("Copepod", 0.5)}, version="project-0-v0002")
+    assert gallery.on_page() == [2]
+    assert gallery.on_page(suggested=0) == [0, 1, 3]
+    path = f"/api/planktrait/projects/{gallery.project.id}/model-version"
+    gallery.api.post(path, {"model_version": VERSION})
+    assert gallery.on_page() == [1, 0]
+    assert gallery.on_page(suggested=0) == [2, 3]
+
+
+def test_what_comes_through_label_studio_itself_is_indexed(new_gallery):
+    gallery = new_gallery(2)
+    gallery.get("gallery")
+    one = suggestion(gallery.project, gallery.tasks[0], "Copepod", 0.6)
+    made = gallery.api.post("/api/predictions/", one)
+    path = f"/api/planktrait/projects/{gallery.project.id}/model-version"
+    gallery.api.post(path, {"model_version": VERSION})
+    assert gallery.on_page() == [0]
+    changed = suggestion(gallery.project, gallery.tasks[0], "Detritus", 0.8)
+    gallery.api.patch(f"/api/predictions/{made['id']}/", {"result": changed["result"]})
+    assert gallery.on_page(label="Detritus") == [0]
+    # An import with predictions and annotations in it, which sends no signals.
+    row = crop_rows(gallery.server, 1)[0]
+    two = suggestion(gallery.project, 0, "Copepod", 0.9)
+    annotation = {"result": suggestion(gallery.project, 0, "Copepod", 0.9)["result"]}
+    gallery.api.post(
+        f"/api/projects/{gallery.project.id}/import",
+        [{"data": row, "predictions": [two], "annotations": [annotation]}],
+    )
+    said = gallery.get("gallery")["index"]
+    assert (said["tasks"], said["suggestions"]) == (3, 2)
+    assert len(gallery.page(state="suggested")["crops"]) == 1
+    gallery.api.call("DELETE", f"/api/predictions/{made['id']}/")
+    assert len(gallery.page()["crops"]) == 1
+    assert gallery.on_page(suggested=0) == [0, 1]
+
+
+def test_what_is_gone_is_never_shown(new_gallery):
+    gallery = new_gallery(9)
+    gallery.suggest({task: ("Copepod", 0.9 - i / 100) for i, task in enumerate(gallery.tasks)})
+    gallery.get("gallery")
+    gallery.api.call("DELETE", f"/api/tasks/{gallery.tasks[0]}/")
+    # With SQL, as Label Studio does in places: nobody is told.
+    gallery.run(
+        "from tasks.models import Prediction, Task\n"
+        f"rows = Prediction.objects.filter(task_id__in={gallery.tasks[1:4]})\n"
+        "rows._raw_delete(rows.db)\n"
+        f"rows = Task.objects.filter(id={gallery.tasks[1]}); rows._raw_delete(rows.db)\n"
+        f"Task.objects.filter(id={gallery.tasks[4]}).update("
+        "data={'image': 'x', 'blind': 'yes'})\n"
+    )
+    # The page is filled from what follows.
+    page = gallery.page(limit=3)
+    assert [crop["task"] for crop in page["crops"]] == gallery.tasks[5:8]
+    assert gallery.on_page(limit=2) == [5, 6, 7, 8]
+    assert gallery.on_page(suggested=0) == [2, 3, 4]
+    said = gallery.get("gallery")["index"]
+    assert (said["tasks"], said["suggestions"]) == (7, 4)
+
+
+def test_the_index_is_made_anew_from_label_studios_tables(new_gallery):
+    gallery = new_gallery(12, blind=[11])
+    anna = gallery.person("anna")
+    gallery.suggest(
+        {task: ("Copepod", 0.9 - i / 100) for i, task in enumerate(gallery.tasks[:8])}, novelty=0.3
+    )
+    gallery.accept(gallery.tasks[:3], anna)
+    gallery.annotate(gallery.tasks[3], {"group": "Detritus", "egg_sac": "present"})
+    gallery.annotate(gallery.tasks[3], {"group": "Copepod"}, anna)
+    gallery.get("gallery")
+    grown = contents(gallery)
+    assert [len(rows) for rows in grown] == [12, 8, 5]
+    done = reindex(gallery, "--project", str(gallery.project.id))
+    assert done.returncode == 0, done.stderr
+    assert f"Project {gallery.project.id}: 12 tasks, 8 suggestions" in done.stdout
+    made = contents(gallery)
+    for row in grown[0] + made[0]:
+        # Read from the files when they are first shown.
+        row["width_px"] = row["height_px"] = None
+    assert made == grown
+    assert reindex(gallery, "--project", "999999").returncode != 0
+    assert reindex(gallery).returncode == 0
+
+
+def test_another_config_asks_other_questions(new_gallery):
+    gallery = new_gallery(2)
+    gallery.suggest({gallery.tasks[0]: ("Copepod", 0.9)})
+    assert gallery.on_page() == [0]
+    config = gallery.project.schema.xml.replace('name="group"', 'name="taxon"')
+    config = config.replace('whenTagName="group"', 'whenTagName="taxon"')
+    gallery.api.patch(f"/api/projects/{gallery.project.id}/", {"label_config": config})
+    assert gallery.get("gallery")["control"] == "taxon"
+    assert gallery.on_page() == []
+    assert gallery.on_page(suggested=0) == [0, 1]
+
+
+def test_ten_requests_at_once_index_everything_once(new_gallery):
+    gallery = new_gallery(300)
+    gallery.suggest(dict.fromkeys(gallery.tasks, ("Copepod", 0.9)))
+    with ThreadPoolExecutor(10) as pool:
+        pages = list(pool.map(lambda _: gallery.page(limit=200), range(10)))
+    assert {len(page["crops"]) for page in pages} == {200}
+    assert [len(rows) for rows in contents(gallery)] == [300, 300, 0]
+
+
+def test_a_page_takes_few_queries_however_long_it_is(new_gallery):
+    gallery = new_gallery(60)
+    gallery.suggest(dict.fromkeys(gallery.tasks, ("Copepod", 0.9)))
+    gallery.accept(gallery.tasks[:30])
+    gallery.page(limit=200)
+    code = (
+        "from django.db import connection\n"
+        "from django.test.utils import CaptureQueriesContext as Capture\n"
+        "from django.http import QueryDict\n"
+        "from projects.models import Project\n"
+        "from label_studio_config.plugin.gallery_filters import read_page\n"
+        "from label_studio_config.plugin.gallery_page import page\n"
+        "from label_studio_config.plugin.gallery_query import View\n"
+        "from label_studio_config.plugin.gallery_rows import questions_of\n"
+        f"project = Project.objects.get(id={gallery.project.id})\n"
+        "questions = questions_of(project.label_config)\n"
+        f"view = View(project, questions, questions.primary, '{VERSION}', 1, False)\n"
+        "counts = []\n"
+        "for limit in (1, 60):\n"
+        "    with Capture(connection) as queries:\n"
+        "        found = page(view, read_page(QueryDict(f'limit={limit}')))\n"
+        "    assert len(found['crops']) == limit\n"
+        "    assert not any(w in q['sql'] for q in queries for w in ('OFFSET', 'COUNT('))\n"
+        "    counts.append(len(queries))\n"
+        "assert counts[0] == counts[1] <= 10, counts\n"
+    )
+    gallery.run(code)
+
+
+def test_the_migrations_are_complete_and_in_the_package(label_studio):
+    done = subprocess.run(
+        [sys.executable, "-m", "django", "makemigrations", "planktrait", "--check", "--dry-run"],
+        env=server_environment(label_studio.home),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    assert migrations.__file__ is not None

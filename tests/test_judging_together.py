@@ -1,0 +1,123 @@
+"""Ten people judge one project at once: nothing lost, nothing doubled, counters right."""
+
+from __future__ import annotations
+
+import ast
+import random
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from label_studio_config.project import create_project
+from tests.figures import FIGURES
+from tests.gallery_fixtures import CONFIG, GalleryForTests, crop_rows
+from tests.label_studio_fixtures import serve_for_tests
+from tests.test_postgres import postgres_cluster
+
+pytestmark = pytest.mark.slow
+
+PEOPLE = 10
+CROPS = 600
+ON_A_PAGE = 20
+
+
+@pytest.fixture(params=["SQLite", "PostgreSQL"])
+def gallery(request, tmp_path, monkeypatch):
+    """A project of its own server with two workers, all crops suggested."""
+    if request.param == "SQLite":
+        template = request.getfixturevalue("database_template")
+        with serve_for_tests(tmp_path, template=template, workers=2) as server:
+            yield suggested(server)
+    else:
+        with postgres_cluster() as variables:
+            for name, value in variables.items():
+                monkeypatch.setenv(name, value)
+            with serve_for_tests(tmp_path, workers=2) as server:
+                yield suggested(server)
+
+
+def suggested(server):
+    gallery = GalleryForTests(server, create_project(server.home, "Together", CONFIG))
+    gallery.load(crop_rows(server, CROPS))
+    dice = random.Random(1)
+    gallery.suggest({task: ("Copepod", round(dice.uniform(0.3, 1), 4)) for task in gallery.tasks})
+    return gallery
+
+
+def judge_until_done(gallery, person, seed):
+    """Pages of what nobody has answered, from a place of one's own or from the start."""
+    dice = random.Random(seed)
+    saved: list[tuple[int, str]] = []
+    conflicts: list[int] = []
+    batches: list[tuple[int, list[int]]] = []
+    while True:
+        page = gallery.page(
+            person,
+            state="suggested",
+            limit=ON_A_PAGE,
+            order=dice.choice(["certain", "uncertain", "task"]),
+        )
+        if not page["crops"]:
+            return saved, conflicts, batches
+        judgements = []
+        for crop in page["crops"]:
+            if dice.random() < 0.2:
+                judgements.append({"task": crop["task"], "label": "Detritus"})
+            else:
+                prediction = crop["suggestion"]["prediction"]
+                judgements.append({"task": crop["task"], "accept": True, "prediction": prediction})
+        answer = gallery.judge(judgements, person, seen_at=page["seen_at"], lead_time_s=2.0)
+        refused = {conflict["task"] for conflict in answer["conflicts"]}
+        assert answer["saved"] + len(refused) == len(judgements)
+        mine = [one for one in judgements if one["task"] not in refused]
+        saved += [(one["task"], one.get("label", "Copepod")) for one in mine]
+        conflicts += refused
+        batches.append((answer["batch"], [one["task"] for one in mine]))
+
+
+def test_ten_people_at_once(gallery, request):
+    people = [gallery.person(f"judge{i}") for i in range(PEOPLE)]
+    with ThreadPoolExecutor(PEOPLE) as pool:
+        done = list(pool.map(lambda i: judge_until_done(gallery, people[i], i), range(PEOPLE)))
+    said = [
+        (task, label, person.email)
+        for person, (saved, _, _) in zip(people, done, strict=True)
+        for task, label in saved
+    ]
+    # None lost, none doubled: every crop was answered by exactly one person …
+    assert sorted(task for task, _, _ in said) == sorted(gallery.tasks)
+    path = f"/api/planktrait/projects/{gallery.project.id}/tasks"
+    tasks = gallery.api.get(path, limit=5000)["tasks"]
+    there = []
+    for task in tasks:
+        (annotation,) = task["annotations"]
+        (item,) = annotation["result"]
+        (label,) = item["value"]["choices"]
+        there.append((task["id"], label, annotation["completed_by"]["email"]))
+        # … and counted once.
+        assert (task["total_annotations"], task["is_labeled"]) == (1, True)
+        assert annotation["prediction"]["id"] == annotation["parent_prediction"]
+    assert sorted(there) == sorted(said)
+    labels = Counter(label for _, label, _ in said)
+    code = (
+        "from projects.models import Project\n"
+        f"print(Project.objects.get(id={gallery.project.id}).summary.created_labels)"
+    )
+    assert ast.literal_eval(gallery.run(code).splitlines()[-1]) == {"group": dict(labels)}
+    conflicts = sum(len(refused) for _, refused, _ in done)
+    database = request.node.callspec.params["gallery"]
+    FIGURES.append(
+        f"ten people at once on {database}: {CROPS} crops judged once each, "
+        f"{conflicts} conflicts shown"
+    )
+    # Everybody takes the last batch back.
+    for person, (_, _, batches) in zip(people, done, strict=True):
+        for batch, mine in batches[-1:]:
+            if batch is None:
+                continue
+            undone = gallery.call("POST", f"judgements/{batch}/undo", person).json()
+            assert (undone["undone"], undone["kept"]) == (len(mine), [])
+    left = gallery.get("gallery/labels", state="suggested")["labels"]
+    taken_back = sum(len(batches[-1][1]) for _, _, batches in done if batches)
+    assert sum(one["count"] for one in left) == taken_back
