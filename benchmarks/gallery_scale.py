@@ -1,0 +1,242 @@
+"""How quickly the gallery answers at N tasks, with Label Studio's Data Manager beside it.
+
+    python -m benchmarks.gallery_scale --tasks 700000 --database sqlite
+
+Every figure is the median over real HTTP requests to a server with two workers, from one client,
+in milliseconds; no request is asked twice. The tasks are phantoms with a cruise's metadata and a
+prediction each. `--database postgresql` starts a cluster of its own, as the tests do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import requests
+from PIL import Image, ImageDraw
+
+from benchmarks.gallery_fill import HAULS, LABELS, config
+from label_studio_config.home import Home
+from label_studio_config.hosting import server_environment, start_in_background
+from label_studio_config.processes import free_port
+from label_studio_config.project import create_project
+
+RESULTS = Path(__file__).parent / "results" / "gallery_scale"
+IMAGES = 300
+ON_A_PAGE = 120
+ACCEPTED = 60
+
+
+class Client:
+    """One person's requests, timed."""
+
+    def __init__(self, home: Home, project_id: int) -> None:
+        self.session = requests.Session()
+        self.session.trust_env = False
+        self.session.headers["Authorization"] = f"Token {home.secrets.api_token}"
+        self.url = home.settings.label_studio_url
+        self.project_id = project_id
+
+    def call(self, method: str, path: str, **options: Any) -> tuple[float, requests.Response]:
+        """Milliseconds, and the answer, which must be a good one."""
+        started = time.perf_counter()
+        response = self.session.request(method, self.url + path, timeout=600, **options)
+        took = (time.perf_counter() - started) * 1000
+        assert response.ok, response.text[:1000]
+        return took, response
+
+    def gallery(self, path: str, **query: Any) -> tuple[float, requests.Response]:
+        """A GET at the gallery's API."""
+        return self.call("GET", f"/api/planktrait/projects/{self.project_id}/{path}", params=query)
+
+    def data_manager(self, page: int, **filtered: Any) -> float:
+        """A page of 100 in Label Studio's own Data Manager, filtered by one column."""
+        query: dict[str, Any] = {
+            "project": self.project_id,
+            "page": page,
+            "page_size": 100,
+            "fields": "all",
+        }
+        if filtered:
+            item = {"operator": "contains", "type": "String", **filtered}
+            query["query"] = json.dumps({"filters": {"conjunction": "and", "items": [item]}})
+        took, response = self.call("GET", "/api/tasks", params=query)
+        assert response.json()["tasks"]
+        return took
+
+
+def measure(client: Client, tasks: int, repeats: int) -> dict[str, list[float]]:
+    """Milliseconds of every request, by what was asked."""
+    took: dict[str, list[float]] = {}
+
+    def note(name: str, ask: Callable[[int], float]) -> None:
+        ask(-1)  # warm, as after any other page
+        took[name] = [round(ask(turn), 1) for turn in range(repeats)]
+        print(f"{name:44} {statistics.median(took[name]):8.0f} ms", flush=True)
+
+    def page(**query: Any) -> float:
+        milliseconds, response = client.gallery("gallery/page", limit=ON_A_PAGE, **query)
+        assert response.json()["crops"], query
+        return milliseconds
+
+    common = LABELS[:12]
+    note("first page", lambda i: page(label=common[i + 1], state="suggested"))
+    note("first page, all labels", lambda i: page(order=("certain", "novel")[i % 2]))
+    cursors = {}
+    for label in common:
+        after: str | None = None
+        for _ in range(3):
+            answer = client.gallery("gallery/page", label=label, limit=100, after=after)[1].json()
+            after = answer["next"] or after
+        cursors[label] = after
+    note("next page", lambda i: page(label=common[i + 1], after=cursors[common[i + 1]]))
+    note("filter: sample", lambda i: page(sample=f"haul-{(37 * (i + 2)) % HAULS:03d}"))
+    note("filter: confidence", lambda i: page(confidence_from=0.3, confidence_to=0.5 + i / 50))
+    note("filter: depth", lambda i: page(depth_from=10 * (i + 2), depth_to=10 * (i + 2) + 1))
+    note("filter: text of many", lambda i: page(text=f"station {i + 2}"))
+    note(
+        "filter: text of one",
+        lambda i: client.gallery("gallery/page", text=f"crop-{tasks * (i + 2) // 13:07d}")[0],
+    )
+    note("filter: state others", lambda i: client.gallery("gallery/page", state="others", n=i)[0])
+    note("not suggested", lambda i: page(suggested=0, n=i))
+    note("labels", lambda i: client.gallery("gallery/labels", state="suggested", n=i)[0])
+    note(
+        "labels, one sample",
+        lambda i: client.gallery("gallery/labels", sample=f"haul-{i + 5:03d}")[0],
+    )
+    note("what the page needs once", lambda i: client.gallery("gallery", n=i)[0])
+
+    def sprite(turn: int) -> float:
+        _, answer = client.gallery("gallery/page", label=common[turn + 1], limit=ON_A_PAGE)
+        ids = ",".join(str(crop["task"]) for crop in answer.json()["crops"])
+        return client.gallery("gallery/sprite", tasks=ids)[0]
+
+    note(f"sprite of {ON_A_PAGE}", sprite)
+
+    def accept(turn: int) -> float:
+        _, answer = client.gallery(
+            "gallery/page", label=common[turn + 1], state="suggested", limit=ACCEPTED
+        )
+        said = answer.json()
+        judgements = [
+            {"task": c["task"], "accept": True, "prediction": c["suggestion"]["prediction"]}
+            for c in said["crops"]
+        ]
+        body = {"control": "group", "judgements": judgements, "seen_at": said["seen_at"]}
+        path = f"/api/planktrait/projects/{client.project_id}/judgements"
+        milliseconds, response = client.call("POST", path, json={**body, "lead_time_s": 3.0})
+        assert response.json()["saved"] == len(judgements) > 0
+        return milliseconds
+
+    note(f"accept a page of {ACCEPTED}", accept)
+    note("first page, after accepting", lambda i: page(label=common[i + 1], state="suggested"))
+    note("Data Manager: page of 100", lambda i: client.data_manager(i + 2))
+    data = "filter:tasks:data."
+    note(
+        "Data Manager: filter on a data field",
+        lambda i: client.data_manager(1, filter=f"{data}sample_id", value=f"haul-{i + 9:03d}"),
+    )
+    note(
+        "Data Manager: filter on prediction text",
+        lambda i: client.data_manager(
+            1, filter="filter:tasks:predictions_results", value=LABELS[i + 1]
+        ),
+    )
+    return took
+
+
+@contextmanager
+def serving(database: str, folder: Path) -> Iterator[Home]:
+    """A server of its own with drawn images, on SQLite or PostgreSQL."""
+    with ExitStack() as stack:
+        if database == "postgresql":
+            from tests.test_postgres import postgres_cluster
+
+            os.environ.update(stack.enter_context(postgres_cluster()))
+        images = folder / "images"
+        _draw(images / "crops")
+        home = Home(folder / "home")
+        stack.enter_context(
+            start_in_background(
+                home,
+                images_root=images,
+                workers=2,
+                port=free_port(),
+                backend_port=free_port(),
+                report=print,
+            )
+        )
+        yield home
+
+
+def _draw(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(IMAGES):
+        width, height = rng.integers(24, 120, 2).tolist()
+        noise = rng.normal(225, 6, (height, width)).clip(0, 255).astype(np.uint8)
+        image = Image.fromarray(noise)
+        ImageDraw.Draw(image).ellipse((5, 5, width - 6, height - 6), fill=60)
+        image.save(folder / f"{number:04d}.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tasks", type=int, default=20_000)
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--repeats", type=int, default=9, help="requests of each kind, at most 10")
+    arguments = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="gallery-scale-") as folder,
+        serving(arguments.database, Path(folder)) as home,
+    ):
+        project = create_project(home, "At scale", config())
+        command = [sys.executable, "-m", "benchmarks.gallery_fill", str(project.id)]
+        started = time.perf_counter()
+        subprocess.run(
+            [*command, str(arguments.tasks), str(IMAGES)],
+            env={**server_environment(home), "PYTHONPATH": str(Path(__file__).parents[1])},
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+        filled_s = time.perf_counter() - started
+        print(f"{arguments.tasks} tasks loaded in {filled_s:.0f} s", flush=True)
+        client = Client(home, project.id)
+        started, visits = time.perf_counter(), 1
+        while not client.gallery("gallery")[1].json()["index"]["complete"]:
+            visits += 1
+        indexed_s = time.perf_counter() - started
+        print(f"indexed in {indexed_s:.0f} s, {visits} visits", flush=True)
+        took = measure(client, arguments.tasks, arguments.repeats)
+        result = {
+            "tasks": arguments.tasks,
+            "database": arguments.database,
+            "cores": os.cpu_count(),
+            "load_average": [round(load, 1) for load in os.getloadavg()],
+            "loaded_s": round(filled_s, 1),
+            "indexed_s": round(indexed_s, 1),
+            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "median_ms": {name: statistics.median(times) for name, times in took.items()},
+            "ms": took,
+        }
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        path = RESULTS / f"{arguments.database}-{arguments.tasks}.json"
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
