@@ -26,6 +26,7 @@ _POLICY = "; ".join(
         "img-src 'self' blob: data:",
         "font-src 'self'",
         "connect-src 'self'",
+        "frame-src 'self'",
         "base-uri 'none'",
         "form-action 'self'",
         "frame-ancestors 'self'",
@@ -37,10 +38,13 @@ _A_YEAR_S = 31_536_000
 @login_required
 def gallery(request: HttpRequest, pk: int) -> HttpResponse:
     """The gallery of a project; 404 for who may not see the project."""
-    project = get_object_or_404(Project, pk=pk)
-    if not project.has_permission(request.user):
-        raise Http404
-    return _page(request, "gallery.html", {"project_id": pk})
+    return _project_page(request, pk, "gallery.html")
+
+
+@login_required
+def model(request: HttpRequest, pk: int) -> HttpResponse:
+    """The model of a project: versions, their reports, jobs; 404 for who may not see it."""
+    return _project_page(request, pk, "model.html")
 
 
 def static_file(request: HttpRequest, name: str, version: str = "") -> HttpResponse:
@@ -70,6 +74,13 @@ def files_version() -> str:
 
 def _files() -> dict[str, Path]:
     return {path.name: path for path in FOLDER.iterdir() if path.is_file()}
+
+
+def _project_page(request: HttpRequest, pk: int, name: str) -> HttpResponse:
+    project = get_object_or_404(Project, pk=pk)
+    if not project.has_permission(request.user):
+        raise Http404
+    return _page(request, name, {"project_id": pk})
 
 
 def _page(request: HttpRequest, name: str, values: dict[str, object]) -> HttpResponse:

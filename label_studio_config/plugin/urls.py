@@ -12,6 +12,7 @@ urlpatterns = [
     path("heidi-tips/", views.no_tips),
     path("planktrait/plankton.svg", views.thumbnail),
     path("planktrait/projects/<int:pk>/gallery", pages.gallery),
+    path("planktrait/projects/<int:pk>/model", pages.model),
     path("planktrait/static/<str:name>", pages.static_file),
     path("planktrait/static/<str:version>/<str:name>", pages.static_file),
     path("api/planktrait/users", api_views.Users.as_view()),

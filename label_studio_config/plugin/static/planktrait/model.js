@@ -99,7 +99,7 @@ function agreement() {
       make("td", {}, one.alpha == null ? "–" : one.alpha.toFixed(2)),
       make("td", {}, whole(one.n_images)),
       make("td", {}, pairs || "–"),
-      make("td", {}, make("a", { href: gallery }, "see them")));
+      make("td", {}, pairs ? make("a", { href: gallery, class: "see" }, "see them") : ""));
   });
   const heads = ["Control", "Alpha", "Images", "Often taken for each other", ""];
   const head = make("tr", {}, ...heads.map((name) => make("th", { scope: "col" }, name)));
@@ -176,5 +176,12 @@ async function act(path, said) {
 for (const button of document.querySelectorAll("[data-start]")) {
   button.addEventListener("click", () => act(`model/start/${button.dataset.start}`, `${button.textContent}: started.`));
 }
+async function showTitle() {
+  // Label Studio's own address, not one of ours.
+  const response = await fetch(`/api/projects/${PROJECT}`, { credentials: "same-origin" });
+  if (response.ok) byId("project").textContent = (await response.json()).title;
+}
+
 showTheme();
+showTitle();
 refresh();
