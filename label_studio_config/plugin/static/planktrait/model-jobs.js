@@ -17,7 +17,7 @@ export function showJobs(place, jobs, { seeLog, changed }) {
 function card(job, seeLog, changed) {
   const active = ACTIVE.includes(job.state);
   const facts = [clock(job.submitted), took(job), job.follow_up ? "another one follows" : ""].filter(Boolean);
-  const actions = make("div", { class: "actions" },
+  const actions = make("div", { class: "job-actions" },
     make("button", { type: "button", onclick: () => seeLog(job) }, "Log"),
     active ? make("button", { type: "button", onclick: () => cancel(job, changed) }, "Cancel") : null);
   return make("article", { class: "job", "aria-label": job.name },
