@@ -473,6 +473,32 @@ def suggest(project: NeededProject, home: HomeOption = None) -> None:
         show(suggest_project(place.folder, find_project(place, project).id))
 
 
+@app.command()
+def clusters(
+    project: NeededProject,
+    count: Annotated[int | None, typer.Option(min=1, help="About how many clusters.")] = None,
+    home: HomeOption = None,
+) -> None:
+    """Put the images of a project that nobody has annotated into clusters that look alike."""
+    from label_studio_config.project import find_project
+    from ml_backend.project_features import cluster_project
+
+    with told_plainly():
+        place = home_of(home)
+        show(cluster_project(place.folder, find_project(place, project).id, count))
+
+
+@app.command("map")
+def feature_map(project: NeededProject, home: HomeOption = None) -> None:
+    """Lay out the images of a project on a map where those that look alike are near each other."""
+    from label_studio_config.project import find_project
+    from ml_backend.project_features import map_project
+
+    with told_plainly():
+        place = home_of(home)
+        show(map_project(place.folder, find_project(place, project).id))
+
+
 @models_app.command("list")
 def models_list(
     models: Annotated[Path | None, typer.Option(help="Folder of model versions.")] = None,

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ from simclr.preprocessing import PreprocessingError
 SHOWN_OF_A_CLUSTER = 40
 MOST_OF_A_CLUSTER = 10_000
 LARGEST_IMAGE_BYTES = 20 * 1024 * 1024
+PAUSE_AFTER_FAILURE_S = 600.0
 Answer = Response | tuple[Response, int]
 Job = Callable[..., dict[str, Any]]
 _WORK: dict[str, tuple[Job, Callable[[int], str]]] = {
@@ -201,10 +203,15 @@ def _submit(home: Home, work: str, project_id: int) -> hpc_jobs.Submission:
 
 
 def _start_once(home: Home, work: str, project_id: int) -> str:
-    """The id of the active job, or of a new one: a query asks for no second run after it."""
-    newest = _newest_job(home, _WORK[work][1](project_id))
-    if newest is not None and newest["state"] in ("queued", "running"):
-        return str(newest["id"])
+    """The id of the active job, of one that failed lately, or of a new one.
+
+    A query asks for no second run after the first, and many queries for no row of failures.
+    """
+    key = _WORK[work][1](project_id)
+    for record in hpc_jobs.list_jobs(home.jobs_folder, newest=1, keys={key}):
+        failed_s = time.time() - (record.finished or 0) if record.state == "failed" else None
+        if record.active or (failed_s is not None and failed_s < PAUSE_AFTER_FAILURE_S):
+            return record.id
     return _submit(home, work, project_id).job.id
 
 

@@ -7,6 +7,7 @@ fingerprint; `current.json` says which one answers), `clusters.npz` and `map.npz
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,6 +38,8 @@ CLUSTERS_FILE = "clusters.npz"
 MAP_FILE = "map.npz"
 FINGERPRINT_LETTERS = 16
 REASONS_LOGGED = 20
+ONE_THREAD_IMAGES = 50_000
+"""Up to so many, a map is made by one thread and always the same; more are worth all threads."""
 
 
 class NoFeaturesError(ValueError):
@@ -233,7 +236,8 @@ def map_project(home_folder: str | Path, project_id: int) -> dict[str, Any]:
     rows, row_of_task, task_ids = _open_images(now, np.ones(len(now.table), dtype=bool))
     if not len(rows):
         raise NoFeaturesError(f"project {project_id} has no image for a map")
-    places = lay_out(now.store.features[rows])[row_of_task]
+    threads = len(os.sched_getaffinity(0)) if len(rows) > ONE_THREAD_IMAGES else 1
+    places = lay_out(now.store.features[rows], threads=threads)[row_of_task]
     with replacing(features_folder(home, project_id) / MAP_FILE) as temporary:
         np.savez(temporary, task=task_ids, x=places[:, 0], y=places[:, 1], made_at=_now())
     return now.counts() | {"points": len(task_ids)}

@@ -24,6 +24,8 @@ COMMANDS = (
     ["predict"],
     ["quantify"],
     ["suggest"],
+    ["clusters"],
+    ["map"],
     ["models", "list"],
     ["models", "promote"],
     ["jobs"],

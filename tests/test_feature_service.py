@@ -311,5 +311,8 @@ def test_jobs_are_started_once_and_shown(backend: BackendForTests) -> None:
     answer = ask(backend, tasks=[1], newer=5000).json()
     assert answer["tasks"] == []
     assert answer["features"]["missing"] == 5000
-    assert answer["features"]["job"]
+    first = answer["features"]["job"]
+    await_jobs(backend.home)
+    again = ask(backend, tasks=[1], newer=5000).json()
+    assert again["features"]["job"] == first  # it failed just now: not one more a query
     assert current_store(backend.home, PROJECT) is not None
