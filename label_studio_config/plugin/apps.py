@@ -17,6 +17,7 @@ class PlanktraitConfig(AppConfig):
             actions,
             backend_address,
             blind_tasks,
+            data_manager_columns,
             gallery_signals,
             judging_actions,
             owner_only,
@@ -25,6 +26,7 @@ class PlanktraitConfig(AppConfig):
 
         actions.register()
         judging_actions.register()
+        data_manager_columns.register()
         templates.register()
         owner_only.guard()
         blind_tasks.guard()

@@ -1,0 +1,134 @@
+"""Our columns in the Data Manager of a real Label Studio: shown, sorted, filtered; blind bare."""
+
+from __future__ import annotations
+
+import pytest
+import requests
+
+from label_studio_config.api import Api
+from label_studio_config.project import create_project
+from label_studio_config.results import write_result
+from label_studio_config.users import add_user
+
+pytestmark = pytest.mark.slow
+
+CONFIG = """<View><Image name="image" value="$image"/><Choices name="group" toName="image">
+<Choice value="Copepod"/><Choice value="Detritus"/><Choice value="Diatom"/></Choices></View>"""
+VERSION = "project-0-v0001"
+SUGGESTED = {0: ("Copepod", 0.9), 1: ("Detritus", 0.6), 2: ("Copepod", 0.75)}
+BLIND = 3
+OURS = {"suggested_label", "confidence", "second_choice", "novelty", "agreement_of_annotators"}
+
+
+@pytest.fixture(scope="module")
+def api(label_studio):
+    return Api(label_studio.home)
+
+
+@pytest.fixture(scope="module")
+def project(label_studio, api):
+    project = create_project(label_studio.home, "Columns", CONFIG)
+    data = [
+        {"data": {"image": f"/data/{n}.png", "n": n, "blind": "yes" if n == BLIND else "no"}}
+        for n in range(5)
+    ]
+    api.post(f"/api/projects/{project.id}/import", data)
+    ids = ids_of(api, project)
+    predictions = [
+        {
+            "task": ids[n],
+            "score": score,
+            "model_version": VERSION,
+            "result": write_result(
+                project.schema,
+                {"group": label},
+                probabilities={"group": {label: score, "Diatom": 1 - score}},
+                novelty=0.1 * n,
+            ),
+        }
+        for n, (label, score) in SUGGESTED.items()
+    ]
+    api.post(f"/api/planktrait/projects/{project.id}/suggestions", predictions)
+    api.post(f"/api/planktrait/projects/{project.id}/model-version", {"model_version": VERSION})
+    return project
+
+
+def ids_of(api, project):
+    page = api.get("/api/tasks", project=project.id, page_size=100, fields="all")
+    return {task["data"]["n"]: task["id"] for task in page["tasks"]}
+
+
+def listed(api, project, ordering=None, filters=()):
+    """The tasks of a new tab, by number in their order."""
+    data = {
+        "title": "a tab",
+        "ordering": [f"{'-' if ordering.startswith('-') else ''}tasks:{ordering.lstrip('-')}"]
+        if ordering
+        else [],
+        "filters": {"conjunction": "and", "items": list(filters)},
+        "hiddenColumns": {"explore": [], "labeling": []},
+    }
+    view = api.post("/api/dm/views/", {"project": project.id, "data": data})
+    page = api.get("/api/tasks", project=project.id, view=view["id"], page_size=100)
+    return {task["data"]["n"]: task for task in page["tasks"]}
+
+
+def where(column, operator, value, kind):
+    return {
+        "filter": f"filter:tasks:{column}",
+        "operator": operator,
+        "type": kind,
+        "value": value,
+    }
+
+
+def test_the_columns_are_offered(api, project):
+    columns = {c["id"]: c for c in api.get("/api/dm/columns", project=project.id)["columns"]}
+    assert columns.keys() >= OURS
+    assert columns["confidence"]["type"] == "Number"
+    assert columns["total_annotations"]["title"] == "Annotations"
+
+
+def test_what_they_show(api, project):
+    tasks = listed(api, project)
+    assert tasks[0]["suggested_label"] == "Copepod"
+    assert tasks[0]["confidence"] == pytest.approx(0.9)
+    assert tasks[0]["second_choice"] == "Diatom"
+    assert tasks[2]["novelty"] == pytest.approx(0.2)
+    for n in (BLIND, 4):
+        assert {name: tasks[n][name] for name in OURS} == dict.fromkeys(OURS)
+
+
+def test_they_sort_and_filter(api, project):
+    ordered = list(listed(api, project, ordering="-confidence"))
+    assert [n for n in ordered if n in SUGGESTED] == [0, 2, 1]
+    sure = listed(api, project, filters=[where("confidence", "greater", 0.7, "Number")])
+    assert set(sure) == {0, 2}
+    copepods = where("suggested_label", "equal", "Copepod", "String")
+    assert set(listed(api, project, filters=[copepods])) == {0, 2}
+
+
+def test_agreement_of_two_people(label_studio, api, project):
+    add_user(label_studio.home, "columns@example.org", "a-good-password-1")
+    ids = ids_of(api, project)
+    session = requests.Session()
+    session.trust_env = False
+    page = f"{label_studio.url}/user/login/"
+    session.get(page, timeout=20)
+    form = {
+        "email": "columns@example.org",
+        "password": "a-good-password-1",
+        "csrfmiddlewaretoken": session.cookies["csrftoken"],
+    }
+    session.post(page, data=form, headers={"Referer": page}, timeout=20)
+    for n, (mine, theirs) in {0: ("Copepod", "Copepod"), 1: ("Detritus", "Diatom")}.items():
+        path = f"/api/tasks/{ids[n]}/annotations/"
+        api.post(path, {"result": write_result(project.schema, {"group": mine})})
+        said = {"result": write_result(project.schema, {"group": theirs})}
+        answer = session.post(label_studio.url + path, json=said, timeout=20)
+        assert answer.status_code == 201, answer.text
+    tasks = listed(api, project)
+    agreed = {n: task["agreement_of_annotators"] for n, task in tasks.items()}
+    assert agreed == {0: 1.0, 1: 0.5, 2: None, 3: None, 4: None}
+    unsure = where("agreement_of_annotators", "less", 0.9, "Number")
+    assert set(listed(api, project, filters=[unsure])) == {1}
