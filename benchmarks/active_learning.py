@@ -110,7 +110,7 @@ def _learn(
 
 
 def labels_needed(rounds: list[dict[str, Any]], macro_recall: float) -> float:
-    """Labels at which a macro recall is reached, between rounds on a log scale; NaN if it is not."""
+    """Labels at which a macro recall is reached, between rounds on a log scale; NaN without."""
     counts = np.log([entry["n_labels"] for entry in rounds])
     reached = np.maximum.accumulate([entry["macro_recall"] for entry in rounds])
     if macro_recall > reached[-1]:
