@@ -64,7 +64,8 @@ export class Mosaic extends EventTarget {
   #layFrom(keep) {
     const options = this.options_;
     const last = this.rows[keep - 1];
-    const from = this.rows[keep]?.start ?? 0;
+    // All of them from the very first crop: it may have been gone, and be back.
+    const from = keep > 0 ? this.rows[keep].start : 0;
     const y = last ? last.y + last.height + GAP : 0;
     this.rows.length = keep;
     for (const row of layRows(this.crops.list, from, y, options)) this.rows.push(row);

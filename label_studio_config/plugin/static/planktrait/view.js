@@ -17,7 +17,7 @@ function read() {
     all: query.get("all") === "1",
     order: ORDERS.includes(order) ? order : "certain",
     states: query.getAll("state").filter((state) => state === "any" || STATES.includes(state)),
-    like: (query.get("like") ?? "").split(",").map(Number).filter((n) => n > 0),
+    like: (query.get("similar") ?? "").split(",").map(Number).filter((n) => n > 0),
     tab: query.get("tab") ?? "labels",
     filters: {},
   };
@@ -35,7 +35,7 @@ function write(value) {
   if (value.order !== "certain") query.set("order", value.order);
   value.states.forEach((state) => query.append("state", state));
   for (const [name, text] of Object.entries(value.filters)) query.set(name, text);
-  if (value.like.length) query.set("like", value.like.join(","));
+  if (value.like.length) query.set("similar", value.like.join(","));
   const text = query.toString();
   return window.location.pathname + (text ? `?${text}` : "");
 }
