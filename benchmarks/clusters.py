@@ -62,7 +62,7 @@ def ways(features: np.ndarray) -> dict[str, Find]:
         "HDBSCAN, 20 at least, leaves, 1 sample": hdbscan(20, 1, "leaf"),
     }
     for count in (125, 250, 500):
-        for outliers in (0.0, 0.4, 0.65):
+        for outliers in (0.0, 0.4, 0.65, 0.8):
             found[f"ours, {count}, {outliers:.0%} aside"] = ours(count, outliers)
     return found
 
