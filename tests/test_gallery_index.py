@@ -171,7 +171,7 @@ def test_a_page_takes_few_queries_however_long_it_is(new_gallery):
         "from projects.models import Project\n"
         "from label_studio_config.plugin.gallery_filters import read_page\n"
         "from label_studio_config.plugin.gallery_page import page\n"
-        "from label_studio_config.plugin.gallery_query import View\n"
+        "from label_studio_config.plugin.gallery_parts import View\n"
         "from label_studio_config.plugin.gallery_rows import questions_of\n"
         f"project = Project.objects.get(id={gallery.project.id})\n"
         "questions = questions_of(project.label_config)\n"

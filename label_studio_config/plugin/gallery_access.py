@@ -12,7 +12,7 @@ from rest_framework.request import Request
 
 from label_studio_config.plugin.api_views import Guarded
 from label_studio_config.plugin.gallery_catch_up import shown_version
-from label_studio_config.plugin.gallery_query import View
+from label_studio_config.plugin.gallery_parts import View
 from label_studio_config.plugin.gallery_rows import Questions, questions_of
 
 

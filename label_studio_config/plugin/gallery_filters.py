@@ -51,12 +51,6 @@ class Filters:
     text: str = ""
     tasks: tuple[int, ...] | None = None
 
-    @property
-    def about_images(self) -> bool:
-        """Whether it asks for something that the image's own data says."""
-        asked = (self.sample, self.captured_from, self.captured_to, self.depth_from, self.depth_to)
-        return bool(self.text) or any(one is not None for one in asked)
-
 
 @dataclass(frozen=True)
 class PageAsked:

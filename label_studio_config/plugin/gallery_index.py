@@ -15,11 +15,13 @@ from label_studio_config.plugin.gallery_rows import (
     answered,
     answers_of,
     crop_of,
+    search_text,
     suggestions_of,
 )
 from label_studio_config.plugin.models import (
     Answered,
     Crop,
+    CropText,
     GivenAnswer,
     IndexState,
     SuggestedLabel,
@@ -38,7 +40,8 @@ def index_tasks(
     questions: Questions, project_id: int, tasks: Iterable[tuple[int, dict[str, Any]]]
 ) -> list[Crop]:
     """Write the rows of tasks, given as (id, data); what was read from files or people is kept."""
-    rows = [crop_of(questions, project_id, task_id, data or {}) for task_id, data in tasks]
+    given = [(task_id, data or {}) for task_id, data in tasks]
+    rows = [crop_of(questions, project_id, task_id, data) for task_id, data in given]
     Crop.objects.bulk_create(
         rows,
         batch_size=_ROWS_A_QUERY,
@@ -46,9 +49,19 @@ def index_tasks(
         unique_fields=["task_id"],
         update_fields=["project_id", *DATA_FIELDS],
     )
+    CropText.objects.bulk_create(
+        [
+            CropText(task_id=task_id, project_id=project_id, text=search_text(data))
+            for task_id, data in given
+        ],
+        batch_size=_ROWS_A_QUERY,
+        update_conflicts=True,
+        unique_fields=["task_id"],
+        update_fields=["project_id", "text"],
+    )
     blind = [row.task_id for row in rows if row.blind]
-    SuggestedLabel.objects.filter(task_id__in=blind).delete()
-    Crop.objects.filter(task_id__in=blind, suggested=True).update(suggested=False)
+    SuggestedLabel.objects.filter(task_id__among=blind).delete()
+    Crop.objects.filter(task_id__among=blind, suggested=1).update(suggested=0)
     return rows
 
 
@@ -63,7 +76,7 @@ def index_predictions(
     ids = [prediction[0] for prediction in predictions]
     task_ids = {prediction[1] for prediction in predictions}
     blind = set(
-        Crop.objects.filter(task_id__in=task_ids, blind=True).values_list("task_id", flat=True)
+        Crop.objects.filter(task_id__among=task_ids, blind=True).values_list("task_id", flat=True)
     )
     lists: dict[tuple[str, str], int] = {}
     rows: dict[tuple[int, int], SuggestedLabel] = {}
@@ -85,7 +98,7 @@ def index_predictions(
                 prediction_id=prediction_id,
                 **vars(found),
             )
-    SuggestedLabel.objects.filter(prediction_id__in=ids).delete()
+    SuggestedLabel.objects.filter(prediction_id__among=ids).delete()
     _leave_newest(rows, list(lists.values()))
     _copy_answers(rows.values())
     SuggestedLabel.objects.bulk_create(
@@ -99,7 +112,7 @@ def index_predictions(
         for row in rows.values()
         if row.control == primary and row.model_version == state.model_version
     ]
-    Crop.objects.filter(task_id__in=shown, suggested=False).update(suggested=True)
+    Crop.objects.filter(task_id__among=shown, suggested=0).update(suggested=1)
     return len(rows)
 
 
@@ -114,7 +127,7 @@ def list_id(project_id: int, version: str, control: str) -> int:
 def _leave_newest(rows: dict[tuple[int, int], SuggestedLabel], list_ids: list[int]) -> None:
     """Older rows of the same task and version go; where a newer one is there, ours goes."""
     task_ids = {task_id for task_id, _ in rows}
-    present = SuggestedLabel.objects.filter(task_id__in=task_ids, list_id__in=list_ids)
+    present = SuggestedLabel.objects.filter(task_id__among=task_ids, list_id__in=list_ids)
     older = []
     for row_id, task_id, number, prediction_id in present.values_list(
         "id", "task_id", "list_id", "prediction_id"
@@ -126,13 +139,13 @@ def _leave_newest(rows: dict[tuple[int, int], SuggestedLabel], list_ids: list[in
             del rows[task_id, number]
         else:
             older.append(row_id)
-    SuggestedLabel.objects.filter(id__in=older).delete()
+    SuggestedLabel.objects.filter(id__among=older).delete()
 
 
 def _copy_answers(rows: Iterable[SuggestedLabel]) -> None:
     rows = list(rows)
     given: dict[tuple[int, str], list[Given]] = {}
-    found = GivenAnswer.objects.filter(task_id__in={row.task_id for row in rows})
+    found = GivenAnswer.objects.filter(task_id__among={row.task_id for row in rows})
     for task_id, control, user_id, label in found.values_list(
         "task_id", "control", "user_id", "label"
     ):
@@ -147,10 +160,10 @@ def index_answers(
     """Write what was answered about tasks, from all their annotations; by task and control."""
     ids = sorted(set(task_ids))
     annotations: dict[int, list[dict[str, Any]]] = {}
-    for annotation in Annotation.objects.filter(task_id__in=ids).values(*ANNOTATION_FIELDS):
+    for annotation in Annotation.objects.filter(task__id__among=ids).values(*ANNOTATION_FIELDS):
         annotations.setdefault(annotation["task_id"], []).append(annotation)
     given = {task_id: answers_of(questions, annotations.get(task_id, [])) for task_id in ids}
-    GivenAnswer.objects.filter(task_id__in=ids).delete()
+    GivenAnswer.objects.filter(task_id__among=ids).delete()
     GivenAnswer.objects.bulk_create(
         [
             GivenAnswer(project_id=project_id, task_id=task_id, control=control, **vars(one))
@@ -166,10 +179,10 @@ def index_answers(
         for task_id in ids:
             tasks_with.setdefault(answered(given[task_id].get(control, [])), []).append(task_id)
         for value, tasks in tasks_with.items():
-            rows = SuggestedLabel.objects.filter(task_id__in=tasks, control=control)
+            rows = SuggestedLabel.objects.filter(task_id__among=tasks, control=control)
             rows.exclude(answered=value).update(answered=value)
             if questions.primary and control == questions.primary.name:
-                crops = Crop.objects.filter(task_id__in=tasks)
+                crops = Crop.objects.filter(task_id__among=tasks)
                 crops.exclude(answered=value).update(answered=value)
     return given
 
@@ -178,31 +191,31 @@ def index_again(questions: Questions, state: IndexState, task_ids: Iterable[int]
     """Write everything about some tasks anew; those that are gone, go."""
     ids = set(task_ids)
     tasks = list(
-        Task.objects.filter(id__in=ids, project_id=state.project_id).values_list("id", "data")
+        Task.objects.filter(id__among=ids, project_id=state.project_id).values_list("id", "data")
     )
     present = {task_id for task_id, _ in tasks}
     forget_tasks(ids - present)
-    before = dict(Crop.objects.filter(task_id__in=present).values_list("task_id", "image"))
+    before = dict(Crop.objects.filter(task_id__among=present).values_list("task_id", "image"))
     crops = index_tasks(questions, state.project_id, tasks)
     changed = [crop.task_id for crop in crops if before.get(crop.task_id, "") != crop.image]
-    Crop.objects.filter(task_id__in=changed).update(width_px=0, height_px=0)
+    Crop.objects.filter(task_id__among=changed).update(width_px=0, height_px=0)
     index_answers(questions, state.project_id, present)
-    SuggestedLabel.objects.filter(task_id__in=present).delete()
-    Crop.objects.filter(task_id__in=present, suggested=True).update(suggested=False)
-    predictions = Prediction.objects.filter(task_id__in=present).order_by("id")
+    SuggestedLabel.objects.filter(task_id__among=present).delete()
+    Crop.objects.filter(task_id__among=present, suggested=1).update(suggested=0)
+    predictions = Prediction.objects.filter(task__id__among=present).order_by("id")
     index_predictions(questions, state, list(predictions.values_list(*PREDICTION_FIELDS)))
 
 
 def forget_tasks(task_ids: Iterable[int]) -> None:
     """Remove the rows of tasks that are gone."""
     ids = list(task_ids)
-    for table in (Crop, SuggestedLabel, GivenAnswer):
-        table.objects.filter(task_id__in=ids).delete()
+    for table in (Crop, CropText, SuggestedLabel, GivenAnswer):
+        table.objects.filter(task_id__among=ids).delete()
 
 
 def forget_project(project_id: int) -> None:
     """Remove all rows of a project; the next catching up starts anew."""
-    for table in (Crop, SuggestedLabel, SuggestionList, GivenAnswer, IndexState):
+    for table in (Crop, CropText, SuggestedLabel, SuggestionList, GivenAnswer, IndexState):
         rows = table.objects.filter(project_id=project_id)
         rows._raw_delete(rows.db)
 
@@ -219,7 +232,7 @@ def show_version(questions: Questions, state: IndexState, version: str) -> None:
             task_id=OuterRef("task_id"), list_id=chosen.id if chosen else -1
         )
     )
-    crops.filter(suggested=True).exclude(has).update(suggested=False)
-    crops.filter(has, suggested=False).update(suggested=True)
+    crops.filter(suggested=1).exclude(has).update(suggested=0)
+    crops.filter(has, suggested=0).update(suggested=1)
     state.model_version = version
     state.save(update_fields=["model_version"])

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from label_studio_config.plugin.gallery_filters import PageAsked, write_cursor
-from label_studio_config.plugin.gallery_query import Place, View, places
+from label_studio_config.plugin.gallery_parts import View
+from label_studio_config.plugin.gallery_query import Place, places
 from label_studio_config.plugin.gallery_states import Seen, as_json, look
 
 _MOST_ROUNDS = 5

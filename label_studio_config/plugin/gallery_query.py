@@ -1,21 +1,20 @@
 """Which tasks a page of the gallery shows, from the index alone: keyset paging, never an offset.
 
-A page walks along an index in the order that is asked for, and a filter that few images pass would
-make it walk far. So filters on the images are tried first: where at most `FEW` images pass, these
-are fetched and sorted; else the walk meets one soon.
+A page walks along an index in the order that is asked for; where only few images pass the filters
+(`gallery_parts.few`), these are fetched and sorted instead.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any, NamedTuple
 
 from django.db.models import Count, Exists, OuterRef, Q, QuerySet
-from projects.models import Project
 
-from label_studio_config.controls import Control
 from label_studio_config.plugin.gallery_filters import Filters, Order, PageAsked
-from label_studio_config.plugin.gallery_rows import Questions
+from label_studio_config.plugin.gallery_parts import View, few, on_images, parts, together
 from label_studio_config.plugin.models import (
     Answered,
     Crop,
@@ -24,36 +23,12 @@ from label_studio_config.plugin.models import (
     SuggestionList,
 )
 
-FEW = 5000
 _ORDERS: dict[Order, tuple[str, bool]] = {
     "certain": ("confidence", True),
     "uncertain": ("confidence", False),
     "novel": ("novelty", True),
     "task": ("task_id", False),
 }
-
-
-@dataclass(frozen=True)
-class View:
-    """Who looks at which control of a project.
-
-    Attributes
-    ----------
-    version : whose suggestions are shown; empty for none
-    several_votes : whether others' answers are hidden until one's own is given
-    """
-
-    project: Project
-    questions: Questions
-    control: Control
-    version: str
-    user_id: int
-    several_votes: bool
-
-    @property
-    def is_primary(self) -> bool:
-        """Whether the columns of `Crop` are about this control."""
-        return self.control == self.questions.primary
 
 
 class Place(NamedTuple):
@@ -72,71 +47,77 @@ def places(view: View, asked: PageAsked) -> list[Place]:
     return _suggested(view, asked)
 
 
-def count_labels(view: View, filters: Filters) -> list[tuple[str, int]]:
-    """The suggested labels that pass the filters and how many images each has, most first."""
+def count(view: View, filters: Filters) -> tuple[list[tuple[str, int]], int]:
+    """The images that pass the filters: by suggested label, most first, and without any."""
+    ids = few(view, filters)
     counts: dict[str, int] = {}
-    ids = _few(view, filters)
     rows = _suggestions(view, filters, ids)
-    for value, condition in _parts(view, filters):
-        found = rows.filter(condition, answered=value).values_list("label")
-        for label, count in found.annotate(count=Count("id")).order_by():
-            counts[label] = counts.get(label, 0) + count
-    return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-
-
-def count_open(view: View, filters: Filters) -> int:
-    """How many images that pass the filters have no suggestion."""
-    return sum(rows.count() for rows in _open_parts(view, filters))
+    crops, answered = _open_crops(view, filters, ids)
+    without = 0
+    for values, condition in together(parts(view, filters)):
+        found = rows.filter(condition, answered__in=values).values_list("label")
+        for label, number in found.annotate(number=Count("id")).order_by():
+            counts[label] = counts.get(label, 0) + number
+        without += crops.filter(condition, answered(values)).count()
+    return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])), without
 
 
 def _suggested(view: View, asked: PageAsked) -> list[Place]:
     column, descending = _ORDERS[asked.order]
-    ids = _few(view, asked.filters)
+    ids = few(view, asked.filters)
     rows = _suggestions(view, asked.filters, ids)
     columns = ("task_id",) if column == "task_id" else (column, "task_id")
     found: list[Place] = []
-    for value, condition in _parts(view, asked.filters):
-        part = rows.filter(condition, answered=value)
-        if ids is None:
-            part = _beyond(part, columns, descending, asked.after)
+    if ids is not None:
+        for values, condition in together(parts(view, asked.filters)):
+            part = rows.filter(condition, answered__in=values)
+            found += [Place(tuple(row), row[-1]) for row in part.values_list(*columns)]
+        if asked.after is not None:
+            after = asked.after
+            found = [p for p in found if (p.key < after if descending else p.key > after)]
+    else:
+        for value, condition in parts(view, asked.filters):
+            part = _beyond(rows.filter(condition, answered=value), columns, descending, asked.after)
             part = part.order_by(*(f"-{c}" if descending else c for c in columns))
             part = part[: asked.limit + 1]
-        found += [Place(tuple(row), row[-1]) for row in part.values_list(*columns)]
+            found += [Place(tuple(row), row[-1]) for row in part.values_list(*columns)]
     found.sort(key=lambda place: place.key, reverse=descending)
-    if ids is not None and asked.after is not None:
-        after = asked.after
-        found = [p for p in found if (p.key < after if descending else p.key > after)]
     return found[: asked.limit + 1]
 
 
 def _open(view: View, asked: PageAsked) -> list[Place]:
     found: list[int] = []
-    for rows in _open_parts(view, asked.filters):
-        if asked.after is not None:
-            rows = rows.filter(task_id__gt=asked.after[-1])
-        ids = rows.order_by("task_id").values_list("task_id", flat=True)
-        found += ids[: asked.limit + 1]
+    crops, answered = _open_crops(view, asked.filters, few(view, asked.filters))
+    if asked.after is not None:
+        crops = crops.filter(task_id__gt=asked.after[-1])
+    for value, condition in parts(view, asked.filters):
+        part = crops.filter(condition, answered([value])).order_by("task_id")
+        found += part.values_list("task_id", flat=True)[: asked.limit + 1]
     return [Place((task_id,), task_id) for task_id in sorted(found)[: asked.limit + 1]]
 
 
 def _given(view: View, asked: PageAsked) -> list[Place]:
-    tasks = asked.filters.tasks or ()
+    filters, tasks = asked.filters, list(asked.filters.tasks or ())
+    grouped = together(parts(view, filters))
     passing: set[int] = set()
-    if asked.filters.suggested is not False:
-        rows = _suggestions(view, asked.filters, list(tasks))
-        rows = rows.filter(_about_images(asked.filters, "task_id"))
-        for value, condition in _parts(view, asked.filters):
-            passing.update(rows.filter(condition, answered=value).values_list("task_id", flat=True))
-    if not asked.filters.suggested:
-        for crops in _open_parts(view, asked.filters):
-            passing.update(crops.filter(task_id__in=tasks).values_list("task_id", flat=True))
+    if filters.suggested is not False:
+        rows = _suggestions(view, filters, tasks).filter(on_images(filters))
+        for values, condition in grouped:
+            found = rows.filter(condition, answered__in=values)
+            passing.update(found.values_list("task_id", flat=True))
+    if not filters.suggested:
+        crops, answered = _open_crops(view, filters, tasks)
+        crops = crops.filter(on_images(filters))
+        for values, condition in grouped:
+            found = crops.filter(condition, answered(values))
+            passing.update(found.values_list("task_id", flat=True))
     start = int(asked.after[0]) + 1 if asked.after is not None else 0
-    found = [
+    places = [
         Place((position,), task_id)
         for position, task_id in enumerate(tasks)
         if position >= start and task_id in passing
     ]
-    return found[: asked.limit + 1]
+    return places[: asked.limit + 1]
 
 
 def _suggestions(view: View, filters: Filters, ids: list[int] | None) -> QuerySet[SuggestedLabel]:
@@ -146,12 +127,11 @@ def _suggestions(view: View, filters: Filters, ids: list[int] | None) -> QuerySe
         chosen = SuggestionList.objects.filter(
             project_id=view.project.id, model_version=view.version, control=view.control.name
         ).values_list("id", flat=True)
-        rows = rows.filter(list_id=chosen.first() or -1)
-        rows = rows.filter(_about_images(filters, "task_id"))
+        rows = rows.filter(on_images(filters), list_id=chosen.first() or -1)
     else:
         # Not by `list_id`: without statistics SQLite would walk along its index.
         rows = rows.filter(
-            task_id__in=ids,
+            task_id__among=ids,
             project_id=view.project.id,
             model_version=view.version,
             control=view.control.name,
@@ -185,118 +165,24 @@ def _beyond(
     return rows.extra(where=[f"({names}) {sign} ({marks})"], params=list(after))
 
 
-def _open_parts(view: View, filters: Filters) -> list[QuerySet[Crop]]:
-    crops = Crop.objects.filter(project_id=view.project.id).filter(_on_crop(filters))
+def _open_crops(
+    view: View, filters: Filters, ids: list[int] | None
+) -> tuple[QuerySet[Crop], Callable[[Sequence[Answered]], Q]]:
+    """Crops without a suggestion, and the condition under which one is answered in some ways."""
+    crops = Crop.objects.filter(project_id=view.project.id)
+    crops = crops.filter(on_images(filters)) if ids is None else crops.filter(task_id__among=ids)
     if view.is_primary:
-        crops = crops.filter(suggested=False)
-        return [crops.filter(c, answered=value) for value, c in _parts(view, filters)]
+        return crops.filter(suggested=0), lambda values: Q(answered__in=values)
     rows = SuggestedLabel.objects.filter(
         task_id=OuterRef("task_id"), model_version=view.version, control=view.control.name
     )
-    crops = crops.exclude(Exists(rows))
-    answers = _answers(view)
-    differing = Exists(answers.exclude(label=OuterRef("label")))
-    conflict = Exists(
-        GivenAnswer.objects.filter(
-            differing, task_id=OuterRef("task_id"), control=view.control.name
-        )
+    answers = GivenAnswer.objects.filter(task_id=OuterRef("task_id"), control=view.control.name)
+    conflict = Q(Exists(answers.filter(Exists(answers.exclude(label=OuterRef("label"))))))
+    conditions = {
+        Answered.NO: ~Q(Exists(answers)),
+        Answered.YES: Q(Exists(answers)) & ~conflict,
+        Answered.CONFLICTING: conflict,
+    }
+    return crops.exclude(Exists(rows)), lambda values: reduce(
+        or_, (conditions[value] for value in values)
     )
-    is_answered = {
-        Answered.NO: ~Exists(answers),
-        Answered.YES: Exists(answers) & ~conflict,
-        Answered.CONFLICTING: Q(conflict),
-    }
-    return [crops.filter(c, is_answered[value]) for value, c in _parts(view, filters)]
-
-
-def _answers(view: View, **which: Any) -> QuerySet[GivenAnswer]:
-    return GivenAnswer.objects.filter(
-        task_id=OuterRef("task_id"), control=view.control.name, **which
-    )
-
-
-def _parts(view: View, filters: Filters) -> list[tuple[Answered, Q]]:
-    """By what was answered, the further condition under which a task is in one of the states."""
-    mine = Q(Exists(_answers(view, user_id=view.user_id)))
-    accepted = Q(Exists(_answers(view, user_id=view.user_id, as_suggested=True)))
-    own = Q(Exists(_answers(view, user_id=view.user_id, as_suggested=False)))
-    no, yes, conflicting = Answered.NO, Answered.YES, Answered.CONFLICTING
-    ways: dict[str, list[tuple[Answered, Q]]] = {
-        "suggested": [(no, Q())],
-        "accepted": [(yes, accepted)],
-        "mine": [(yes, own)],
-        "others": [(yes, ~mine)],
-        "conflicting": [(conflicting, Q())],
-    }
-    if view.several_votes:
-        ways["suggested"] += [(yes, ~mine), (conflicting, ~mine)]
-        ways["others"] = []
-        ways["conflicting"] = [(conflicting, mine)]
-    ways["open"] = ways["suggested"]
-    states = filters.states
-    # A task with a suggestion is never "open", one without is never "suggested".
-    if filters.suggested is not None:
-        states = states - {"open" if filters.suggested else "suggested"}
-    parts: dict[Answered, list[Q]] = {}
-    if not filters.states:
-        parts = {no: [Q()], yes: [Q()], conflicting: [Q()]}
-    for state in states:
-        for value, condition in ways[state]:
-            parts.setdefault(value, []).append(condition)
-    by_annotator = Q()
-    if filters.annotator is not None:
-        parts.pop(no, None)
-        by_annotator = Q(Exists(_answers(view, user_id=filters.annotator)))
-        if view.several_votes:
-            by_annotator &= mine
-    return [(value, _any(conditions) & by_annotator) for value, conditions in parts.items()]
-
-
-def _any(conditions: list[Q]) -> Q:
-    if any(not condition for condition in conditions):
-        return Q()
-    joined = conditions[0]
-    for condition in conditions[1:]:
-        joined |= condition
-    return joined
-
-
-def _few(view: View, filters: Filters) -> list[int] | None:
-    """The tasks that pass the filters on images and answers, if they are few."""
-    narrow: list[QuerySet] = []
-    if filters.about_images:
-        narrow.append(Crop.objects.filter(_on_crop(filters), project_id=view.project.id))
-    answers = GivenAnswer.objects.filter(project_id=view.project.id, control=view.control.name)
-    if filters.annotator is not None:
-        narrow.append(answers.filter(user_id=filters.annotator))
-    if filters.states and filters.states <= {"accepted", "mine"}:
-        narrow.append(answers.filter(user_id=view.user_id))
-    found: set[int] | None = None
-    for rows in narrow:
-        ids = list(rows.values_list("task_id", flat=True)[: FEW + 1])
-        if len(ids) <= FEW:
-            found = set(ids) if found is None else found & set(ids)
-    if found is None:
-        return None
-    if len(found) and filters.about_images and len(narrow) > 1:
-        crops = Crop.objects.filter(_on_crop(filters), task_id__in=found)
-        found = set(crops.values_list("task_id", flat=True))
-    return sorted(found)
-
-
-def _about_images(filters: Filters, column: str) -> Q:
-    if not filters.about_images:
-        return Q()
-    return Q(Exists(Crop.objects.filter(_on_crop(filters), task_id=OuterRef(column))))
-
-
-def _on_crop(filters: Filters) -> Q:
-    asked = {
-        "sample_id": filters.sample,
-        "captured_at__gte": filters.captured_from,
-        "captured_at__lt": filters.captured_to,
-        "depth_m__gte": filters.depth_from,
-        "depth_m__lte": filters.depth_to,
-        "search_text__contains": filters.text or None,
-    }
-    return Q(**{name: value for name, value in asked.items() if value is not None})

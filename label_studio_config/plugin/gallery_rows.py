@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from typing import Any
-
-from django.utils.dateparse import parse_date, parse_datetime
+from urllib.parse import unquote
 
 from label_studio_config.blind import is_blind_data
 from label_studio_config.controls import Control
+from label_studio_config.home import LOCAL_FILES_URL
 from label_studio_config.manifest import pixel_size
 from label_studio_config.plugin.models import UNKNOWN, Answered, Crop
 from label_studio_config.results import (
@@ -103,13 +103,12 @@ def crop_of(questions: Questions, project_id: int, task_id: int, data: Mapping[s
         depth_m=_number(data.get("depth_m")),
         pixel_size_um=pixel_size(data.get("pixel_size_um")),
         blind=is_blind_data(data),
-        search_text=_search_text(data),
     )
 
 
 DATA_FIELDS = (
     *("image", "image_id", "sample_id", "captured_at", "depth_m", "pixel_size_um"),
-    *("blind", "search_text"),
+    "blind",
 )
 """The columns of `Crop` that `crop_of` fills."""
 
@@ -227,18 +226,29 @@ def _number(value: Any) -> float | None:
 def _moment(value: Any) -> datetime | None:
     """A date or a time from outside; without a time zone it is taken as UTC."""
     text = _text(value).strip()
-    try:
-        moment = parse_datetime(text)
-        if moment is None:
-            day = parse_date(text[:10])
-            moment = datetime(day.year, day.month, day.day) if day else None
-    except ValueError:
-        return None
-    if moment is None:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    for said in (text, text[:10]):
+        try:
+            moment = datetime.fromisoformat(said)
+            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        except (ValueError, OverflowError):
+            continue
+    return None
 
 
-def _search_text(data: Mapping[str, Any]) -> str:
-    values = [str(value) for value in data.values() if isinstance(value, (str, int, float))]
-    return "\n".join(values).lower().replace("\0", "")[:MOST_TEXT]
+def search_text(data: Mapping[str, Any]) -> str:
+    """What of a task's data is searched: texts and whole numbers, each once, in lower case.
+
+    A text within another is not repeated, and of an image's address only the path counts.
+    """
+    values: list[str] = []
+    for value in data.values():
+        if isinstance(value, (str, int)) and not isinstance(value, bool):
+            text = str(value).lower().replace("\0", "")
+            if LOCAL_FILES_URL in text:
+                text = unquote(text.split("d=", 1)[-1])
+            values.append(text)
+    kept: list[str] = []
+    for text in sorted(values, key=len, reverse=True):
+        if not any(text in longer for longer in kept):
+            kept.append(text)
+    return "\n".join(kept)[:MOST_TEXT]

@@ -109,7 +109,7 @@ def _prediction_deleted(instance: Prediction, **kwargs: Any) -> None:
     rows = SuggestedLabel.objects.filter(prediction_id=instance.id)
     deleted, _ = rows.delete()
     if deleted:
-        Crop.objects.filter(task_id=instance.task_id, suggested=True).update(suggested=False)
+        Crop.objects.filter(task_id=instance.task_id, suggested=1).update(suggested=0)
         project = instance.project
         found = _index_of(project.id, project.label_config) if project else None
         if found is not None:

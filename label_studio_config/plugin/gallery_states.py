@@ -12,7 +12,7 @@ from users.models import User
 
 from label_studio_config.plugin.gallery_images import read_sizes
 from label_studio_config.plugin.gallery_index import ANNOTATION_FIELDS, index_again
-from label_studio_config.plugin.gallery_query import View
+from label_studio_config.plugin.gallery_parts import View
 from label_studio_config.plugin.gallery_rows import (
     DATA_FIELDS,
     Given,
@@ -64,7 +64,7 @@ def look(view: View, task_ids: Sequence[int]) -> dict[int, Seen]:
             and all(getattr(crop, name) == getattr(fresh, name) for name in DATA_FIELDS)
             and (suggestion is None or suggestion.answered == value)
             and (not view.is_primary or crop.answered == value)
-            and (not view.is_primary or crop.suggested == (suggestion is not None))
+            and (not view.is_primary or bool(crop.suggested) == (suggestion is not None))
         )
         if not agree:
             wrong.append(task_id)

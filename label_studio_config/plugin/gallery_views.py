@@ -22,7 +22,7 @@ from label_studio_config.plugin.gallery_access import ProjectView
 from label_studio_config.plugin.gallery_catch_up import catch_up, find_lost, shown_version
 from label_studio_config.plugin.gallery_filters import read_filters, read_page
 from label_studio_config.plugin.gallery_page import page
-from label_studio_config.plugin.gallery_query import count_labels, count_open
+from label_studio_config.plugin.gallery_query import count
 from label_studio_config.plugin.gallery_rows import Questions
 from label_studio_config.plugin.models import Crop, GivenAnswer, SuggestedLabel, SuggestionList
 
@@ -77,8 +77,9 @@ class GalleryLabels(ProjectView):
         view = self.view_of(request, project, request.query_params.get("control"))
         filters = read_filters(request.query_params)
         catch_up(project, PAGE_BUDGET_S)
-        labels = [{"label": label, "count": n} for label, n in count_labels(view, filters)]
-        return Response({"labels": labels, "open": count_open(view, filters)})
+        counts, without = count(view, filters)
+        labels = [{"label": label, "count": number} for label, number in counts]
+        return Response({"labels": labels, "open": without})
 
 
 class GalleryPage(ProjectView):

@@ -13,7 +13,7 @@ from tasks.models import Annotation, Prediction, Task
 from users.models import User
 
 from label_studio_config.plugin.gallery_index import index_answers
-from label_studio_config.plugin.gallery_query import View
+from label_studio_config.plugin.gallery_parts import View
 from label_studio_config.plugin.gallery_signals import held
 from label_studio_config.plugin.judgements_asked import Asked
 from label_studio_config.plugin.judgements_counters import (

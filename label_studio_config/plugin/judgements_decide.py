@@ -11,7 +11,7 @@ from tasks.models import Annotation, Prediction
 from tasks.serializers import PredictionSerializer
 
 from label_studio_config.blind import is_blind_data
-from label_studio_config.plugin.gallery_query import View
+from label_studio_config.plugin.gallery_parts import View
 from label_studio_config.plugin.gallery_rows import answers_of, suggestions_of
 from label_studio_config.plugin.judgements_asked import Judged
 from label_studio_config.results import Result, is_asked, read_result, write_result

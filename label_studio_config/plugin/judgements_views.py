@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from users.models import User
 
 from label_studio_config.plugin.gallery_access import ProjectView
-from label_studio_config.plugin.gallery_query import View
+from label_studio_config.plugin.gallery_parts import View
 from label_studio_config.plugin.gallery_states import as_json, look
 from label_studio_config.plugin.judgements import save, undo
 from label_studio_config.plugin.judgements_asked import read_asked

@@ -13,6 +13,8 @@ from enum import IntEnum
 
 from django.db import models
 
+from label_studio_config.plugin import gallery_lookup  # noqa: F401  (registers `among`)
+
 UNKNOWN = -1.0
 """A confidence or novelty that is not known: NULL does not sort alike in every database."""
 
@@ -49,12 +51,13 @@ class Crop(models.Model):
     Attributes
     ----------
     width_px, height_px : 0 until the file's header was read
-    search_text : the values of the task's data, in lower case
-    suggested : whether it has a suggestion of `IndexState.model_version` for the primary control
+    suggested : 1 if it has a suggestion of `IndexState.model_version` for the primary control;
+        a number, since SQLite finds no boolean in an index
     answered : what was answered about the primary control
     """
 
-    task_id = models.BigIntegerField(primary_key=True)
+    # "Auto" though it is always given: SQLite finds such rows without another index.
+    task_id = models.BigAutoField(primary_key=True)
     project_id = models.BigIntegerField()
     image = models.TextField(default="")
     image_id = models.TextField(default="")
@@ -65,9 +68,8 @@ class Crop(models.Model):
     width_px = models.IntegerField(default=0)
     height_px = models.IntegerField(default=0)
     blind = models.BooleanField(default=False)
-    suggested = models.BooleanField(default=False)
+    suggested = models.SmallIntegerField(default=0)
     answered = models.SmallIntegerField(default=0)
-    search_text = models.TextField(default="")
 
     class Meta:
         indexes = (
@@ -80,6 +82,17 @@ class Crop(models.Model):
             models.Index(fields=["project_id", "captured_at"], name="planktrait_crop_captured"),
             models.Index(fields=["project_id", "depth_m"], name="planktrait_crop_depth"),
         )
+
+
+class CropText(models.Model):
+    """The searchable text of a task, in lower case: a table that is small to read through.
+
+    It has no index by project: the tasks of a project lie between its first and its last one.
+    """
+
+    task_id = models.BigAutoField(primary_key=True)
+    project_id = models.BigIntegerField()
+    text = models.TextField()
 
 
 class SuggestionList(models.Model):

@@ -1,0 +1,167 @@
+"""The parts of a gallery query: who looks, in which states tasks are, and whether they are few."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from projects.models import Project
+
+from label_studio_config.controls import Control
+from label_studio_config.plugin.gallery_filters import Filters
+from label_studio_config.plugin.gallery_rows import Questions
+from label_studio_config.plugin.models import Answered, Crop, CropText, GivenAnswer
+
+FEW = 5000
+"""A filter that more images pass is met soon by walking; one that fewer pass is tried first."""
+
+
+@dataclass(frozen=True)
+class View:
+    """Who looks at which control of a project.
+
+    Attributes
+    ----------
+    version : whose suggestions are shown; empty for none
+    several_votes : whether others' answers are hidden until one's own is given
+    """
+
+    project: Project
+    questions: Questions
+    control: Control
+    version: str
+    user_id: int
+    several_votes: bool
+
+    @property
+    def is_primary(self) -> bool:
+        """Whether the columns of `Crop` are about this control."""
+        return self.control == self.questions.primary
+
+
+def parts(view: View, filters: Filters) -> list[tuple[Answered, Q]]:
+    """By what was answered, the further condition under which a task is in one of the states."""
+    mine = Q(Exists(_answers(view, user_id=view.user_id)))
+    accepted = Q(Exists(_answers(view, user_id=view.user_id, as_suggested=True)))
+    own = Q(Exists(_answers(view, user_id=view.user_id, as_suggested=False)))
+    no, yes, conflicting = Answered.NO, Answered.YES, Answered.CONFLICTING
+    ways: dict[str, list[tuple[Answered, Q]]] = {
+        "suggested": [(no, Q())],
+        "accepted": [(yes, accepted)],
+        "mine": [(yes, own)],
+        "others": [(yes, ~mine)],
+        "conflicting": [(conflicting, Q())],
+    }
+    if view.several_votes:
+        ways["suggested"] += [(yes, ~mine), (conflicting, ~mine)]
+        ways["others"] = []
+        ways["conflicting"] = [(conflicting, mine)]
+    ways["open"] = ways["suggested"]
+    states = filters.states
+    # A task with a suggestion is never "open", one without is never "suggested".
+    if filters.suggested is not None:
+        states = states - {"open" if filters.suggested else "suggested"}
+    found: dict[Answered, list[Q]] = {}
+    if not filters.states:
+        found = {no: [Q()], yes: [Q()], conflicting: [Q()]}
+    for state in states:
+        for value, condition in ways[state]:
+            found.setdefault(value, []).append(condition)
+    by_annotator = Q()
+    if filters.annotator is not None:
+        found.pop(no, None)
+        by_annotator = Q(Exists(_answers(view, user_id=filters.annotator)))
+        if view.several_votes:
+            by_annotator &= mine
+    return [(value, _any(conditions) & by_annotator) for value, conditions in found.items()]
+
+
+def together(found: Sequence[tuple[Answered, Q]]) -> list[tuple[list[Answered], Q]]:
+    """The parts, those of one condition as one: for what is not walked along in order."""
+    joined: list[tuple[list[Answered], Q]] = []
+    for value, condition in found:
+        for values, same in joined:
+            if same == condition:
+                values.append(value)
+                break
+        else:
+            joined.append(([value], condition))
+    return joined
+
+
+def few(view: View, filters: Filters) -> list[int] | None:
+    """The tasks that pass the filters on images and answers; None where they are more than `FEW`.
+
+    Each filter is read until it has passed that many, so that none reads far.
+    """
+    project_id = view.project.id
+    narrow: list[QuerySet] = []
+    answers = GivenAnswer.objects.filter(project_id=project_id, control=view.control.name)
+    if filters.annotator is not None:
+        narrow.append(answers.filter(user_id=filters.annotator))
+    if filters.states and filters.states <= {"accepted", "mine"}:
+        narrow.append(answers.filter(user_id=view.user_id))
+    if columns := _columns(filters):
+        narrow.append(Crop.objects.filter(project_id=project_id, **columns))
+    if filters.text:
+        texts = CropText.objects.filter(project_id=project_id, text__has=filters.text)
+        narrow.append(texts.filter(**_between(project_id)))
+    found: list[int] | None = None
+    wide: list[QuerySet] = []
+    for rows in narrow:
+        if found is not None:
+            rows = rows.filter(task_id__among=found)
+        ids = list(rows.values_list("task_id", flat=True)[: FEW + 1])
+        if len(ids) <= FEW:
+            found = ids
+        else:
+            wide.append(rows)
+    for rows in wide if found is not None else []:
+        found = list(rows.filter(task_id__among=found).values_list("task_id", flat=True))
+    return found
+
+
+def on_images(filters: Filters) -> Q:
+    """The filters on images, as a condition on a row with a `task_id`."""
+    condition = Q()
+    if columns := _columns(filters):
+        condition &= Q(Exists(Crop.objects.filter(task_id=OuterRef("task_id"), **columns)))
+    if filters.text:
+        texts = CropText.objects.filter(task_id=OuterRef("task_id"), text__has=filters.text)
+        condition &= Q(Exists(texts))
+    return condition
+
+
+def _answers(view: View, **which: Any) -> QuerySet[GivenAnswer]:
+    return GivenAnswer.objects.filter(
+        task_id=OuterRef("task_id"), control=view.control.name, **which
+    )
+
+
+def _any(conditions: list[Q]) -> Q:
+    if any(not condition for condition in conditions):
+        return Q()
+    joined = conditions[0]
+    for condition in conditions[1:]:
+        joined |= condition
+    return joined
+
+
+def _columns(filters: Filters) -> dict[str, Any]:
+    asked = {
+        "sample_id": filters.sample,
+        "captured_at__gte": filters.captured_from,
+        "captured_at__lt": filters.captured_to,
+        "depth_m__gte": filters.depth_from,
+        "depth_m__lte": filters.depth_to,
+    }
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _between(project_id: int) -> dict[str, int]:
+    """The first and the last task of a project, between which its texts lie."""
+    ids = Crop.objects.filter(project_id=project_id).values_list("task_id", flat=True)
+    first, last = ids.order_by("task_id").first(), ids.order_by("-task_id").first()
+    return {"task_id__gte": first or 0, "task_id__lte": last or 0}
