@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 import requests
 
-from tests.gallery_fixtures import CONFIG, SCRIPT, VERSION, new_gallery
+from label_studio_config.project import create_project
+from tests.gallery_fixtures import (
+    CONFIG,
+    SCRIPT,
+    VERSION,
+    GalleryForTests,
+    crop_rows,
+    new_gallery,
+    suggestion,
+)
+from tests.label_studio_fixtures import serve_for_tests
+from tests.test_postgres import postgres_cluster
 
 __all__ = ["new_gallery"]
 
@@ -339,3 +350,44 @@ def test_a_config_without_a_question_for_the_gallery_says_so(new_gallery):
     response = gallery.call("GET", "gallery")
     assert response.status_code == 400
     assert "labeling config" in response.text
+
+
+def test_the_same_on_postgresql(tmp_path, monkeypatch):
+    with postgres_cluster() as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        with serve_for_tests(tmp_path) as server:
+            gallery = GalleryForTests(server, create_project(server.home, "Postgres", CONFIG))
+            gallery.load(crop_rows(server, 30))
+            suggested(gallery, 28)
+            said = gallery.get("gallery")
+            assert said["index"] == {"tasks": 30, "suggestions": 28, "complete": True}
+            assert said["samples"] == ["haul-0", "haul-1", "haul-2"]
+            for order in ("certain", "uncertain", "novel", "task"):
+                for query in ({}, {"label": "Copepod"}):
+                    at_once = gallery.on_page(order=order, limit=200, **query)
+                    assert gallery.on_page(order=order, limit=4, **query) == at_once
+            assert sorted(gallery.on_page(text="CROP-001", limit=3)) == list(range(10, 20))
+            assert gallery.on_page(text="100%") == []
+            assert gallery.on_page(sample="haul-1", label="Copepod") == list(range(4, 28, 6))
+            assert gallery.on_page(captured_from="2014-06-09T12:00:00Z", order="task") == [
+                8,
+                17,
+                26,
+            ]
+            assert gallery.on_page(suggested=0) == [28, 29]
+            counts = gallery.get("gallery/labels", depth_to=0)
+            assert counts == {
+                "labels": [{"label": "Copepod", "count": 3}, {"label": "Detritus", "count": 3}],
+                "open": 0,
+            }
+            # What Label Studio imports in bulk is indexed while it is saved.
+            rows = [
+                {"data": row, "predictions": [suggestion(gallery.project, 0, "Copepod", 0.9)]}
+                for row in crop_rows(server, 3)
+            ]
+            gallery.api.post(f"/api/projects/{gallery.project.id}/import", rows)
+            assert gallery.get("gallery")["index"]["suggestions"] == 31
+            where = {"control": "egg_sac", "suggested": 0}
+            gallery.annotate(gallery.tasks[0], {"group": "Copepod", "egg_sac": "present"})
+            assert gallery.on_page(**where, state="mine") == [0]

@@ -17,6 +17,7 @@ from rest_framework.exceptions import ValidationError
 from tasks.models import Prediction, Task
 
 from label_studio_config.blind import is_blind_data
+from label_studio_config.plugin.gallery_signals import predictions_created
 from label_studio_config.plugin.suggestions import batches
 
 _TASKS_PER_QUERY = 5000
@@ -28,7 +29,9 @@ class _Predictions(models.Manager):
     def bulk_create(self, objs: Iterable[Prediction], *args: Any, **kwargs: Any) -> Any:
         rows = list(objs)
         _require_none_blind({row.task_id for row in rows})
-        return super().bulk_create(rows, *args, **kwargs)
+        made = super().bulk_create(rows, *args, **kwargs)
+        predictions_created(made)
+        return made
 
 
 def guard() -> None:

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models.signals import post_delete, post_save
+from projects.models import Project
 from tasks.models import Annotation, Prediction, Task, post_bulk_create
 
 from label_studio_config.plugin.gallery_index import (
@@ -64,6 +65,22 @@ def predictions_saved(project: Any, predictions: Sequence[Prediction]) -> None:
         state,
         [(p.id, p.task_id, p.model_version, p.score, p.result) for p in predictions],
     )
+
+
+def predictions_created(predictions: Sequence[Prediction]) -> None:
+    """Index predictions that Label Studio creates in bulk, where catching up might miss them.
+
+    PostgreSQL shows ids in the order of commits: a later one may be indexed before an earlier one
+    can be seen. SQLite has one writer at a time.
+    """
+    if connection.vendor != "postgresql" or _held.get():
+        return
+    by_project: dict[int | None, list[Prediction]] = {}
+    for prediction in predictions:
+        by_project.setdefault(prediction.project_id, []).append(prediction)
+    for project_id, rows in by_project.items():
+        if IndexState.objects.filter(project_id=project_id).exists():
+            predictions_saved(Project.objects.get(id=project_id), rows)
 
 
 def _index_of(project_id: int | None, config: str) -> tuple[IndexState, Questions] | None:

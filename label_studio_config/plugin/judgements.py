@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
-from django.db import transaction
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from tasks.models import Annotation, Prediction, Task
@@ -34,6 +35,9 @@ from label_studio_config.plugin.models import Judgement, JudgementBatch
 _CHANGED = ("result", "result_count", "was_cancelled", "lead_time", "prediction")
 _CHANGED_FIELDS = [*_CHANGED, "parent_prediction", "updated_by"]
 _ROWS_A_QUERY = 100
+_MOST_TRIES = 3
+_Given = ParamSpec("_Given")
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,24 @@ class Undone:
     kept: list[tuple[int, str]]
 
 
+def persistent(work: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
+    """Work that is begun again where PostgreSQL broke it off to end a deadlock."""
+
+    @wraps(work)
+    def again(*args: _Given.args, **kwargs: _Given.kwargs) -> _Found:
+        for _ in range(_MOST_TRIES - 1):
+            try:
+                return work(*args, **kwargs)
+            except OperationalError as error:
+                # SQLite has waited for a minute by then.
+                if connection.vendor != "postgresql" or "deadlock" not in str(error):
+                    raise
+        return work(*args, **kwargs)
+
+    return again
+
+
+@persistent
 def save(view: View, user: User, asked: Asked) -> Saved:
     """Save a batch in one transaction; what conflicts is left out and told.
 
@@ -84,6 +106,7 @@ def save(view: View, user: User, asked: Asked) -> Saved:
     return Saved(batch.id, len(decided), conflicts)
 
 
+@persistent
 def undo(view: View, user: User, batch_id: int) -> Undone:
     """Put back what a batch of one's own changed, and delete what it made.
 

@@ -56,7 +56,8 @@ def count_labels(project: Project, removed: Sequence[Any], added: Sequence[Any])
     # Label Studio begins a new count at each annotation of a control that has none yet.
     for row in added:
         for item in row["result"] or []:
-            summary.created_labels.setdefault(item.get("from_name"), {})
+            if item.get("from_name"):
+                summary.created_labels.setdefault(item["from_name"], {})
     summary.update_created_annotations_and_labels(added)
 
 

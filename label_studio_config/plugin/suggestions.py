@@ -12,7 +12,7 @@ from projects.models import Project
 from tasks.models import Prediction, Task
 
 from label_studio_config.blind import is_blind_data
-from label_studio_config.plugin.gallery_signals import predictions_saved
+from label_studio_config.plugin.gallery_signals import held, predictions_saved
 from label_studio_config.results import ResultError, read_result
 from label_studio_config.schema import LabelSchema, SchemaError
 
@@ -53,7 +53,8 @@ def save_suggestions(project: Project, suggestions: Sequence[dict[str, Any]]) ->
     with transaction.atomic():
         # Two that save the same version at once would both find none to replace.
         list(Project.objects.select_for_update().filter(id=project.id).values_list("id"))
-        _replace_or_create(project, rows)
+        with held():
+            _replace_or_create(project, rows)
         _count([row.task_id for row in rows])
         predictions_saved(project, rows)
     return len(rows)
