@@ -8,7 +8,7 @@ from pathlib import Path
 from django.conf import settings
 from PIL import Image
 
-from label_studio_config.home import HomeError
+from label_studio_config.home import HomeError, resolve_image
 from label_studio_config.plugin.models import Crop
 from label_studio_config.source_images import IMAGE_SUFFIXES, MAX_PIXELS
 
@@ -17,36 +17,47 @@ class ImageProblem(ValueError):
     """An image that cannot be shown; the message may be shown to every member of the project."""
 
 
-def path_of(image: str) -> Path:
-    """Where the image of a task lies.
+class ImageFiles:
+    """The image files of tasks, under the images root as it is when this is made."""
 
-    Raises
-    ------
-    ImageProblem
-        It is not under the images root, not there, or not an image.
-    """
-    try:
-        path: Path = settings.PLANKTRAIT_HOME.resolve_image(image)
-    except (HomeError, OSError, ValueError) as error:
-        raise ImageProblem("the image is not under the images root") from error
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise ImageProblem("the file is not an image")
-    return path
+    def __init__(self) -> None:
+        # Reading the home's settings takes longer than finding a file.
+        try:
+            self._root: Path | None = settings.PLANKTRAIT_HOME.images_root
+        except HomeError:
+            self._root = None
 
+    def path(self, image: str) -> Path:
+        """Where the image of a task lies.
 
-def size_of(image: str) -> tuple[int, int]:
-    """Width and height in pixels, from the file's header; raises as `path_of`."""
-    path = path_of(image)
-    try:
-        with Image.open(path) as opened:
-            width, height = opened.size
-    except FileNotFoundError as error:
-        raise ImageProblem("the file is not there") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageProblem("the file cannot be read as an image") from error
-    if width * height > MAX_PIXELS:
-        raise ImageProblem(f"the image is larger than {MAX_PIXELS // 1_000_000} megapixels")
-    return width, height
+        Raises
+        ------
+        ImageProblem
+            It is not under the images root, not there, or not an image.
+        """
+        try:
+            if self._root is None:
+                raise HomeError("there is no images root")
+            path = resolve_image(self._root, image)
+        except (HomeError, OSError, ValueError) as error:
+            raise ImageProblem("the image is not under the images root") from error
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            raise ImageProblem("the file is not an image")
+        if not path.is_file():
+            raise ImageProblem("the file is not there")
+        return path
+
+    def size_px(self, image: str) -> tuple[int, int]:
+        """Width and height, from the file's header; raises as `path`."""
+        path = self.path(image)
+        try:
+            with Image.open(path) as opened:
+                width, height = opened.size
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ImageProblem("the file cannot be read as an image") from error
+        if width * height > MAX_PIXELS:
+            raise ImageProblem(f"the image is larger than {MAX_PIXELS // 1_000_000} megapixels")
+        return width, height
 
 
 def read_sizes(crops: Iterable[Crop]) -> dict[int, str]:
@@ -57,17 +68,16 @@ def read_sizes(crops: Iterable[Crop]) -> dict[int, str]:
     dict
         What is wrong with the images that cannot be read, by task.
     """
-    read: list[Crop] = []
+    unknown = [crop for crop in crops if not crop.width_px]
+    if not unknown:
+        return {}
+    files = ImageFiles()
     problems: dict[int, str] = {}
-    for crop in crops:
-        if crop.width_px:
-            continue
+    for crop in unknown:
         try:
-            crop.width_px, crop.height_px = size_of(crop.image)
+            crop.width_px, crop.height_px = files.size_px(crop.image)
         except ImageProblem as problem:
             problems[crop.task_id] = str(problem)
-        else:
-            read.append(crop)
-    if read:
-        Crop.objects.bulk_update(read, ["width_px", "height_px"], batch_size=200)
+    read = [crop for crop in unknown if crop.width_px]
+    Crop.objects.bulk_update(read, ["width_px", "height_px"], batch_size=200)
     return problems

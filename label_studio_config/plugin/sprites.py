@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw
 
-from label_studio_config.plugin.gallery_images import ImageProblem, path_of, read_sizes
+from label_studio_config.plugin.gallery_images import ImageFiles, ImageProblem, read_sizes
 from label_studio_config.plugin.models import Crop
 from label_studio_config.source_images import MAX_PIXELS
 
@@ -41,7 +42,7 @@ class Cell:
     width: int
     height: int
     shrunk: float
-    image: str = ""
+    path: Path | None = None
     problem: str = ""
 
     def as_json(self) -> dict[str, Any]:
@@ -63,17 +64,23 @@ class Sprite:
 def plan(crops: Sequence[tuple[int, Crop | None]], most_px: int) -> Sprite:
     """Where the crops lie; None for a task that is not of the project."""
     problems = read_sizes(crop for _, crop in crops if crop is not None)
+    files = ImageFiles()
     sizes: list[Cell] = []
     for task, crop in crops:
-        problem = "there is no such image in this project" if crop is None else problems.get(task)
-        if crop is None or problem:
+        try:
+            if crop is None:
+                raise ImageProblem("there is no such image in this project")
+            if task in problems:
+                raise ImageProblem(problems[task])
+            path = files.path(crop.image)
+        except ImageProblem as problem:
             side = min(_PROBLEM_PX, most_px)
-            sizes.append(Cell(task, 0, 0, side, side, 1.0, problem=problem or ""))
+            sizes.append(Cell(task, 0, 0, side, side, 1.0, problem=str(problem)))
             continue
         shrunk = max(1.0, max(crop.width_px, crop.height_px) / most_px)
         width = max(1, round(crop.width_px / shrunk))
         height = max(1, round(crop.height_px / shrunk))
-        sizes.append(Cell(task, 0, 0, width, height, shrunk, image=crop.image))
+        sizes.append(Cell(task, 0, 0, width, height, shrunk, path=path))
     return _shelves(sizes)
 
 
@@ -104,17 +111,17 @@ def _shelves(sizes: Iterable[Cell]) -> Sprite:
         if x and x + cell.width > sheet_width:
             x, y, shelf = 0, y + shelf + GAP_PX, 0
         shelf = max(shelf, cell.height)
-        placed[index] = Cell(**{**vars(cell), "x": x, "y": y})
+        placed[index] = replace(cell, x=x, y=y)
         used = max(used, x + cell.width)
         x += cell.width + GAP_PX
     return Sprite(used, max(1, y + shelf), tuple(placed[i] for i in range(len(sizes))))
 
 
 def _picture(cell: Cell) -> Image.Image:
-    if cell.problem:
+    if cell.path is None:
         return _crossed(cell)
     try:
-        with Image.open(path_of(cell.image)) as opened:
+        with Image.open(cell.path) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 return _crossed(cell)
             # Decodes a large JPEG at a fraction of its size.
@@ -125,7 +132,7 @@ def _picture(cell: Cell) -> Image.Image:
                     (cell.width, cell.height), Image.Resampling.LANCZOS, reducing_gap=2.0
                 )
             return picture
-    except (ImageProblem, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return _crossed(cell)
 
 
