@@ -29,7 +29,7 @@ TEMPERATURE = 0.1
 INDEX_FILE = "index.json"
 _LOCK_FILE = ".index.lock"
 _FITTED_ROWS = 50_000
-_ROWS_AT_ONCE = 100_000
+_ROWS_AT_ONCE = 20_000
 _FORMAT = 1
 
 
@@ -137,7 +137,7 @@ class Neighbours:
         rough = np.empty(len(self.reduced), dtype=np.float32)
         for first in range(0, len(rough), _ROWS_AT_ONCE):
             part = self.reduced[first : first + _ROWS_AT_ONCE] @ projected
-            rough[first : first + len(part)] = together(part)
+            rough[first : first + len(part)] = _in_the_order_of_together(part)
         return rough
 
 
@@ -147,6 +147,14 @@ def together(cosines: np.ndarray) -> np.ndarray:
         return np.asarray(cosines[:, 0])
     mean = np.exp((cosines - 1) / TEMPERATURE).mean(axis=1)
     return np.asarray(1 + TEMPERATURE * np.log(np.maximum(mean, np.finfo(np.float32).tiny)))
+
+
+def _in_the_order_of_together(cosines: np.ndarray) -> np.ndarray:
+    """Numbers that rank as `together` does, in a third of its time; the cosines are lost."""
+    if cosines.shape[1] == 1:
+        return np.asarray(cosines[:, 0])
+    np.multiply(cosines, 1 / TEMPERATURE, out=cosines)
+    return np.asarray(np.exp(cosines, out=cosines).sum(axis=1))
 
 
 def principal(features: np.ndarray, count: int) -> np.ndarray:

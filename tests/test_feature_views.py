@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from label_studio_config.project import ProjectInfo, create_project
 from ml_backend.encoders import set_newest_encoder
 from simclr.encoder import Encoder
 from tests.backend_fixtures import CONFIG, draw_images
-from tests.label_studio_fixtures import LabelStudioForTests
+from tests.label_studio_fixtures import LabelStudioForTests, serve_for_tests
+from tests.test_postgres import postgres_cluster
 
 pytestmark = pytest.mark.slow
 N_TASKS = 60
@@ -62,7 +64,10 @@ class Shown:
 
 @pytest.fixture(scope="module")
 def shown(label_studio_with_backend: LabelStudioForTests) -> Shown:
-    server = label_studio_with_backend
+    return project_with_images(label_studio_with_backend)
+
+
+def project_with_images(server: LabelStudioForTests) -> Shown:
     project = create_project(server.home, "Features", CONFIG)
     shown = Shown(server, project, [])
     shown.api.post(f"{shown.path}/images-folder", {})
@@ -211,3 +216,14 @@ def test_a_map_comes_from_a_job(shown: Shown) -> None:
     assert {f"clusters project {shown.project.id}", f"map project {shown.project.id}"} <= {
         job["key"] for job in jobs
     }
+
+
+def test_the_same_on_postgresql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with postgres_cluster() as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        with serve_for_tests(tmp_path, with_backend=True) as server:
+            shown = project_with_images(server)
+            test_more_like_this(shown)
+            test_clusters_come_from_a_job(shown)
+            test_a_map_comes_from_a_job(shown)
