@@ -49,6 +49,7 @@ class GalleryForTests:
     server: LabelStudioForTests
     project: ProjectInfo
     tasks: list[int] = field(default_factory=list)
+    sessions: dict[int, requests.Session] = field(default_factory=dict)
 
     @property
     def api(self) -> Api:
@@ -58,6 +59,19 @@ class GalleryForTests:
     def person(self, name: str) -> UserInfo:
         """A colleague."""
         return add_user(self.server.home, f"{name}-{self.project.id}@example.org")
+
+    def log_in(self, person: UserInfo) -> None:
+        """From now on this person's calls come from a browser's session, with its CSRF token."""
+        session = requests.Session()
+        session.trust_env = False
+        url = f"{self.server.url}/user/login/"
+        session.get(url, timeout=60)
+        form = {"email": person.email, "password": person.password}
+        form["csrfmiddlewaretoken"] = session.cookies["csrftoken"]
+        done = session.post(url, data=form, timeout=60, allow_redirects=False)
+        assert done.status_code == 302, done.text[:2000]
+        session.headers["X-CSRFToken"] = session.cookies["csrftoken"]
+        self.sessions[person.id] = session
 
     def load(self, rows: Sequence[dict[str, Any]]) -> list[int]:
         """One task a row of task data; the ids of the new tasks."""
@@ -92,14 +106,12 @@ class GalleryForTests:
         **options: Any,
     ) -> requests.Response:
         """One call to the gallery's API; `path` is what follows the project."""
+        url = f"{self.server.url}/api/planktrait/projects/{self.project.id}/{path}"
+        if person is not None and person.id in self.sessions:
+            return self.sessions[person.id].request(method, url, timeout=60, **options)
         token = person.token if person else self.server.home.secrets.api_token
-        return requests.request(
-            method,
-            f"{self.server.url}/api/planktrait/projects/{self.project.id}/{path}",
-            headers={"Authorization": f"Token {token}"},
-            timeout=60,
-            **options,
-        )
+        headers = {"Authorization": f"Token {token}"}
+        return requests.request(method, url, headers=headers, timeout=60, **options)
 
     def get(self, path: str, person: UserInfo | None = None, **query: Any) -> Any:
         """The JSON answer of a GET that must succeed."""

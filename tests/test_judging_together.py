@@ -78,6 +78,8 @@ def judge_until_done(gallery, person, seed):
 
 def test_ten_people_at_once(gallery, request):
     people = [gallery.person(f"judge{i}") for i in range(PEOPLE)]
+    for person in people:
+        gallery.log_in(person)
     with ThreadPoolExecutor(PEOPLE) as pool:
         done = list(pool.map(lambda i: judge_until_done(gallery, people[i], i), range(PEOPLE)))
     said = [
