@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from tasks.models import Annotation, Prediction
@@ -158,6 +159,12 @@ def _result(view: View, mine: Annotation | None, label: str) -> Result | None:
     return kept + new
 
 
+@cache
+def _serializer() -> PredictionSerializer:
+    """The editor's own copy of a prediction; a new serializer takes longer than what it does."""
+    return PredictionSerializer()
+
+
 def _decided(
     view: View,
     task_id: int,
@@ -186,6 +193,6 @@ def _decided(
     annotation.was_cancelled = False
     annotation.updated_by_id = view.user_id
     if prediction is not None:
-        annotation.prediction = dict(PredictionSerializer(prediction).data)
+        annotation.prediction = dict(_serializer().to_representation(prediction))
         annotation.parent_prediction_id = prediction.id
     return Decided(annotation, before)
