@@ -160,7 +160,12 @@ class Window:
     def open(self, query: str = "") -> Window:
         """Go there and wait for the first pictures."""
         self.page.goto(self.filled.address + query)
-        return self.wait()
+        return self.wait().look()
+
+    def look(self) -> Window:
+        """As quickly as a person can: what was on the screen for less is not accepted."""
+        self.page.wait_for_timeout(400)
+        return self
 
     def wait(self) -> Window:
         """Until every crop in the window has its picture."""

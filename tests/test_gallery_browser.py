@@ -59,9 +59,9 @@ def test_each_page_of_a_project_links_to_its_gallery(browser, shelf):
         expect(page.locator(link)).to_have_count(0)
         page.get_by_text(filled.project.name).first.click()
         expect(page.locator(link)).to_be_visible()
-        visit.keep_screenshot("gallery-link")
         # Label Studio throws where its pages are left before they are complete.
         page.get_by_text("Submitted annotations: 0").wait_for()
+        visit.keep_screenshot("gallery-link")
         page.get_by_role("link", name="Settings").click()
         page.get_by_text("General Settings").wait_for()
         expect(page.locator(link)).to_be_visible()
@@ -167,8 +167,9 @@ def test_a_page_is_accepted_with_one_key_and_taken_back(window, filled):
     assert not set(first) & set(second)
     assert second[0] == filled.suggested("Copepod")[len(first)]
     expect(window.page.locator("#pace")).to_contain_text(f"{len(first)} this visit")
-    window.press("Enter")
-    window.says(f"Accepted: {len(second)} images saved.")
+    # A finger that strikes twice: nobody has seen the third page.
+    window.look().press("Enter", "Enter")
+    expect(window.page.locator("#pace")).to_contain_text(f"{len(first) + len(second)} this visit")
     saved = filled.annotations()
     assert set(saved) == {*first, *second}
     leads = {round(saved[task][0]["lead_time"], 4) for task in first}
@@ -454,7 +455,7 @@ def test_only_what_is_near_the_window_is_in_the_page(window, filled):
         page.evaluate("document.getElementById('mosaic').scrollBy(0, 300)")
     assert seen == [task for task in filled.tasks if task in filled.labels]
     assert most < 330
-    pages = sum("gallery/page" in url for url in asked)
+    pages = sum("gallery/page" in url and "label=" not in url for url in asked)
     pictures = sum("gallery/sprite" in url for url in asked)
     assert pages <= 4
     assert pictures <= 3 * pages

@@ -23,7 +23,7 @@ _POLICY = "; ".join(
         "default-src 'none'",
         "script-src 'self'",
         "style-src 'self'",
-        "img-src 'self' blob: data:",
+        "img-src 'self'",
         "font-src 'self'",
         "connect-src 'self'",
         "frame-src 'self'",

@@ -49,8 +49,10 @@ export class Actions {
     byId("conflicts").hidden = !conflicts.length;
     if (!conflicts.length) return;
     const [first] = conflicts;
+    const byPeople = conflicts.every((crop) => crop.conflict.by);
+    const why = byPeople ? "someone else has answered meanwhile." : "each image says why.";
     byId("conflicts-text").replaceChildren(
-      make("b", {}, `${plural(conflicts.length, "judgement")} not saved: something was said meanwhile.`),
+      make("b", {}, `${plural(conflicts.length, "judgement")} not saved: ${why}`),
       conflicts.length === 1 ? ` ${whatHappened(first.conflict)}.` : "",
     );
   }

@@ -47,7 +47,7 @@ async function call(path, { values, signal, ...options } = {}) {
 }
 
 async function reason(response) {
-  if (response.status === 403) return "You are not logged in any more, or may not do this.";
+  if ([401, 403].includes(response.status)) return "You are not logged in any more, or may not do this.";
   try {
     const answer = await response.json();
     const said = answer.detail ?? answer.error ?? answer.validation_errors ?? answer;
@@ -59,10 +59,6 @@ async function reason(response) {
 
 export async function getJson(path, values, signal) {
   return (await call(path, { values, signal })).json();
-}
-
-export async function getBlob(path, values, signal) {
-  return (await call(path, { values, signal })).blob();
 }
 
 export async function postJson(path, body = {}) {

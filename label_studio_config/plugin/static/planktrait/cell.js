@@ -40,14 +40,23 @@ export function describe(crop) {
   return said.join(", ");
 }
 
-export function makeCell(crop) {
-  const element = make("div", { class: "cell", role: "gridcell" });
+/** An element for a crop; `used` is one whose crop has left the window. */
+export function makeCell(crop, used) {
+  const element = used ?? newCell();
+  element.className = "cell";
   element.dataset.task = crop.task;
   element.id = `crop-${crop.task}`;
+  element.removeAttribute("title");
+  delete element.firstChild.firstChild.dataset.painted;
+  return element;
+}
+
+function newCell() {
+  const element = make("div", { class: "cell", role: "gridcell" });
   const picture = make(
     "div",
     { class: "crop" },
-    make("canvas", { "aria-hidden": "true" }),
+    make("span", { class: "picture", "aria-hidden": "true" }),
     make("span", { class: "bar", "aria-hidden": "true" }, make("i")),
     make("span", { class: "sign", "aria-hidden": "true" }),
   );
@@ -96,23 +105,19 @@ function captionOf(crop, details) {
   return [first, `${percent(suggestion.second_confidence)} ${shown(suggestion.second_label)}`];
 }
 
-/** Draw the crop from its page's sprite; the element's size must be set. */
+/** Show the crop's part of its page's sprite; the element's size must be set. */
 export function paintCell(element, crop, sprite) {
-  const canvas = element.firstChild.firstChild;
   const at = sprite.cells.get(crop.task);
   if (!at) return;
-  const ratio = window.devicePixelRatio || 1;
-  const picture = element.firstChild;
-  const width = Math.max(1, Math.round(parseFloat(picture.style.width) * ratio));
-  const height = Math.max(1, Math.round(parseFloat(picture.style.height) * ratio));
-  const key = `${sprite.tier} ${width} ${height}`;
-  if (canvas.dataset.painted === key) return;
-  canvas.dataset.painted = key;
-  canvas.width = width;
-  canvas.height = height;
-  const pen = canvas.getContext("2d");
-  pen.imageSmoothingQuality = "high";
-  pen.drawImage(sprite.bitmap, at.x, at.y, at.width, at.height, 0, 0, width, height);
+  const { style: box, firstChild: picture } = element.firstChild;
+  const across = parseFloat(box.width) / at.width;
+  const down = parseFloat(box.height) / at.height;
+  const key = `${sprite.url} ${across} ${down}`;
+  if (picture.dataset.painted === key) return;
+  picture.dataset.painted = key;
+  picture.style.backgroundImage = `url("${sprite.url}")`;
+  picture.style.backgroundSize = `${sprite.width * across}px ${sprite.height * down}px`;
+  picture.style.backgroundPosition = `${-at.x * across}px ${-at.y * down}px`;
   element.classList.add("painted");
   if (at.problem) {
     crop.problem = at.problem;

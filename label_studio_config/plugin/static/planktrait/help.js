@@ -51,7 +51,7 @@ export class Help {
       "Look around": [
         [["[", "]"], "Previous, next label"],
         [["Page Up", "Page Down"], "One window up, down"],
-        [["+", "−"], "Larger, smaller"],
+        [["+", "−", "Ctrl+Wheel"], "Larger, smaller"],
         [[name("s")], "True scale, or all in the same size"],
         [[name("d")], "Words under each image, or not"],
         [[name("m")], "More like the selection"],

@@ -5,6 +5,7 @@ import { announce, plural, shown } from "./dom.js";
 import { Outbox } from "./outbox.js";
 
 const MOST = 500;
+const LEAST_LOOK_S = 0.3;
 
 /** A label of one's own; the suggestion that was on screen goes with it. */
 function relabel(crop, label) {
@@ -53,6 +54,11 @@ export class Judging extends EventTarget {
       announce("Nothing here has a suggestion to accept: type a label instead.");
       return;
     }
+    // A second stroke of the same finger is no judgement of crops that have only just come.
+    if (!this.selection.size && this.pace.leadTime < LEAST_LOOK_S) {
+      announce("These images have only just come: look, then press again.");
+      return;
+    }
     const items = crops.map((crop) => ({
       crop,
       label: crop.suggestion.label,
@@ -71,6 +77,7 @@ export class Judging extends EventTarget {
   #submit(items, words) {
     const seen = items.map(({ crop }) => crop.seenAt).filter(Boolean).sort();
     const leadTime = this.pace.leadTime;
+    this.#supersede(new Set(items.map(({ crop }) => crop.task)));
     for (let from = 0; from < items.length; from += MOST) {
       const some = items.slice(from, from + MOST);
       const batch = {
@@ -88,6 +95,14 @@ export class Judging extends EventTarget {
     this.pace.crops();
   }
 
+  /** An older judgement of these tasks that is not saved yet must not come after the new one. */
+  #supersede(tasks) {
+    for (const batch of this.unsaved) {
+      batch.items = batch.items.filter(({ judgement }) => !tasks.has(judgement.task));
+      if (!batch.items.length) this.#forget(batch);
+    }
+  }
+
   /** As if it were saved already: judged crops leave, or bear their answer. */
   #show({ items }) {
     const crops = items.map((item) => item.crop);
@@ -99,7 +114,7 @@ export class Judging extends EventTarget {
       crop.leaving = this.view.toJudge;
     }
     this.selection.drop(crops);
-    if (this.view.toJudge) this.mosaic.remove(crops);
+    if (this.view.toJudge) this.mosaic.remove(crops).then(() => this.pace.crops());
     else this.mosaic.layOut({ keepPlace: true });
     this.mosaic.refresh();
     this.#changed();
@@ -152,9 +167,7 @@ export class Judging extends EventTarget {
     } else this.mosaic.refresh();
     if (answer.saved) this.pace.count(answer.saved);
     if (!answer.saved) this.#forget(batch);
-    const met = conflicts.length
-      ? `, ${conflicts.length} not: something was said meanwhile`
-      : "";
+    const met = conflicts.length ? `, ${conflicts.length} not` : "";
     announce(`${batch.words}: ${plural(answer.saved, "image")} saved${met}.`, {
       tone: met ? "warn" : "good",
     });

@@ -35,6 +35,7 @@ export class Keys {
 
   #control(event) {
     const key = event.key.toLowerCase();
+    if (event.repeat && key === "enter") return;
     if (key === "z" && !event.shiftKey) this.#do(event, this.act.undo);
     else if (key === "a") this.#do(event, this.act.selectInView);
     else if (key === "enter") this.#do(event, this.act.open);
@@ -48,6 +49,8 @@ export class Keys {
   #plain(event) {
     const { key, shiftKey, target } = event;
     const onButton = target.closest("button, a, summary, [role=tab]");
+    // A key that is held down goes on moving, but judges once.
+    if (event.repeat && !(key in ARROWS) && !key.startsWith("Page")) return event.preventDefault();
     if (key in ARROWS) {
       if (target.closest("[role=tablist], #zoom")) return undefined;
       return this.#do(event, () => this.selection.step(ARROWS[key], { extend: shiftKey }));

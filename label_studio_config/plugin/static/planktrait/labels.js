@@ -7,6 +7,7 @@ import { byId, debounce, make, shown, whole } from "./dom.js";
 export class Labels extends EventTarget {
   counts = [];
   open = 0;
+  #shown;
   #stop = new AbortController();
 
   constructor(view) {
@@ -68,7 +69,12 @@ export class Labels extends EventTarget {
       ),
       this.#item("Not suggested", this.open, open && !like.length, { open: true }, "rest"),
     ];
+    const focused = this.box.contains(document.activeElement);
     this.box.replaceChildren(...items);
+    const chosen = this.box.querySelector("[aria-current]");
+    if (focused) chosen?.focus();
+    if (chosen && chosen.title !== this.#shown) chosen.scrollIntoView({ block: "nearest" });
+    this.#shown = chosen?.title;
   }
 
   #item(name, count, current, choice, kind, share = 0) {

@@ -5,6 +5,7 @@ import { PROJECT, getJson } from "./api.js";
 import { Card } from "./card.js";
 import { Crops } from "./crops.js";
 import { announce, byId, make, plural, shown, whole } from "./dom.js";
+import { Empty } from "./empty.js";
 import { Filters, chip } from "./filters.js";
 import { Help } from "./help.js";
 import { Judging } from "./judging.js";
@@ -37,7 +38,23 @@ class Gallery {
       return;
     }
     this.#join();
+    this.#awaitIndex();
     await this.#load({});
+  }
+
+  /** A large project is read bit by bit: what is there is shown meanwhile. */
+  async #awaitIndex() {
+    while (this.info.index.complete === false) {
+      announce(`Reading the project: ${whole(this.info.index.tasks)} images so far.`);
+      await new Promise((done) => setTimeout(done, 2000));
+      try {
+        this.info.index = (await getJson("gallery")).index;
+      } catch {
+        return;
+      }
+      if (this.info.index.complete) announce(`All ${whole(this.info.index.tasks)} images are read.`);
+      await this.labels.load().catch(() => {});
+    }
   }
 
   #join() {
@@ -63,6 +80,7 @@ class Gallery {
     this.keys = new Keys({ ...this.#bindings(), selection, mosaic, typeahead: this.typeahead });
     this.help = new Help(this.keys);
     this.actions = new Actions({ judging: this.judging, selection, mosaic, keys: this.keys });
+    this.empty = new Empty({ crops, mosaic, labels: this.labels, view, info, similar: () => this.#similar });
     this.card = new Card(mosaic, selection, this.scale);
     this.tabs = new Tabs(view);
     this.#listen();
@@ -116,13 +134,13 @@ class Gallery {
     view.addEventListener("change", (event) => this.#load(event.detail));
     labels.addEventListener("change", () => this.#showTitle());
     crops.addEventListener("added", () => {
-      this.#showEmpty();
+      this.empty.show();
       if (this.#similar) this.#showTitle();
     });
-    crops.addEventListener("reset", () => this.#showEmpty());
-    crops.addEventListener("failed", () => this.#showEmpty());
+    crops.addEventListener("reset", () => this.empty.show());
+    crops.addEventListener("failed", () => this.empty.show());
     mosaic.addEventListener("scrolled", () => {
-      this.#showEmpty();
+      this.empty.show();
       if (!this.#firstDrawn && document.querySelector(".cell.painted")) {
         this.#firstDrawn = true;
         this.pace.crops();
@@ -256,44 +274,6 @@ class Gallery {
   #leaveSimilar() {
     this.#similar = null;
     this.view.set({ like: [] });
-  }
-
-  /** Words where there are no crops: why, and what to do next. */
-  #showEmpty() {
-    const { crops, mosaic, labels, view } = this;
-    const box = byId("empty");
-    const nothing = mosaic.rows.length === 0;
-    box.hidden = !nothing && !crops.error;
-    byId("loading").hidden = !(nothing && !crops.done && !crops.error);
-    if (crops.error) {
-      const again = make("button", { type: "button", onclick: () => this.crops.retry() }, "Try again");
-      box.replaceChildren(make("h2", {}, "The images did not come"), make("p", {}, crops.error.message), again);
-      box.classList.toggle("below", !nothing);
-      return;
-    }
-    box.classList.remove("below");
-    if (!nothing) return;
-    if (!crops.done) return void (box.hidden = true);
-    box.replaceChildren(...this.#nothingLeft(labels, view));
-  }
-
-  #nothingLeft(labels, view) {
-    const filtered = Object.keys(view.get("filters")).length > 0;
-    const next = labels.neighbour(1) ?? labels.neighbour(-1);
-    const judged = view.toJudge && !filtered && !this.#similar;
-    const words = [make("h2", {}, judged ? `${shown(view.title)}: nothing left to judge` : "No images here")];
-    if (filtered) {
-      words.push(make("p", {}, "No image passes all filters."));
-      words.push(make("button", { type: "button", onclick: () => view.set({ filters: {} }) }, "Remove the filters"));
-    }
-    if (next && !this.#similar) {
-      const name = next.open ? "Not suggested" : shown(next.label);
-      const go = () => labels.choose(next);
-      words.push(make("button", { type: "button", class: "primary", onclick: go }, `${name} (${whole(next.count)}) →`));
-    } else if (!this.info.index.suggestions && !view.get("open")) {
-      words.push(make("p", {}, "No image has a suggestion yet: train a model, then choose “Suggest labels” in the Data Manager."));
-    }
-    return words;
   }
 }
 

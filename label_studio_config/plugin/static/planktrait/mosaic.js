@@ -9,6 +9,7 @@ const GAP = 2;
 const SEEN_SHARE = 0.7;
 const USUAL_SHARE = 0.34;
 const MOST_SHARE = 0.85;
+const MOST_FREE = 300;
 const FADE_MS = 150;
 const still = window.matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -18,6 +19,8 @@ export class Mosaic extends EventTarget {
   options_ = {};
   #cells = new Map();
   #rowElements = new Map();
+  #free = [];
+  #seen = { top: 0, height: 0 };
   #frame = 0;
 
   constructor(box, crops, sprites, scale) {
@@ -75,6 +78,7 @@ export class Mosaic extends EventTarget {
         this.#rowElements.delete(number);
       }
     }
+    this.box.setAttribute("aria-rowcount", this.crops.done ? this.rows.length : -1);
     const end = this.rows[this.rows.length - 1];
     this.sheet.style.height = `${end ? end.y + end.height : 0}px`;
   }
@@ -130,7 +134,9 @@ export class Mosaic extends EventTarget {
   render() {
     cancelAnimationFrame(this.#frame);
     this.#frame = 0;
+    // Read before anything is written: else the browser lays out the page each time.
     const { scrollTop: top, clientHeight: height } = this.box;
+    this.#seen = { top, height };
     const from = rowAt(this.rows, top - height);
     const to = Math.min(this.rows.length, rowAt(this.rows, top + 2 * height) + 1);
     const used = new Set();
@@ -144,6 +150,7 @@ export class Mosaic extends EventTarget {
       if (used.has(task)) continue;
       cell.remove();
       this.#cells.delete(task);
+      if (this.#free.length < MOST_FREE) this.#free.push(cell);
     }
     this.#markCut(from, to);
     this.#fetchAhead(to);
@@ -171,7 +178,7 @@ export class Mosaic extends EventTarget {
       let cell = this.#cells.get(crop.task);
       const moved = fresh || element.stale || !cell || cell.parentElement !== element;
       if (!cell) {
-        cell = makeCell(crop);
+        cell = makeCell(crop, this.#free.pop());
         this.#cells.set(crop.task, cell);
         this.dispatchEvent(new CustomEvent("cell", { detail: { cell, crop } }));
       }
@@ -213,16 +220,18 @@ export class Mosaic extends EventTarget {
   }
 
   #isSeen(row) {
-    const top = Math.max(row.y, this.box.scrollTop);
-    const bottom = Math.min(row.y + row.height, this.box.scrollTop + this.box.clientHeight);
-    return bottom - top >= SEEN_SHARE * Math.min(row.height, this.box.clientHeight);
+    const { top, height } = this.#seen;
+    const from = Math.max(row.y, top);
+    const to = Math.min(row.y + row.height, top + height);
+    return to - from >= SEEN_SHARE * Math.min(row.height, height);
   }
 
   /** The crops of the rows that are seen (nearly) whole. */
   inView() {
     const seen = [];
-    const to = this.box.scrollTop + this.box.clientHeight;
-    for (let number = rowAt(this.rows, this.box.scrollTop); number < this.rows.length; number++) {
+    const { top, height } = this.#seen;
+    const to = top + height;
+    for (let number = rowAt(this.rows, top); number < this.rows.length; number++) {
       const row = this.rows[number];
       if (row.y > to) break;
       if (!this.#isSeen(row)) continue;
@@ -241,9 +250,10 @@ export class Mosaic extends EventTarget {
     const ahead = this.crops.pages[near + 1];
     if (ahead && !ahead.thin) this.#sprite(ahead);
     const below = this.rows.length ? this.rows[this.rows.length - 1] : { y: 0, height: 0 };
-    const left = below.y + below.height - this.box.scrollTop - this.box.clientHeight;
+    const { top, height } = this.#seen;
+    const left = below.y + below.height - top - height;
     const unjudged = this.crops.pages.length - near <= 1;
-    if (!this.crops.done && (unjudged || left < 2 * this.box.clientHeight)) this.crops.more();
+    if (!this.crops.done && (unjudged || left < 2 * height)) this.crops.more();
   }
 
   #learnSizes(page) {

@@ -27,7 +27,14 @@ export class Scale extends EventTarget {
     byId("true-scale").addEventListener("click", () => this.set({ fixed: false }));
     byId("same-size").addEventListener("click", () => this.set({ fixed: true }));
     byId("details").addEventListener("click", () => this.set({ details: !this.details }));
+    byId("mosaic").addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     this.show();
+  }
+
+  #wheel(event) {
+    if (!event.ctrlKey) return;
+    event.preventDefault();
+    this.set({ zoom: this.zoom - Math.sign(event.deltaY) * 0.15 });
   }
 
   set(change) {

@@ -1,6 +1,6 @@
 // One picture a page of crops, and where each crop stands in it.
 
-import { getBlob, getJson } from "./api.js";
+import { address, getJson } from "./api.js";
 
 const TIERS = [160, 320, 512];
 const KEPT = 14;
@@ -20,12 +20,11 @@ export class Sprites extends EventTarget {
 
   reset() {
     this.#generation += 1;
-    for (const sprite of this.#kept.values()) sprite.bitmap.close();
     this.#kept.clear();
     this.#asked.clear();
   }
 
-  /** `{bitmap, cells: Map by task}` of the page, or null while it is on its way. */
+  /** `{url, width, height, cells: Map by task}` of the page, or null while it is on its way. */
   get(page, tier) {
     const kept = this.#kept.get(page);
     if (kept) {
@@ -48,13 +47,14 @@ export class Sprites extends EventTarget {
     const generation = this.#generation;
     const values = { tasks: page.tasks.join(","), most_px: tier };
     try {
-      const [blob, map] = await Promise.all([
-        getBlob("gallery/sprite", values),
-        getJson("gallery/sprite-map", values),
-      ]);
-      const bitmap = await createImageBitmap(blob);
-      if (generation !== this.#generation) return bitmap.close();
-      this.#keep(page, { tier, bitmap, cells: new Map(map.cells.map((c) => [c.task, c])) });
+      const picture = new Image();
+      picture.src = address("gallery/sprite", values);
+      // Decoded before it is shown: rows come with their pictures, not before them.
+      const [map] = await Promise.all([getJson("gallery/sprite-map", values), picture.decode()]);
+      if (generation !== this.#generation) return;
+      const { src: url, naturalWidth: width, naturalHeight: height } = picture;
+      const cells = new Map(map.cells.map((cell) => [cell.task, cell]));
+      this.#keep(page, { tier, picture, url, width, height, cells });
       this.dispatchEvent(new CustomEvent("ready", { detail: { page } }));
     } catch {
       if (generation !== this.#generation) return;
@@ -69,13 +69,11 @@ export class Sprites extends EventTarget {
 
   #keep(page, sprite) {
     const before = this.#kept.get(page);
-    if (before && before.tier > sprite.tier) return sprite.bitmap.close();
-    before?.bitmap.close();
+    if (before && before.tier > sprite.tier) return;
     this.#kept.delete(page);
     this.#kept.set(page, sprite);
-    for (const [oldest, old] of this.#kept) {
+    for (const oldest of this.#kept.keys()) {
       if (this.#kept.size <= KEPT) break;
-      old.bitmap.close();
       this.#kept.delete(oldest);
     }
   }
