@@ -75,10 +75,11 @@ def main() -> None:
     table, features = ndsb_features(arguments.ndsb)
     if arguments.large:
         bank = grown(features, 700_000)
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         found = find_clusters(bank)
-        seconds = time.perf_counter() - started
-        print({"images": len(bank), "clusters": found.count, "s": round(seconds, 1)})
+        seconds, worked_s = time.perf_counter() - started, time.process_time() - worked
+        told = {"images": len(bank), "clusters": found.count, "s": round(seconds, 1)}
+        print(told | {"processor s": round(worked_s, 1)})
         return
     for name, find in ways(features).items():
         print(figures(table, name, find), flush=True)
