@@ -91,6 +91,24 @@ def test_what_comes_through_label_studio_itself_is_indexed(new_gallery):
     assert gallery.on_page(suggested=0) == [0, 1]
 
 
+def test_what_is_changed_in_a_task_is_found(new_gallery):
+    gallery = new_gallery(2)
+    gallery.suggest(dict.fromkeys(gallery.tasks, ("Copepod", 0.9)))
+    gallery.get("gallery")
+    data = gallery.task(gallery.tasks[0])["data"]
+    change = {"data": {**data, "remark": "Two eggs", "depth_m": 77.5}}
+    gallery.api.patch(f"/api/tasks/{gallery.tasks[0]}/", change)
+    assert gallery.on_page(text="two EGGS") == [0]
+    assert gallery.on_page(depth_from=70) == [0]
+    # Of two predictions by one version the newer counts; without it, the older.
+    one = suggestion(gallery.project, gallery.tasks[1], "Detritus", 0.6)
+    newer = gallery.api.post("/api/predictions/", one)
+    assert gallery.on_page(label="Detritus") == [1]
+    assert gallery.on_page(label="Copepod") == [0]
+    gallery.api.call("DELETE", f"/api/predictions/{newer['id']}/")
+    assert gallery.on_page(label="Copepod", order="task") == [0, 1]
+
+
 def test_what_is_gone_is_never_shown(new_gallery):
     gallery = new_gallery(9)
     gallery.suggest({task: ("Copepod", 0.9 - i / 100) for i, task in enumerate(gallery.tasks)})

@@ -65,6 +65,17 @@ def index_tasks(
     return rows
 
 
+def is_indexed(questions: Questions, task_id: int, data: dict[str, Any]) -> bool:
+    """Whether the rows of a task say what its data says."""
+    there = Crop.objects.filter(task_id=task_id).values(*DATA_FIELDS).first()
+    fresh = crop_of(questions, 0, task_id, data or {})
+    return (
+        there is not None
+        and all(there[name] == getattr(fresh, name) for name in DATA_FIELDS)
+        and CropText.objects.filter(task_id=task_id, text=search_text(data or {})).exists()
+    )
+
+
 def index_predictions(
     questions: Questions, state: IndexState, predictions: Sequence[tuple[Any, ...]]
 ) -> int:

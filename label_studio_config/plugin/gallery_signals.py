@@ -21,6 +21,7 @@ from label_studio_config.plugin.gallery_index import (
     index_answers,
     index_predictions,
     index_tasks,
+    is_indexed,
 )
 from label_studio_config.plugin.gallery_rows import Questions, questions_of
 from label_studio_config.plugin.models import Crop, IndexState, SuggestedLabel
@@ -106,10 +107,10 @@ def _task_saved(instance: Task, update_fields: Any = None, **kwargs: Any) -> Non
     if instance.project_id is None or (update_fields and "data" not in update_fields):
         return
     found = _index_of(instance.project_id, instance.project.label_config)
-    if found is not None:
-        state, questions = found
+    # The editor saves the whole task with every change of an annotation.
+    if found is not None and not is_indexed(found[1], instance.id, instance.data):
         with transaction.atomic():
-            index_again(questions, state, [instance.id])
+            index_again(found[1], found[0], [instance.id])
 
 
 def _task_deleted(instance: Task, **kwargs: Any) -> None:
@@ -125,11 +126,17 @@ def _prediction_saved(instance: Prediction, **kwargs: Any) -> None:
 def _prediction_deleted(instance: Prediction, **kwargs: Any) -> None:
     rows = SuggestedLabel.objects.filter(prediction_id=instance.id)
     deleted, _ = rows.delete()
-    if deleted:
-        Crop.objects.filter(task_id=instance.task_id, suggested=1).update(suggested=0)
-        project = instance.project
-        found = _index_of(project.id, project.label_config) if project else None
-        if found is not None:
+    if not deleted:
+        return
+    Crop.objects.filter(task_id=instance.task_id, suggested=1).update(suggested=0)
+    # An older one of the same version counts again.
+    others = Prediction.objects.filter(
+        task_id=instance.task_id, model_version=instance.model_version
+    ).exclude(id=instance.id)
+    project = instance.project if others.exists() else None
+    found = _index_of(project.id, project.label_config) if project else None
+    if found is not None:
+        with transaction.atomic():
             index_again(found[1], found[0], [instance.task_id])
 
 
