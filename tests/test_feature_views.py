@@ -198,6 +198,18 @@ def test_clusters_come_from_a_job(shown: Shown) -> None:
     assert len(seen) == len(set(seen)) == told["n_images"] - told["outliers"]
     assert not {shown.blind, labelled} & set(seen)
 
+    # Once something is suggested, each cluster says what most of its images are suggested to be.
+    result[0]["value"] = {"choices": ["bar"]}  # type: ignore[assignment]
+    suggestion = {"result": result, "score": 0.9, "model_version": "by-hand"}
+    shown.api.post(
+        f"{shown.path}/suggestions",
+        [suggestion | {"task": task} for task in told["clusters"][0]["tasks"]],
+    )
+    shown.api.post(f"{shown.path}/model-version", {"model_version": "by-hand"})
+    shown.api.get(f"{shown.path}/gallery")
+    labels = [one["label"] for one in shown.api.get(f"{shown.path}/clusters")["clusters"]]
+    assert labels == ["bar"] + [None] * (len(labels) - 1)
+
 
 def test_a_map_comes_from_a_job(shown: Shown) -> None:
     assert shown.api.get(f"{shown.path}/map")["n"] == 0
