@@ -66,11 +66,14 @@ function newCell() {
 
 /** Place and words; `at` is a cell of `rowCells`. */
 export function updateCell(element, crop, at, { details }) {
-  element.style.transform = `translateX(${at.x.toFixed(2)}px)`;
-  element.style.width = `${at.width.toFixed(2)}px`;
+  element.style.transform = `translateX(${at.x}px)`;
+  element.style.width = `${at.width}px`;
   const [picture, caption] = element.children;
-  picture.style.width = `${at.size.width.toFixed(2)}px`;
-  picture.style.height = `${at.size.height.toFixed(2)}px`;
+  const left = (at.width - at.size.width) >> 1;
+  const above = (at.height - at.size.height) >> 1;
+  picture.style.margin = `${Math.max(0, above)}px 0 0 ${Math.max(0, left)}px`;
+  picture.style.width = `${at.size.width}px`;
+  picture.style.height = `${at.size.height}px`;
   const state = stateOf(crop) ?? "";
   element.dataset.state = state;
   element.toggleAttribute("data-shrunk", at.size.shrunk > 1);
@@ -110,14 +113,18 @@ export function paintCell(element, crop, sprite) {
   const at = sprite.cells.get(crop.task);
   if (!at) return;
   const { style: box, firstChild: picture } = element.firstChild;
-  const across = parseFloat(box.width) / at.width;
-  const down = parseFloat(box.height) / at.height;
+  const width = parseFloat(box.width);
+  const height = parseFloat(box.height);
+  // An enlarged edge would be mixed with what lies beside it in the sprite.
+  const edge = Math.max(0, 0.5 - (0.5 * at.width) / width);
+  const across = width / (at.width - 2 * edge);
+  const down = height / (at.height - 2 * edge);
   const key = `${sprite.url} ${across} ${down}`;
   if (picture.dataset.painted === key) return;
   picture.dataset.painted = key;
   picture.style.backgroundImage = `url("${sprite.url}")`;
   picture.style.backgroundSize = `${sprite.width * across}px ${sprite.height * down}px`;
-  picture.style.backgroundPosition = `${-at.x * across}px ${-at.y * down}px`;
+  picture.style.backgroundPosition = `${-(at.x + edge) * across}px ${-(at.y + edge) * down}px`;
   element.classList.add("painted");
   if (at.problem) {
     crop.problem = at.problem;

@@ -29,7 +29,7 @@ export function announce(text, { tone = "", visible = true } = {}) {
   requestAnimationFrame(() => (live.textContent = text));
   if (!visible) return;
   const status = byId("status");
-  status.textContent = text;
+  status.textContent = status.title = text;
   status.dataset.tone = tone;
 }
 

@@ -19,12 +19,15 @@ export function cropSize(crop, options) {
   const side = Math.max(width, height);
   if (options.fixed) {
     const k = options.size / side;
-    return { width: width * k, height: height * k, shrunk: 1 };
+    return { width: whole(width * k), height: whole(height * k), shrunk: 1 };
   }
   const k = options.scale * (options.micrometres ? crop.um || options.um : 1);
   const shrunk = Math.max(1, (width * k) / options.mostWidth, (height * k) / options.mostHeight);
-  return { width: (width * k) / shrunk, height: (height * k) / shrunk, shrunk };
+  return { width: whole((width * k) / shrunk), height: whole((height * k) / shrunk), shrunk };
 }
+
+/** Pictures begin and end at pixels of the screen: else a neighbour in the sprite shines through. */
+const whole = (length) => Math.max(1, Math.round(length));
 
 function slot(crop, options) {
   const size = cropSize(crop, options);
@@ -41,7 +44,7 @@ export function layRows(crops, from, y, options) {
   const rows = [];
   let row = null;
   const close = () => {
-    row.height += row.caption;
+    row.height = Math.ceil(row.height) + row.caption;
     y += row.height + options.gap;
     rows.push(row);
     row = null;
@@ -64,7 +67,7 @@ export function layRows(crops, from, y, options) {
   return rows;
 }
 
-/** The cells of a row: `{index, x, width, size}`, x and width of the slot in CSS pixels. */
+/** The cells of a row: `{index, x, width, height, size}`, the slot (without words) in CSS pixels. */
 export function rowCells(crops, row, options) {
   const cells = [];
   const spare = options.width - (row.width - options.gap);
@@ -73,7 +76,9 @@ export function rowCells(crops, row, options) {
   for (let index = row.start; index < row.end; index++) {
     if (crops[index].gone) continue;
     const { size, width } = slot(crops[index], options);
-    cells.push({ index, x, width: width + each, size });
+    const left = Math.round(x);
+    const height = row.height - row.caption;
+    cells.push({ index, x: left, width: Math.round(x + width + each) - left, height, size });
     x += width + each + options.gap;
   }
   return cells;

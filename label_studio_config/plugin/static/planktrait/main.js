@@ -233,7 +233,6 @@ class Gallery {
     if (!found) return undefined;
     const words = `Like ${plural(tasks.length, "image")}`;
     this.#similar = { key: tasks.join(","), found, words };
-    announce(`${plural(found.length, "similar image")}, most similar first.`);
     return this.view.set({ like: tasks });
   }
 
@@ -243,7 +242,6 @@ class Gallery {
     if (!found) return;
     this.#asked += 1;
     this.#similar = { key: "upload", found, words: `Like ${file.name}` };
-    announce(`${plural(found.length, "similar image")}, most similar first.`);
     this.#showTitle();
     await this.crops.reset(this.view.filterQuery(), found);
   }

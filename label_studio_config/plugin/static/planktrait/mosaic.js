@@ -168,9 +168,9 @@ export class Mosaic extends EventTarget {
       // In the order in which they are read.
       this.sheet.insertBefore(element, below ?? null);
     }
-    const place = `translateY(${row.y.toFixed(2)}px)`;
+    const place = `translateY(${row.y}px)`;
     if (element.style.transform !== place) element.style.transform = place;
-    const height = `${row.height.toFixed(2)}px`;
+    const height = `${row.height}px`;
     if (element.style.height !== height) element.style.height = height;
     for (const at of rowCells(this.crops.list, row, this.options_)) {
       const crop = this.crops.list[at.index];

@@ -1,12 +1,13 @@
 // "More like this": the nearest images to some crops, or to an image that is uploaded.
 
 import { postFile, postJson } from "./api.js";
-import { announce } from "./dom.js";
+import { announce, plural, whole } from "./dom.js";
 
 const LIMIT = 200;
 const NOT_YET = new Set([404, 501, 503]);
 
 function explain(error) {
+  if (error.status === 409) return error.message;
   if (NOT_YET.has(error.status)) {
     return "Looking for similar images is not ready on this server yet: it needs learned features. Everything else works.";
   }
@@ -16,10 +17,14 @@ function explain(error) {
 async function ask(post) {
   try {
     const answer = await post();
-    if (answer.tasks.length) return answer.tasks;
-    announce("No similar images were found.");
+    const { tasks, features } = answer;
+    const rest = features?.missing ? `; ${whole(features.missing)} are not compared yet` : "";
+    const found = tasks.length ? plural(tasks.length, "similar image") : "No similar images";
+    announce(`${found}${tasks.length ? ", most similar first" : " were found"}${rest}.`);
+    if (tasks.length) return tasks;
   } catch (error) {
-    announce(explain(error), { tone: NOT_YET.has(error.status) ? "warn" : "bad" });
+    const expected = NOT_YET.has(error.status) || error.status === 409;
+    announce(explain(error), { tone: expected ? "warn" : "bad" });
   }
   return null;
 }
