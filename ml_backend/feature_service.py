@@ -49,6 +49,9 @@ from simclr.encoder import EncoderError
 from simclr.preprocessing import PreprocessingError
 
 SHOWN_OF_A_CLUSTER = 40
+SHOWN_OF_ALL_CLUSTERS = 10_000
+"""Where there are many clusters fewer of each are shown, so that the answer stays quick."""
+
 MOST_OF_A_CLUSTER = 10_000
 LARGEST_IMAGE_BYTES = 20 * 1024 * 1024
 PAUSE_AFTER_FAILURE_S = 600.0
@@ -124,13 +127,12 @@ def add_feature_service(app: Flask, home: Home) -> None:
         if made is None:
             return jsonify(made_at=None, n_images=0, clusters=[], outliers=0, job=job)
         starts, tasks = made["starts"], made["task"]
+        most = min(SHOWN_OF_A_CLUSTER, SHOWN_OF_ALL_CLUSTERS // max(1, len(starts) - 1))
         shown = [
             {
                 "id": number,
                 "size": int(starts[number + 1] - start),
-                "tasks": tasks[
-                    start : min(starts[number + 1], start + SHOWN_OF_A_CLUSTER)
-                ].tolist(),
+                "tasks": tasks[start : min(starts[number + 1], start + most)].tolist(),
             }
             for number, start in enumerate(starts[:-1])
         ]
