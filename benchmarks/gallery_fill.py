@@ -80,7 +80,7 @@ def fill(project_id: int, tasks: int, images: int) -> None:
     project = Project.objects.get(id=project_id)
     schema = LabelSchema.from_xml(project.label_config)
     dice, rng = random.Random(0), np.random.default_rng(0)
-    for start in range(0, tasks, CHUNK):
+    for start in range(Task.objects.filter(project=project).count(), tasks, CHUNK):
         made = Task.objects.bulk_create(
             [
                 Task(

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from django.conf import settings
+from django.db import connection, transaction
 from PIL import Image
 
 from label_studio_config.home import HomeError, resolve_image
@@ -78,6 +79,14 @@ def read_sizes(crops: Iterable[Crop]) -> dict[int, str]:
             crop.width_px, crop.height_px = files.size_px(crop.image)
         except ImageProblem as problem:
             problems[crop.task_id] = str(problem)
-    read = [crop for crop in unknown if crop.width_px]
-    Crop.objects.bulk_update(read, ["width_px", "height_px"], batch_size=200)
+    _keep_sizes([crop for crop in unknown if crop.width_px])
     return problems
+
+
+def _keep_sizes(crops: list[Crop]) -> None:
+    # Django's own bulk update is one statement, which takes it longer to write than this to run.
+    change = f"UPDATE {Crop._meta.db_table} SET width_px = %s, height_px = %s WHERE task_id = %s"
+    rows = sorted((crop.task_id, crop.width_px, crop.height_px) for crop in crops)
+    if rows:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.executemany(change, [(width, height, task) for task, width, height in rows])

@@ -43,7 +43,8 @@ class Gallery(ProjectView):
         if complete:
             find_lost(project)
         crops = Crop.objects.filter(project_id=project.id)
-        depth = crops.aggregate(low=Min("depth_m"), high=Max("depth_m"))
+        # One by one: each is then the end of an index.
+        lowest, highest = (crops.aggregate(m=end("depth_m"))["m"] for end in (Min, Max))
         assert questions.primary is not None
         return Response(
             {
@@ -58,7 +59,7 @@ class Gallery(ProjectView):
                 "control": questions.primary.name,
                 "pixel_sizes": crops.filter(pixel_size_um__isnull=False).exists(),
                 "samples": _samples(project),
-                "depth_m": None if depth["low"] is None else [depth["low"], depth["high"]],
+                "depth_m": None if lowest is None else [lowest, highest],
                 "annotators": _annotators(project),
                 "index": {
                     "tasks": crops.count(),
