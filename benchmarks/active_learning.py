@@ -105,6 +105,8 @@ def _learn(
     (head,) = model.heads
     answers = head.answer(model.classify(inputs[pool])[CONTROL].detach().numpy())
     measured = {name: figures[name] for name in ("macro_recall", "micro_accuracy", "ece")}
+    rest = pool[~labelled]
+    measured["pool_macro_recall"] = evaluate_on(model, inputs[rest], truth[rest])["macro_recall"]
     measured["groups_seen"] = int(some[LABEL_SETS[LABELS]].nunique())
     return measured, answers.max(axis=1)
 
@@ -135,7 +137,7 @@ def show(results: list[dict[str, Any]]) -> None:
             for entry in result["rounds"]
         ]
     )
-    for figure in ("macro_recall", "micro_accuracy", "groups_seen"):
+    for figure in ("macro_recall", "pool_macro_recall", "micro_accuracy", "groups_seen"):
         print(f"\n{figure}: mean over seeds")
         print(rows.pivot_table(figure, "strategy", "n_labels").loc[_order(rows)].round(3))
     lasts = rows[(rows["strategy"] == "random") & (rows["n_labels"] == ROUNDS[-1])]
@@ -148,7 +150,8 @@ def show(results: list[dict[str, Any]]) -> None:
                 for result in results
                 if result["strategy"] == strategy
             ]
-            print(f"  {strategy:12} {np.mean(needed):.0f}  {np.round(needed).tolist()}")
+            told_of = [f"{n:.0f}" if np.isfinite(n) else "not reached" for n in needed]
+            print(f"  {strategy:12} {', '.join(told_of)}")
     draw(results, RESULTS.parent / "active_learning.svg")
 
 

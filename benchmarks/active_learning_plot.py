@@ -12,7 +12,7 @@ STYLES = {
     "random": ("#767676", "o--", "random order"),
     "uncertainty": ("#c8102e", "s-", "least certain first"),
     "diversity": ("#009e73", "^-", "most typical of what has no label"),
-    "mixture": ("#00689d", "D-", "least certain, one a cluster"),
+    "mixture": ("#00689d", "D-", "the same, of the less certain half"),
 }
 
 

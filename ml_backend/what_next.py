@@ -1,5 +1,5 @@
 """Which images to label next: the least certain ones, the most typical of what has no label yet,
-or least certain ones that differ from each other.
+or the most typical of the less certain half, which needs the fewest labels on ndsb.
 
 Pure functions of features and confidences, for the gallery, the label stream and
 `benchmarks/active_learning.py`, which measures them against random order.
@@ -16,8 +16,8 @@ from sklearn.cluster import MiniBatchKMeans
 Strategy = Literal["random", "uncertainty", "diversity", "mixture"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 MOST_CLUSTERS = 500
-UNCERTAIN_A_CHOICE = 10
-"""The mixture chooses among so many times as many of the least certain images."""
+UNCERTAIN_SHARE = 0.5
+"""The mixture chooses among this share of the images, the least certain ones."""
 
 _BATCH_ROWS = 4096
 
@@ -37,8 +37,7 @@ def choose_next(
     strategy : str
         "random"; "uncertainty", lowest confidence first; "diversity", the most typical image of
         each cluster that has no label yet, the largest clusters first (TypiClust; Hacohen et al.
-        2022, arXiv 2202.02794); "mixture", of the least certain images one a cluster in turn, the
-        smallest clusters first (Cluster-Margin; Citovsky et al. 2021, arXiv 2107.14263).
+        2022, arXiv 2202.02794); "mixture", the same among the less certain half of the images.
     features : float array, shape (n, d)
         Of unit length.
     confidence : float array (n,), optional
@@ -68,7 +67,7 @@ def choose_next(
         "random": lambda: np.random.default_rng(seed).permutation(open_rows),
         "uncertainty": lambda: _least_certain(open_rows, confidence),
         "diversity": lambda: _typical(features, labelled, count, seed),
-        "mixture": lambda: _uncertain_and_different(features, open_rows, confidence, count, seed),
+        "mixture": lambda: _uncertain_and_different(features, labelled, confidence, count, seed),
     }
     return choose[strategy]()[:count]
 
@@ -101,19 +100,17 @@ def _typical(features: np.ndarray, labelled: np.ndarray, count: int, seed: int) 
 
 def _uncertain_and_different(
     features: np.ndarray,
-    open_rows: np.ndarray,
+    labelled: np.ndarray,
     confidence: np.ndarray | None,
     count: int,
     seed: int,
 ) -> np.ndarray:
-    rows = _least_certain(open_rows, confidence)[: UNCERTAIN_A_CHOICE * count]
-    of, _ = _cluster(features[rows], min(count, MOST_CLUSTERS, len(rows)), seed)
-    queues = [rows[of == cluster].tolist() for cluster in np.unique(of)]
-    queues.sort(key=len)
-    chosen: list[int] = []
-    while len(chosen) < count:
-        chosen += [queue.pop(0) for queue in queues if queue]
-    return np.array(chosen, dtype=int)
+    """As `_typical`, among the labelled images and the least certain ones."""
+    open_rows = np.flatnonzero(~labelled)
+    unsure = max(round(UNCERTAIN_SHARE * len(open_rows)), count)
+    unsure_rows = _least_certain(open_rows, confidence)[:unsure]
+    rows = np.sort(np.concatenate([np.flatnonzero(labelled), unsure_rows]))
+    return rows[_typical(features[rows], labelled[rows], count, seed)]
 
 
 def _cluster(features: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

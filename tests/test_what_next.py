@@ -48,14 +48,13 @@ def test_diversity_finds_the_rare_cloud_that_chance_misses() -> None:
     assert set(of[chosen]) == {3}
 
 
-def test_a_mixture_does_not_ask_the_same_thing_again_and_again() -> None:
-    features, of = clouds((500, 30, 30))
-    confidence = np.where(of == 0, 0.3, 0.35)  # all are unsure, the large cloud most
-    chosen = choose_next("mixture", features, confidence, np.zeros(len(of), bool), 56)
-    assert set(of[chosen]) == {0, 1, 2}
-    assert (
-        of[choose_next("uncertainty", features, confidence, np.zeros(560, bool), 56)] == 0
-    ).all()
+def test_a_mixture_leaves_out_what_is_sure_and_asks_of_everything_else() -> None:
+    features, of = clouds((300, 200, 20, 20))
+    confidence = np.where(of == 0, 0.95, np.where(of == 1, 0.3, 0.35))
+    labelled = np.zeros(len(of), bool)
+    assert set(of[choose_next("mixture", features, confidence, labelled, 24)]) == {1, 2, 3}
+    assert set(of[choose_next("uncertainty", features, confidence, labelled, 24)]) == {1}
+    assert set(of[choose_next("diversity", features, confidence, labelled, 24)]) == {0, 1, 2, 3}
 
 
 def test_without_a_model_uncertainty_is_diversity() -> None:
