@@ -50,8 +50,9 @@ async function reason(response) {
   if ([401, 403].includes(response.status)) return "You are not logged in any more, or may not do this.";
   try {
     const answer = await response.json();
-    const said = answer.detail ?? answer.error ?? answer.validation_errors ?? answer;
-    return typeof said === "string" ? said : JSON.stringify(said).slice(0, 200);
+    const errors = answer.validation_errors;
+    const said = errors?.non_field_errors?.join(" ") ?? errors ?? answer.detail ?? answer;
+    return typeof said === "string" ? said : JSON.stringify(said).slice(0, 300);
   } catch {
     return `The server answered ${response.status}.`;
   }

@@ -86,11 +86,11 @@ export function updateCell(element, crop, at, { details }) {
 }
 
 function writeCaption(caption, crop, details) {
-  const [first, second] = captionOf(crop, details);
+  const [first, ...rest] = captionOf(crop, details);
   caption.hidden = !first;
   if (!first) return;
-  caption.replaceChildren(make("b", {}, first), make("span", {}, second));
-  caption.title = [first, second].join(" · ");
+  caption.replaceChildren(make("b", {}, first), ...rest.map((line) => make("span", {}, line)));
+  caption.title = [first, ...rest].join(" · ");
 }
 
 function captionOf(crop, details) {
@@ -100,12 +100,14 @@ function captionOf(crop, details) {
     return by ? [`${by.split("@")[0]} said`, shown(label)] : ["Not saved", why];
   }
   if (!details || crop.thin) return [];
-  if (crop.answer) return [asList(crop.answer).map(shown).join(", "), `by you · ${crop.sample ?? ""}`];
+  const sample = crop.sample || `#${crop.task}`;
+  if (crop.answer) return [asList(crop.answer).map(shown).join(", "), "by you", sample];
   const suggestion = crop.suggestion;
-  if (!suggestion) return [crop.blind ? "Blind" : "Not suggested", crop.sample ?? ""];
+  if (!suggestion) return [crop.blind ? "Blind" : "Not suggested", sample];
   const first = `${percent(suggestion.confidence)} ${shown(suggestion.label)}`;
-  if (!suggestion.second_label) return [first, crop.sample ?? ""];
-  return [first, `${percent(suggestion.second_confidence)} ${shown(suggestion.second_label)}`];
+  if (!suggestion.second_label) return [first, sample];
+  const second = `${percent(suggestion.second_confidence)} ${shown(suggestion.second_label)}`;
+  return [first, second, sample];
 }
 
 /** Show the crop's part of its page's sprite; the element's size must be set. */

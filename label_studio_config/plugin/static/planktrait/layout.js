@@ -2,7 +2,8 @@
 // Pure arithmetic; rows hold only the numbers of their crops, so that many cost little.
 
 const PAD = 3;
-const CAPTION = 31;
+const NOTE_HEIGHT = 31;
+const DETAIL_HEIGHT = 44;
 const LEAST_SLOT = 30;
 const NOTE_WIDTH = 132;
 const DETAIL_WIDTH = 104;
@@ -36,7 +37,7 @@ function slot(crop, options) {
   const noted = Boolean(crop.conflict || crop.unsaved);
   if (noted) width = Math.max(width, NOTE_WIDTH);
   const height = (options.fixed ? options.size : size.height) + 2 * PAD;
-  return { size, width, height, caption: options.details || noted ? CAPTION : 0 };
+  return { size, width, height, caption: options.details ? DETAIL_HEIGHT : noted ? NOTE_HEIGHT : 0 };
 }
 
 /** Rows `{start, end, y, height, caption, width}` of crops[from…], below `y`. Gone crops have no place. */

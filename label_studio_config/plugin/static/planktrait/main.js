@@ -35,6 +35,7 @@ class Gallery {
     } catch (error) {
       byId("empty").replaceChildren(make("h2", {}, "The gallery does not open"), make("p", {}, error.message));
       byId("empty").hidden = false;
+      byId("loading").hidden = true;
       return;
     }
     this.#join();
