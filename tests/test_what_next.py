@@ -49,7 +49,7 @@ def test_diversity_finds_the_rare_cloud_that_chance_misses() -> None:
 
 
 def test_a_mixture_leaves_out_what_is_sure_and_asks_of_everything_else() -> None:
-    features, of = clouds((200, 200, 20, 20))
+    features, of = clouds((240, 200, 20, 20))
     confidence = np.where(of == 0, 0.95, np.where(of == 1, 0.3, 0.35))
     labelled = np.zeros(len(of), bool)
     assert set(of[choose_next("mixture", features, confidence, labelled, 24)]) == {1, 2, 3}
