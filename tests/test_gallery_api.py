@@ -144,6 +144,8 @@ def test_filters(new_gallery):
         "labels": [{"label": "Copepod", "count": 5}, {"label": "Detritus", "count": 5}],
         "open": 0,
     }
+    of_tasks = gallery.call("POST", "gallery/labels", json={"tasks": picked, "depth_to": 15})
+    assert of_tasks.json() == {"labels": [{"label": "Detritus", "count": 1}], "open": 0}
     counts = gallery.get("gallery/labels", confidence_from=0.9, label="Copepod")["labels"]
     assert counts == [{"label": "Copepod", "count": 5}]
 

@@ -49,10 +49,12 @@ def places(view: View, asked: PageAsked) -> list[Place]:
 
 def count(view: View, filters: Filters) -> tuple[list[tuple[str, int]], int]:
     """The images that pass the filters: by suggested label, most first, and without any."""
-    ids = few(view, filters)
+    ids = few(view, filters) if filters.tasks is None else list(filters.tasks)
     counts: dict[str, int] = {}
     rows = _suggestions(view, filters, ids)
     crops, answered = _open_crops(view, filters, ids)
+    if filters.tasks is not None:
+        rows, crops = rows.filter(on_images(filters)), crops.filter(on_images(filters))
     without = 0
     for values, condition in together(parts(view, filters)):
         found = rows.filter(condition, answered__in=values).values_list("label")

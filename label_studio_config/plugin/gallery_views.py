@@ -22,6 +22,7 @@ from label_studio_config.plugin.gallery_access import ProjectView
 from label_studio_config.plugin.gallery_catch_up import catch_up, find_lost, shown_version
 from label_studio_config.plugin.gallery_filters import read_filters, read_page
 from label_studio_config.plugin.gallery_page import page
+from label_studio_config.plugin.gallery_parts import View
 from label_studio_config.plugin.gallery_query import count
 from label_studio_config.plugin.gallery_rows import Questions
 from label_studio_config.plugin.models import Crop, GivenAnswer, SuggestedLabel, SuggestionList
@@ -70,42 +71,51 @@ class Gallery(ProjectView):
         )
 
 
-class GalleryLabels(ProjectView):
-    """GET: how many images each suggested label has, under the filters."""
-
-    def get(self, request: Request, pk: int) -> Response:
-        project = self.project(request, pk)
-        view = self.view_of(request, project, request.query_params.get("control"))
-        filters = read_filters(request.query_params)
-        catch_up(project, PAGE_BUDGET_S)
-        counts, without = count(view, filters)
-        labels = [{"label": label, "count": number} for label, number in counts]
-        return Response({"labels": labels, "open": without})
-
-
-class GalleryPage(ProjectView):
-    """GET: one page of crops. POST the same names where `tasks` is too long for an address."""
+class _Asked(ProjectView):
+    """GET, or POST with the same names where `tasks` is too long for an address."""
 
     permission_required = ViewClassPermission(
         GET=all_permissions.tasks_view, POST=all_permissions.tasks_view
     )
 
     def get(self, request: Request, pk: int) -> Response:
-        return self._page(request, pk, request.query_params)
+        return self._answer(request, pk, request.query_params)
 
     def post(self, request: Request, pk: int) -> Response:
         if not isinstance(request.data, dict):
             raise ValidationError("expected a JSON object")
         said = {name: value for name, value in request.data.items() if value is not None}
-        return self._page(request, pk, QueryDict(urlencode(said, doseq=True)))
+        return self._answer(request, pk, QueryDict(urlencode(said, doseq=True)))
 
-    def _page(self, request: Request, pk: int, query: QueryDict) -> Response:
+    def _answer(self, request: Request, pk: int, query: QueryDict) -> Response:
         project = self.project(request, pk)
         view = self.view_of(request, project, query.get("control"))
+        return Response(self.answer(view, query))
+
+    def answer(self, view: View, query: QueryDict) -> dict[str, Any]:
+        """What is answered to a query."""
+        raise NotImplementedError
+
+
+class GalleryLabels(_Asked):
+    """How many images each suggested label has, under the filters."""
+
+    def answer(self, view: View, query: QueryDict) -> dict[str, Any]:
+        filters = read_filters(query)
+        catch_up(view.project, PAGE_BUDGET_S)
+        counts, without = count(view, filters)
+        labels = [{"label": label, "count": number} for label, number in counts]
+        return {"labels": labels, "open": without}
+
+
+class GalleryPage(_Asked):
+    """One page of crops."""
+
+    def answer(self, view: View, query: QueryDict) -> dict[str, Any]:
         asked = read_page(query)
         seen_at = timezone.now()
-        catch_up(project, PAGE_BUDGET_S)
-        return Response({**page(view, asked), "seen_at": seen_at.isoformat()})
+        catch_up(view.project, PAGE_BUDGET_S)
+        return {**page(view, asked), "seen_at": seen_at.isoformat()}
 
 
 def _control(questions: Questions, control: Control) -> dict[str, Any]:
