@@ -16,7 +16,7 @@ from users.models import User
 
 from label_studio_config.blind import is_blind_data
 from label_studio_config.plugin.gallery_catch_up import catch_up, shown_version
-from label_studio_config.plugin.gallery_query import View
+from label_studio_config.plugin.gallery_parts import View
 from label_studio_config.plugin.gallery_rows import questions_of
 from label_studio_config.plugin.judgements import save
 from label_studio_config.plugin.judgements_asked import MOST, Asked, Judged
