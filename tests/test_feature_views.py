@@ -67,11 +67,13 @@ def shown(label_studio_with_backend: LabelStudioForTests) -> Shown:
     return project_with_images(label_studio_with_backend)
 
 
-def project_with_images(server: LabelStudioForTests) -> Shown:
-    project = create_project(server.home, "Features", CONFIG)
+def project_with_images(
+    server: LabelStudioForTests, title: str = "Features", folder: str = "features"
+) -> Shown:
+    project = create_project(server.home, title, CONFIG)
     shown = Shown(server, project, [])
     shown.api.post(f"{shown.path}/images-folder", {})
-    add_images(shown, N_TASKS, "features", blind=BLIND)
+    add_images(shown, N_TASKS, folder, blind=BLIND)
     return shown
 
 

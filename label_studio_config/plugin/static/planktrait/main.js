@@ -3,6 +3,7 @@
 import { Actions } from "./actions.js";
 import { PROJECT, getJson } from "./api.js";
 import { Card } from "./card.js";
+import { Clusters } from "./clusters.js";
 import { Crops } from "./crops.js";
 import { announce, byId, make, plural, shown, whole } from "./dom.js";
 import { Empty } from "./empty.js";
@@ -83,6 +84,12 @@ class Gallery {
     this.actions = new Actions({ judging: this.judging, selection, mosaic, keys: this.keys });
     this.empty = new Empty({ crops, mosaic, labels: this.labels, view, info, similar: () => this.#similar });
     this.card = new Card(mosaic, selection, this.scale);
+    Tabs.offer("clusters", (box) => new Clusters({
+      box,
+      view,
+      labels: () => this.answers.map((label) => label.name),
+      open: (found, words) => this.showTasks(found, words),
+    }));
     this.tabs = new Tabs(view);
     this.#listen();
     this.#showControls();
@@ -240,9 +247,14 @@ class Gallery {
   async moreLikeImage(file) {
     announce("Looking for similar images …");
     const found = await nearestToImage(file);
-    if (!found) return;
+    if (found) await this.showTasks(found, `Like ${file.name}`);
+  }
+
+  /** These tasks, `[{task}]`, in this order, under a chip that says what they are. */
+  async showTasks(found, words) {
+    this.view.set({ tab: "labels" });
     this.#asked += 1;
-    this.#similar = { key: "upload", found, words: `Like ${file.name}` };
+    this.#similar = { key: words, found, words, title: words };
     this.#showTitle();
     await this.crops.reset(this.view.filterQuery(), found);
   }
@@ -261,7 +273,7 @@ class Gallery {
     const { view, labels, crops } = this;
     const similar = this.#similar;
     const shownNow = crops.list.length;
-    byId("title").textContent = similar ? "More like this" : shown(view.title);
+    byId("title").textContent = similar ? (similar.title ?? "More like this") : shown(view.title);
     const rest = view.toJudge ? "to judge" : labels.current === 1 ? "image" : "images";
     byId("count").textContent = similar ? `${whole(shownNow)} of ${plural(similar.found.length, "image")}` : `${whole(labels.current)} ${rest}`;
     byId("similar-chip").replaceChildren(

@@ -6,7 +6,6 @@ import { byId, make } from "./dom.js";
 const NAMES = ["labels", "clusters", "map"];
 const offered = new Map();
 const NOT_YET = {
-  clusters: ["Clusters", "Images that look alike, judged together. They need learned features, and are not ready on this server yet."],
   map: ["Map", "All images on one plane, alike beside alike. It needs learned features, and is not ready on this server yet."],
 };
 
