@@ -15,31 +15,18 @@ from rest_framework.authtoken.models import Token
 from rest_framework.exceptions import PermissionDenied, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 from tasks.models import Task
 from users.forms import UserSignupForm
 from users.models import User
 
 from label_studio_config.home import HomeError
+from label_studio_config.plugin.access import Guarded
 from label_studio_config.plugin.bootstrap import STORAGE_TITLE
 from label_studio_config.plugin.suggestions import SuggestionError, save_suggestions
 from label_studio_config.plugin.task_pages import MOST_TASKS, Query, page_of_tasks
 
 MOST_SUGGESTIONS = 10_000
 """SQLite takes at most 32,766 values in one statement."""
-
-
-class Guarded(APIView):
-    """A view that whoever is logged in by cookie must ask with the CSRF token.
-
-    Label Studio checks none at its own API; whoever comes with an API token needs none.
-    """
-
-    @classmethod
-    def as_view(cls, **options: Any) -> Any:
-        view = super().as_view(**options)
-        view._dont_enforce_csrf_checks = False  # read by core.middleware.DisableCSRF
-        return view
 
 
 class ProjectView(Guarded):

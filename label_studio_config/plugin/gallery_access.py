@@ -4,32 +4,19 @@ from __future__ import annotations
 
 from core.permissions import ViewClassPermission, all_permissions
 from django.shortcuts import get_object_or_404
-from jwt_auth.auth import TokenAuthenticationPhaseout
 from projects.models import Project
-from rest_framework.authentication import SessionAuthentication
 from rest_framework.exceptions import PermissionDenied, ValidationError
 from rest_framework.request import Request
 
-from label_studio_config.plugin.api_views import Guarded
+from label_studio_config.plugin.access import Guarded
 from label_studio_config.plugin.gallery_catch_up import shown_version
 from label_studio_config.plugin.gallery_parts import View
 from label_studio_config.plugin.gallery_rows import Questions, questions_of
 
 
-class SessionWithCsrf(SessionAuthentication):
-    """A browser's session with its CSRF token; a bearer token needs none."""
-
-    def enforce_csrf(self, request: Request) -> None:
-        # Label Studio logs a bearer token in before Django REST framework looks; no browser sends
-        # one by itself.
-        if not getattr(request, "is_jwt", False):
-            super().enforce_csrf(request)
-
-
 class ProjectView(Guarded):
     """A view of one project, for those who may see it in Label Studio."""
 
-    authentication_classes = (TokenAuthenticationPhaseout, SessionWithCsrf)
     permission_required = ViewClassPermission(
         GET=all_permissions.tasks_view, POST=all_permissions.annotations_create
     )

@@ -20,7 +20,7 @@ from label_studio_config.plugin.gallery_parts import View
 from label_studio_config.plugin.gallery_rows import questions_of
 from label_studio_config.plugin.judgements import save
 from label_studio_config.plugin.judgements_asked import MOST, Asked, Judged
-from label_studio_config.plugin.models import Answered, SuggestedLabel
+from label_studio_config.plugin.models import Answered, SuggestedLabel, SuggestionList
 from label_studio_config.plugin.suggestions import batches
 
 logger = logging.getLogger(__name__)
@@ -223,12 +223,11 @@ def _view(project: Project, user: User) -> View:
 
 def _waiting(view: View) -> QuerySet[SuggestedLabel]:
     """Suggestions that nobody has answered."""
-    return SuggestedLabel.objects.filter(
-        project_id=view.project.id,
-        model_version=view.version,
-        control=view.control.name,
-        answered=Answered.NO,
+    chosen = SuggestionList.objects.filter(
+        project_id=view.project.id, model_version=view.version, control=view.control.name
     )
+    found = chosen.values_list("id", flat=True).first()
+    return SuggestedLabel.objects.filter(list_id=found or -1, answered=Answered.NO)
 
 
 def _judge(view: View, user: User, judged: Sequence[Judged]) -> tuple[int, list[str]]:
