@@ -5,6 +5,7 @@
 | GET `/features` | `?project=` | `{"n", "last_task", "stale", "job"}` |
 | POST `/features` | project | 202 `{"job", "coalesced"}` |
 | POST `/neighbours` | `NeighboursRequest` | `{"tasks": [{"task", "similarity"}], "features"}` |
+| POST `/next` | `NextRequest` | `{"tasks": [task]}`, the most useful to label first |
 | GET `/clusters` | `?project=` | `{"made_at", "n_images", "clusters", "outliers", "job"}` |
 | GET `/clusters/<id>` | `?project=&after=&limit=` | `{"made_at", "tasks", "next"}`, nearest first |
 | GET `/map` | `?project=` | `{"made_at", "n", "job"}` |
@@ -44,7 +45,13 @@ from ml_backend.project_features import (
     update_features,
     wanted_encoder,
 )
-from ml_backend.wire import NeighboursRequest, SetupRequest, TrainRequest, read_message
+from ml_backend.wire import (
+    NeighboursRequest,
+    NextRequest,
+    SetupRequest,
+    TrainRequest,
+    read_message,
+)
 from simclr.encoder import EncoderError
 from simclr.preprocessing import PreprocessingError
 
@@ -118,6 +125,21 @@ def add_feature_service(app: Flask, home: Home) -> None:
                 raise
             found = []  # the job that was started adds it
         return jsonify(tasks=found, features=told)
+
+    @app.post("/next")
+    def next_tasks() -> Answer:
+        message = read_message(NextRequest, _content())
+        if message.confidence and len(message.confidence) != len(message.open):
+            abort(422, "confidence: give one for each open task, or none")
+        loaded = cache.get(message.project)
+        told: dict[str, Any] = {"n": _with_features(loaded)}
+        chosen = loaded.next_tasks(
+            *(message.strategy, message.open, message.confidence, message.labelled),
+            message.limit,
+        )
+        if message.open and not chosen:
+            told["job"] = _start_once(home, "features", message.project)
+        return jsonify(tasks=chosen, features=told)
 
     @app.get("/clusters")
     def clusters() -> Answer:

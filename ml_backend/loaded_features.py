@@ -27,6 +27,7 @@ from ml_backend.project_features import (
     wanted_encoder,
 )
 from ml_backend.task_features import TABLE_FILE, TaskReader, TaskTable, table_lock
+from ml_backend.what_next import Strategy, choose_next
 from simclr.embed import features_of
 from simclr.encoder import Encoder
 from simclr.feature_store import FeatureStore, unit_length
@@ -113,6 +114,43 @@ class LoadedFeatures:
         with progress.quiet():
             features = features_of(self.encoder, pixels[None])
         return self._search(unit_length(features), limit, self._open_rows)
+
+    def next_tasks(
+        self,
+        strategy: Strategy,
+        open_ids: Sequence[int],
+        confidence: Sequence[float],
+        labelled_ids: Sequence[int],
+        limit: int,
+    ) -> list[int]:
+        """Which of some open tasks to label next, the most useful first (see `choose_next`).
+
+        Tasks whose image has no features yet are left out.
+
+        Parameters
+        ----------
+        confidence : sequence of float
+            Of each open task; empty without a model.
+        """
+        asked = np.array([*open_ids, *labelled_ids], dtype=np.int64)
+        if not len(self.table) or not len(asked):
+            return []
+        places = self.table.places(asked)
+        rows = np.where(places < 0, -1, self.table.rows[np.maximum(places, 0)])
+        known = (rows >= 0) & (rows < len(self.index))
+        if not known.any():
+            return []
+        labelled = np.arange(len(asked)) >= len(open_ids)
+        sure = np.ones(len(asked))
+        sure[: len(confidence)] = confidence
+        chosen = choose_next(
+            strategy,
+            unit_length(self.index.features[rows[known]]),
+            sure[known] if len(confidence) else None,
+            labelled[known],
+            limit,
+        )
+        return asked[known][chosen].tolist()
 
     def _search(self, queries: np.ndarray, limit: int, allowed: np.ndarray) -> Found:
         ranked = self.index.search(queries, limit, allowed=allowed)

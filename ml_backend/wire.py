@@ -127,6 +127,21 @@ class NeighboursRequest(_Message):
     label_config: str = ""
 
 
+class NextRequest(_Message):
+    """POST /next: of the open tasks, which to label next.
+
+    `confidence` is that of the suggested label of each open task; empty without a model.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    project: ProjectId
+    strategy: Literal["uncertainty", "diversity", "mixture"] = "mixture"
+    open: Annotated[list[int], Field(max_length=100_000)]
+    confidence: Annotated[list[float], Field(max_length=100_000)] = []
+    labelled: Annotated[list[int], Field(max_length=100_000)] = []
+    limit: Annotated[int, Field(ge=1, le=1000)] = 200
+
+
 class JobStatusRequest(_Message):
     """POST /job_status."""
 

@@ -3,7 +3,15 @@
 from core.urls import urlpatterns as label_studio_urls
 from django.urls import path
 
-from label_studio_config.plugin import api_views, features, gallery_urls, model_views, pages, views
+from label_studio_config.plugin import (
+    api_views,
+    features,
+    gallery_urls,
+    model_views,
+    next_tasks,
+    pages,
+    views,
+)
 
 _project = "api/planktrait/projects/<int:pk>"
 
@@ -24,6 +32,7 @@ urlpatterns = [
     # for its own version page: a project that does not exist would be answered 200.
     path(f"{_project}/model-version/", api_views.ModelVersion.as_view()),
     path(f"{_project}/suggestions", api_views.Suggestions.as_view()),
+    path(f"{_project}/next", next_tasks.NextTasks.as_view()),
     path(f"{_project}/model", model_views.Model.as_view()),
     path(f"{_project}/model/versions/<str:version>/report", model_views.Report.as_view()),
     path(f"{_project}/model/versions/<str:version>/promote", model_views.Promote.as_view()),

@@ -210,6 +210,7 @@ class Gallery {
     }
     this.#firstDrawn = false;
     if (view.get("like").length) await this.#showSimilar(asked);
+    else if (view.get("order") === "next") await this.#showNext(asked);
     else {
       this.#similar = null;
       this.#showTitle();
@@ -229,6 +230,25 @@ class Gallery {
     }
     this.#showTitle();
     return this.crops.reset(this.view.filterQuery(), this.#similar.found);
+  }
+
+  /** Of all labels: what the model would learn most from. */
+  async #showNext(asked) {
+    announce("Choosing what to label next …");
+    let answer = { tasks: [] };
+    try {
+      answer = await getJson("next");
+      const from = plural(answer.considered, "image that nobody has judged", "images that nobody has judged");
+      announce(answer.tasks.length ? `Chosen from ${from}.` : "Nothing is left to choose from, or its features are still being computed.");
+    } catch (error) {
+      announce(error.message, { tone: "bad" });
+    }
+    if (asked !== this.#asked) return undefined;
+    const found = answer.tasks.map((task) => ({ task }));
+    const words = "What to label next";
+    this.#similar = { key: words, found, words, title: words, leave: { order: "certain" } };
+    this.#showTitle();
+    return this.crops.reset(this.view.filterQuery(), found);
   }
 
   async moreLikeThis() {
@@ -279,12 +299,13 @@ class Gallery {
     byId("similar-chip").replaceChildren(
       ...(similar ? [chip(similar.words, () => this.#leaveSimilar())] : []),
     );
-    byId("order").disabled = Boolean(similar) || view.get("open");
+    byId("order").disabled = Boolean(similar) && !similar.leave;
   }
 
   #leaveSimilar() {
+    const leave = this.#similar?.leave ?? {};
     this.#similar = null;
-    this.view.set({ like: [] });
+    this.view.set({ like: [], ...leave });
   }
 }
 

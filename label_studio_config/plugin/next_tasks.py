@@ -1,0 +1,87 @@
+"""What to label next: open tasks in the order that teaches the model most."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from projects.models import Project
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from label_studio_config.plugin import backend
+from label_studio_config.plugin.gallery_catch_up import catch_up, shown_version
+from label_studio_config.plugin.gallery_rows import questions_of
+from label_studio_config.plugin.model_views import ModelView
+from label_studio_config.plugin.models import (
+    Answered,
+    Crop,
+    SuggestedLabel,
+    SuggestionList,
+)
+
+STRATEGIES = ("mixture", "diversity", "uncertainty")
+MOST_CONSIDERED = 20_000
+"""Of a larger project a sample of so many open tasks is looked at, and as many labelled ones."""
+
+CATCH_UP_S = 5.0
+CHOOSING_S = 120.0
+USUAL, MOST = 200, 1000
+
+
+class NextTasks(ModelView):
+    """GET `?strategy=mixture|diversity|uncertainty&limit=`: `{"tasks": [task], "considered": n}`.
+
+    Tasks that nobody has answered (of the primary control), never blind ones. The first address
+    asks what a model that knows the answers so far would learn most from.
+    """
+
+    def get(self, request: Request, pk: int) -> Response:
+        project = self.project(request, pk)
+        strategy = request.query_params.get("strategy", STRATEGIES[0])
+        if strategy not in STRATEGIES:
+            raise ValidationError(f"strategy={strategy!r}: expected one of {', '.join(STRATEGIES)}")
+        text = request.query_params.get("limit", str(USUAL))
+        if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= MOST:
+            raise ValidationError(f"limit={text!r}: expected a whole number from 1 to {MOST}")
+        body = _considered(project)
+        body |= {"project": project.id, "strategy": strategy, "limit": int(text)}
+        answer = backend.ask("POST", "next", json=body, timeout_s=CHOOSING_S)
+        return Response(
+            {
+                "tasks": answer["tasks"],
+                "features": answer["features"],
+                "considered": len(body["open"]),
+                "strategy": strategy,
+            }
+        )
+
+
+def _considered(project: Project) -> dict[str, Any]:
+    """Open tasks, the confidence of their suggestions (none without a model), and labelled ones."""
+    questions = questions_of(project.label_config)
+    if questions is None or questions.primary is None:
+        raise ValidationError("the labeling config asks for no label that an image has one of")
+    catch_up(project, CATCH_UP_S)
+    crops = Crop.objects.filter(project_id=project.id, blind=False)
+    open_ids = _some(list(crops.filter(answered=Answered.NO).values_list("task_id", flat=True)))
+    labelled = _some(list(crops.exclude(answered=Answered.NO).values_list("task_id", flat=True)))
+    chosen = SuggestionList.objects.filter(
+        project_id=project.id,
+        model_version=shown_version(project),
+        control=questions.primary.name,
+    )
+    rows = SuggestedLabel.objects.filter(
+        list_id=chosen.values_list("id", flat=True).first() or -1, answered=Answered.NO
+    )
+    sure = dict(rows.values_list("task_id", "confidence"))
+    # What the model has said nothing about yet is what it is least sure of.
+    confidence = [max(sure.get(task_id, 0.0), 0.0) for task_id in open_ids] if sure else []
+    return {"open": open_ids, "confidence": confidence, "labelled": labelled}
+
+
+def _some(ids: list[int]) -> list[int]:
+    if len(ids) <= MOST_CONSIDERED:
+        return ids
+    return sorted(random.Random(0).sample(ids, MOST_CONSIDERED))
