@@ -297,7 +297,7 @@ class Gallery {
     const rest = view.toJudge ? "to judge" : labels.current === 1 ? "image" : "images";
     byId("count").textContent = similar ? `${whole(shownNow)} of ${plural(similar.found.length, "image")}` : `${whole(labels.current)} ${rest}`;
     byId("similar-chip").replaceChildren(
-      ...(similar ? [chip(similar.words, () => this.#leaveSimilar())] : []),
+      ...(similar && !similar.leave ? [chip(similar.words, () => this.#leaveSimilar())] : []),
     );
     byId("order").disabled = Boolean(similar) && !similar.leave;
   }
