@@ -27,7 +27,7 @@ def api(label_studio):
 
 @pytest.fixture(scope="module")
 def project(label_studio, api):
-    project = create_project(label_studio.home, "Columns", CONFIG)
+    project = create_project(label_studio.home, "Columns of the Data Manager", CONFIG)
     data = [
         {"data": {"image": f"/data/{n}.png", "n": n, "blind": "yes" if n == BLIND else "no"}}
         for n in range(5)

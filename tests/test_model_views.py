@@ -98,7 +98,6 @@ def test_the_page_of_a_version_has_an_origin_of_its_own(trained: Trained) -> Non
     assert version["name"] in page.text
     missing = trained.server.request("GET", f"{trained.path}/versions/project-1-v0099/report")
     assert missing.status_code == 404
-    assert "Known" in missing.text
 
 
 def test_promotion_brings_its_suggestions(trained: Trained) -> None:
