@@ -73,13 +73,18 @@ def add_model_service(app: Flask, home: Home) -> None:
         lines = request.args.get("lines", str(LOG_LINES))
         if not lines.isdigit() or not 0 < int(lines) <= MOST_LOG_LINES:
             abort(400, f"lines={lines!r}: a whole number from 1 to {MOST_LOG_LINES}")
-        # Only a name that is listed: the id comes from outside and must not walk the file system.
-        record = next(
-            (job for job in hpc_jobs.list_jobs(home.jobs_folder) if job.id == job_id), None
-        )
+        record = find_job(home, job_id)
         if record is None:
             abort(404, f"there is no job {job_id!r}: GET /jobs lists them")
         return jsonify(log=_tail(record.log, int(lines)), state=record.state)
+
+
+def find_job(home: Home, job_id: str) -> hpc_jobs.JobRecord | None:
+    """The job of that id; None where there is none."""
+    # Only a name that is listed: the id comes from outside and must not walk the file system.
+    if job_id not in {path.name for path in home.jobs_folder.iterdir()}:
+        return None
+    return hpc_jobs.read_job(home.jobs_folder / job_id)
 
 
 def submit_suggestions(home: Home, project_id: int) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from ml_backend.auth import require_basic_auth
 from ml_backend.backend import PlanktraitBackend
 from ml_backend.feature_service import add_feature_service
 from ml_backend.live_model import LiveModels
-from ml_backend.model_service import add_model_service
+from ml_backend.model_service import add_model_service, find_job
 from ml_backend.project_features import clusters_key, features_key, map_key
 from ml_backend.training_jobs import pretrain_key, suggest_key, train_key
 from ml_backend.wire import (
@@ -196,7 +196,7 @@ def _add_jobs(app: Flask, home: Home, live_models: LiveModels) -> None:
 
     @app.post("/jobs/<job_id>/cancel")
     def cancel(job_id: str) -> Answer:
-        record = _find_job(home, job_id)
+        record = find_job(home, job_id)
         if record is None:
             return _problem("job", f"there is no job {job_id!r}: GET /jobs lists them", 404)
         try:
@@ -206,15 +206,8 @@ def _add_jobs(app: Flask, home: Home, live_models: LiveModels) -> None:
 
     @app.post("/job_status")
     def job_status() -> Answer:
-        record = _find_job(home, _message(JobStatusRequest).job)
+        record = find_job(home, _message(JobStatusRequest).job)
         return jsonify(job_status="removed" if record is None else JOB_STATUS[record.state])
-
-
-def _find_job(home: Home, job_id: str) -> hpc_jobs.JobRecord | None:
-    # Only a name that is listed: the id comes from outside and must not walk the file system.
-    if job_id not in {path.name for path in home.jobs_folder.iterdir()}:
-        return None
-    return hpc_jobs.read_job(home.jobs_folder / job_id)
 
 
 def _as_json(home: Home, record: hpc_jobs.JobRecord) -> dict[str, Any]:

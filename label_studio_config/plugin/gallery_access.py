@@ -59,11 +59,4 @@ class ProjectView(Guarded):
                 f"control={control!r}: expected one of {', '.join(sorted(questions.names))}"
             )
         assert chosen is not None
-        return View(
-            project=project,
-            questions=questions,
-            control=chosen,
-            version=shown_version(project),
-            user_id=request.user.id,
-            several_votes=project.maximum_annotations > 1,
-        )
+        return View.of(project, questions, chosen, shown_version(project), request.user.id)

@@ -235,14 +235,8 @@ def show_version(questions: Questions, state: IndexState, version: str) -> None:
     """Make `Crop.suggested` say which tasks have a suggestion of this version."""
     primary = questions.primary.name if questions.primary else ""
     crops = Crop.objects.filter(project_id=state.project_id)
-    chosen = SuggestionList.objects.filter(
-        project_id=state.project_id, model_version=version, control=primary
-    ).first()
-    has = Exists(
-        SuggestedLabel.objects.filter(
-            task_id=OuterRef("task_id"), list_id=chosen.id if chosen else -1
-        )
-    )
+    list_id = SuggestionList.id_of(state.project_id, version, primary)
+    has = Exists(SuggestedLabel.objects.filter(task_id=OuterRef("task_id"), list_id=list_id))
     crops.filter(suggested=1).exclude(has).update(suggested=0)
     crops.filter(has, suggested=0).update(suggested=1)
     state.model_version = version

@@ -35,6 +35,14 @@ class View:
     user_id: int
     several_votes: bool
 
+    @classmethod
+    def of(
+        cls, project: Project, questions: Questions, control: Control, version: str, user_id: int
+    ) -> View:
+        """Of a project as it is set now."""
+        several_votes = project.maximum_annotations > 1
+        return cls(project, questions, control, version, user_id, several_votes)
+
     @property
     def is_primary(self) -> bool:
         """Whether the columns of `Crop` are about this control."""

@@ -126,10 +126,8 @@ def _suggestions(view: View, filters: Filters, ids: list[int] | None) -> QuerySe
     """The rows of the view that pass the filters on suggestions; of some tasks, if given."""
     rows = SuggestedLabel.objects.all()
     if ids is None:
-        chosen = SuggestionList.objects.filter(
-            project_id=view.project.id, model_version=view.version, control=view.control.name
-        ).values_list("id", flat=True)
-        rows = rows.filter(on_images(filters), list_id=chosen.first() or -1)
+        list_id = SuggestionList.id_of(view.project.id, view.version, view.control.name)
+        rows = rows.filter(on_images(filters), list_id=list_id)
     else:
         # Not by `list_id`: without statistics SQLite would walk along its index.
         rows = rows.filter(

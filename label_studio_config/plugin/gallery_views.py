@@ -168,7 +168,5 @@ def _annotators(project: Project) -> list[dict[str, Any]]:
 
 
 def _suggestions(project: Project, control: str) -> int:
-    chosen = SuggestionList.objects.filter(
-        project_id=project.id, model_version=shown_version(project), control=control
-    ).first()
-    return SuggestedLabel.objects.filter(list_id=chosen.id).count() if chosen else 0
+    list_id = SuggestionList.id_of(project.id, shown_version(project), control)
+    return SuggestedLabel.objects.filter(list_id=list_id).count()

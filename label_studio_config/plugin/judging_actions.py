@@ -211,23 +211,13 @@ def _view(project: Project, user: User) -> View:
     if questions is None or questions.primary is None:
         raise CannotJudge("the labeling config asks for no label that an image has one of")
     catch_up(project)
-    return View(
-        project=project,
-        questions=questions,
-        control=questions.primary,
-        version=shown_version(project),
-        user_id=user.id,
-        several_votes=project.maximum_annotations > 1,
-    )
+    return View.of(project, questions, questions.primary, shown_version(project), user.id)
 
 
 def _waiting(view: View) -> QuerySet[SuggestedLabel]:
     """Suggestions that nobody has answered."""
-    chosen = SuggestionList.objects.filter(
-        project_id=view.project.id, model_version=view.version, control=view.control.name
-    )
-    found = chosen.values_list("id", flat=True).first()
-    return SuggestedLabel.objects.filter(list_id=found or -1, answered=Answered.NO)
+    list_id = SuggestionList.id_of(view.project.id, view.version, view.control.name)
+    return SuggestedLabel.objects.filter(list_id=list_id, answered=Answered.NO)
 
 
 def _judge(view: View, user: User, judged: Sequence[Judged]) -> tuple[int, list[str]]:

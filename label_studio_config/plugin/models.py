@@ -110,6 +110,14 @@ class SuggestionList(models.Model):
             ),
         )
 
+    @classmethod
+    def id_of(cls, project_id: int, model_version: str, control: str) -> int:
+        """The number of a list; -1, which no row has, where there is none."""
+        found = cls.objects.filter(
+            project_id=project_id, model_version=model_version, control=control
+        )
+        return found.values_list("id", flat=True).first() or -1
+
 
 class SuggestedLabel(models.Model):
     """What one prediction suggests for one one-of control; blind tasks have none.

@@ -67,14 +67,8 @@ def _considered(project: Project) -> dict[str, Any]:
     crops = Crop.objects.filter(project_id=project.id, blind=False)
     open_ids = _some(list(crops.filter(answered=Answered.NO).values_list("task_id", flat=True)))
     labelled = _some(list(crops.exclude(answered=Answered.NO).values_list("task_id", flat=True)))
-    chosen = SuggestionList.objects.filter(
-        project_id=project.id,
-        model_version=shown_version(project),
-        control=questions.primary.name,
-    )
-    rows = SuggestedLabel.objects.filter(
-        list_id=chosen.values_list("id", flat=True).first() or -1, answered=Answered.NO
-    )
+    list_id = SuggestionList.id_of(project.id, shown_version(project), questions.primary.name)
+    rows = SuggestedLabel.objects.filter(list_id=list_id, answered=Answered.NO)
     sure = dict(rows.values_list("task_id", "confidence"))
     # What the model has said nothing about yet is what it is least sure of.
     confidence = [max(sure.get(task_id, 0.0), 0.0) for task_id in open_ids] if sure else []
