@@ -139,7 +139,7 @@ export class Clusters {
   /** As in the gallery: with the suggestions that are shown, and what others answered meanwhile. */
   async #label(cluster, label, row) {
     if (!label) return announce("Choose a label first.");
-    const began = performance.now();
+    let began = performance.now();
     row.classList.add("busy");
     const batches = [];
     let saved = 0;
@@ -154,6 +154,7 @@ export class Clusters {
         if (!waiting.length) continue;
         const judgements = waiting.map((crop) => ({ task: crop.task, label, ...(crop.suggestion && { prediction: crop.suggestion.prediction }) }));
         const lead_time_s = (performance.now() - began) / 1000;
+        began = performance.now(); // each batch has its own share of the time
         const answer = await postJson("judgements", { control, judgements, lead_time_s, seen_at: page.seen_at });
         if (answer.batch) batches.push(answer.batch);
         saved += answer.saved;
