@@ -224,23 +224,25 @@ def import_(
 ) -> None:
     """Put images into a project; they stay where they are, and repeating adds nothing twice."""
     from label_studio_config.project import find_project
-    from label_studio_config.sources import read_source, showable
-    from label_studio_config.task_import import import_manifest
+    from label_studio_config.source_import import import_source
 
     with told_plainly():
         place = home_of(home)
-        found = find_project(place, project)
-        manifest, skipped = read_source(source, metadata, pixel_size_um=pixel_size_um)
-        manifest, not_shown = showable(manifest)
-        skipped += not_shown
-        list_skipped(skipped)
-        report = import_manifest(place, found.id, manifest, blind_share=blind_share)
+        found = import_source(
+            place,
+            find_project(place, project).id,
+            source,
+            metadata,
+            pixel_size_um=pixel_size_um,
+            blind_share=blind_share,
+        )
+        list_skipped(found.skipped)
         show(
             {
-                "added": report.added,
-                "already there": report.present,
-                "blind among the added": report.blind,
-                "skipped": len(skipped),
+                "added": found.report.added,
+                "already there": found.report.present,
+                "blind among the added": found.report.blind,
+                "skipped": len(found.skipped),
                 "manifest in": place.manifests_folder,
             }
         )
@@ -598,31 +600,23 @@ def export_(
     """Annotations and predictions as a data set: one row an image and annotator, or COCO."""
     with told_plainly():
         exactly_one(project=project, export=export)
-        from export_tools import export_tasks, read_export, sizes_from_files
+        from export_tools import export_project, export_tasks, read_export, sizes_from_files
         from label_studio_config.project import find_project, read_config
         from label_studio_config.schema import LabelSchema
-        from label_studio_config.server_tasks import fetch_project, fetch_tasks
 
+        extension = "coco.json" if format is Format.coco else format.value
+        out = output or Path(f"traits.{extension}")
         if project is not None:
             place = home_of(home)
-            found = fetch_project(place, find_project(place, project).id)
-            schema = LabelSchema.from_xml(found["label_config"])
-            tasks: Iterable[dict[str, Any]] = fetch_tasks(place, found["id"])
-            shown = bool(found.get("show_collab_predictions", True))
-            image_size: Any = sizes_from_files(place.resolve_image)
+            report = export_project(place, find_project(place, project).id, format.value, out)
         else:
-            schema = LabelSchema.from_xml(read_config(config))
-            tasks, shown = read_export(export), True  # type: ignore[arg-type]
-            image_size = None if home is None else sizes_from_files(home_of(home).resolve_image)
-        extension = "coco.json" if format is Format.coco else format.value
-        report = export_tasks(
-            tasks,
-            schema,
-            format.value,
-            output or Path(f"traits.{extension}"),
-            suggestions_shown=shown,
-            image_size=image_size,
-        )
+            report = export_tasks(
+                read_export(export),  # type: ignore[arg-type]
+                LabelSchema.from_xml(read_config(config)),
+                format.value,
+                out,
+                image_size=None if home is None else sizes_from_files(home_of(home).resolve_image),
+            )
         show(report.facts)
 
 
@@ -670,9 +664,7 @@ def quantify(
     from label_studio_config.schema import LabelSchema
     from label_studio_config.server_tasks import fetch_project, fetch_tasks
     from label_studio_config.sources import read_source
-    from ml_backend.quantify_plot import plot_counts
-    from ml_backend.quantify_read import group_images, read_predictions, read_validated
-    from ml_backend.quantify_table import UNCHECKED, count_labels, write_counts
+    from ml_backend.counting import NOT_VALIDATED, count_images
 
     with told_plainly():
         if export is not None and project is not None:
@@ -687,30 +679,31 @@ def quantify(
             from export_tools import read_export
 
             tasks = read_export(export)
-        schema = LabelSchema.from_xml(xml)
-        primary = schema.primary.name if schema.primary is not None else ""
-        predicted = read_predictions(predictions, control or primary)
         manifest, _ = read_source(source, metadata)
-        groups = group_images(manifest, predicted.image_ids, by, depth_bin_m)
-        validated = None if tasks is None else read_validated(schema, tasks, predicted)
-        for note in validated.notes if validated is not None else ():
+        counted = count_images(
+            predictions,
+            manifest,
+            LabelSchema.from_xml(xml),
+            tasks,
+            output,
+            control=control,
+            by=by,
+            depth_bin_m=depth_bin_m,
+        )
+        for note in counted.notes:
             errors.print(f"[yellow]{note}[/]", highlight=False)
-        table = count_labels(predicted, groups, validated)
-        method = table["method"].iloc[0]
-        if method == UNCHECKED:
+        if not counted.checked:
             errors.print(
-                "[yellow]No blind image was validated: the intervals leave the model's own errors "
-                "out.[/] Import with --blind-share, annotate those images, and give --project or "
-                "--export."
+                f"[yellow]{NOT_VALIDATED}[/] Import with --blind-share, annotate those images, "
+                "and give --project or --export."
             )
-        files = [*write_counts(table, output), *plot_counts(table, output, by)]
         show(
             {
-                "images": len(predicted.image_ids),
-                "groups": len(groups.names),
-                "validated": 0 if validated is None else len(validated.rows),
-                "method": method,
-                "files": ", ".join(map(str, files)),
+                "images": counted.images,
+                "groups": counted.groups,
+                "validated": counted.validated,
+                "method": counted.method,
+                "files": ", ".join(map(str, counted.files)),
             }
         )
 

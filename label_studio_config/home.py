@@ -132,6 +132,10 @@ class Home:
         """The SimCLR encoders of one Label Studio project."""
         return self._subfolder("encoders", f"project-{int(project_id)}")
 
+    def kept_folder(self, kind: str, project_id: int) -> Path:
+        """What jobs made for people of one project: `exports`, `counts`; or their `tables`."""
+        return self._subfolder(kind, f"project-{int(project_id)}")
+
     @property
     def secrets_file(self) -> Path:
         """Path of `secrets.json`."""

@@ -13,12 +13,15 @@ from typing import Any
 from label_studio_config.api import Api
 from label_studio_config.backend_connection import connect_backend
 from label_studio_config.home import Home
-from label_studio_config.schema import LabelSchema
+from label_studio_config.schema import LabelSchema, SchemaError
 from label_studio_config.tabs import ensure_tabs
 
 logger = logging.getLogger(__name__)
 
 CONFIGS_FOLDER = Path(__file__).parent / "configs"
+IMAGE_KEY = "image"
+"""Where an imported task holds the address of its image."""
+
 SAMPLINGS = {
     "sequential": "Sequential sampling",
     "uniform": "Uniform sampling",
@@ -83,27 +86,56 @@ def create_project(
     ApiError
         If Label Studio refuses, for instance a new config that does not fit the annotations.
     """
-    changes = _options(annotators_per_image, sampling, show_suggestions)
-    if config is not None:
-        changes["label_config"] = read_config(config)
-        LabelSchema.from_xml(changes["label_config"])
+    changes = _options(config, annotators_per_image, sampling, show_suggestions)
     api = Api(home)
     found = _find(api, name)
     project = _create(api, name, changes) if not found else _update(api, found["id"], changes)
-    project_id = project["id"]
-    storage_id = _ensure_images(api, home, project_id)
-    backend_id, webhook_id = connect_backend(api, home, project_id)
-    return ProjectInfo(
-        id=project_id,
-        name=name,
-        url=f"{api.url}/projects/{project_id}/data",
-        created=found is None,
-        schema=LabelSchema.from_xml(project["label_config"]),
-        storage_id=storage_id,
-        backend_id=backend_id,
-        webhook_id=webhook_id,
-        tab_ids=ensure_tabs(api, project_id),
-    )
+    return _with_everything_around(api, home, project, created=found is None)
+
+
+def set_up_project(
+    home: Home,
+    project_id: int,
+    config: str | Path | None = None,
+    *,
+    annotators_per_image: int | None = None,
+    sampling: str | None = None,
+    show_suggestions: bool | None = None,
+) -> ProjectInfo:
+    """Give a project that was made in Label Studio what `create_project` gives; safe to repeat.
+
+    Raises
+    ------
+    SchemaError
+        The config, or without one that of the project, cannot be read or learned from; nothing is
+        changed then.
+    ProjectError, ApiError
+        As `create_project`.
+    """
+    changes = _options(config, annotators_per_image, sampling, show_suggestions)
+    api = Api(home)
+    known = api.get(f"/api/projects/{project_id}/")
+    require_usable(changes.get("label_config", known["label_config"]))
+    project = _update(api, project_id, changes)
+    return _with_everything_around(api, home, project, created=False)
+
+
+def require_usable(xml: str) -> LabelSchema:
+    """The schema of a config that images can be imported for and a model can learn.
+
+    Raises
+    ------
+    SchemaError
+        It cannot; the message says why.
+    """
+    schema = LabelSchema.from_xml(xml)
+    schema.require_trainable()
+    if schema.image_key != IMAGE_KEY:
+        raise SchemaError(
+            f'<Image name="{schema.image_tag}"> shows ${schema.image_key}, but imported images '
+            f'stand in ${IMAGE_KEY}: write value="${IMAGE_KEY}"'
+        )
+    return schema
 
 
 def find_project(home: Home, name_or_id: str | int) -> ProjectInfo:
@@ -163,10 +195,35 @@ def read_config(config: str | Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def _with_everything_around(
+    api: Api, home: Home, project: dict[str, Any], *, created: bool
+) -> ProjectInfo:
+    project_id = project["id"]
+    storage_id = _ensure_images(api, home, project_id)
+    backend_id, webhook_id = connect_backend(api, home, project_id)
+    return ProjectInfo(
+        id=project_id,
+        name=project["title"],
+        url=f"{api.url}/projects/{project_id}/data",
+        created=created,
+        schema=LabelSchema.from_xml(project["label_config"]),
+        storage_id=storage_id,
+        backend_id=backend_id,
+        webhook_id=webhook_id,
+        tab_ids=ensure_tabs(api, project_id),
+    )
+
+
 def _options(
-    annotators_per_image: int | None, sampling: str | None, show_suggestions: bool | None
+    config: str | Path | None,
+    annotators_per_image: int | None,
+    sampling: str | None,
+    show_suggestions: bool | None,
 ) -> dict[str, Any]:
     changes: dict[str, Any] = {}
+    if config is not None:
+        changes["label_config"] = read_config(config)
+        LabelSchema.from_xml(changes["label_config"])
     if annotators_per_image is not None:
         if annotators_per_image < 1:
             raise ProjectError(f"{annotators_per_image} annotators per image: at least 1")

@@ -105,6 +105,7 @@ def read_source(
     metadata_csv: Path | str | None = None,
     *,
     pixel_size_um: float | None = None,
+    report: Report | None = None,
 ) -> tuple[Manifest, list[Skipped]]:
     """Read whatever names images: a manifest, an EcoTaxa export, or a folder.
 
@@ -121,12 +122,12 @@ def read_source(
         return Manifest.read(source), []
     is_table = source.suffix.lower() == ".tsv" and source.is_file()
     if metadata_csv is None and (is_table or any(source.glob("ecotaxa_*.tsv"))):
-        return read_ecotaxa(source, pixel_size_um=pixel_size_um)
+        return read_ecotaxa(source, pixel_size_um=pixel_size_um, report=report)
     if not source.is_dir():
         raise ManifestError(
             f"{source} is no folder of images, manifest (.parquet) or EcoTaxa table (.tsv)"
         )
-    return read_folder(source, metadata_csv, pixel_size_um=pixel_size_um)
+    return read_folder(source, metadata_csv, pixel_size_um=pixel_size_um, report=report)
 
 
 def showable(manifest: Manifest) -> tuple[Manifest, list[Skipped]]:

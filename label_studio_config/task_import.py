@@ -21,6 +21,7 @@ from label_studio_config.api import Api
 from label_studio_config.blind import can_say_blind, is_blind_data
 from label_studio_config.home import Home, OutsideRootError
 from label_studio_config.manifest import Manifest, ManifestError
+from label_studio_config.source_images import Report
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ def import_manifest(
     blind_share: float = 0.0,
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
+    report: Report | None = None,
 ) -> ImportReport:
     """Load a manifest's images into a project; those that are there already stay as they are.
 
@@ -61,6 +63,7 @@ def import_manifest(
         images as blind
     blind_share : share of the images, 0 to 1, that never get a suggestion and never train
     seed : another seed chooses other blind images
+    report : told of the progress as `report(stage, done, total)`
 
     Raises
     ------
@@ -71,21 +74,46 @@ def import_manifest(
     ApiError
         If Label Studio refuses; a repeat goes on where it stopped.
     """
-    if not 0.0 <= blind_share <= 1.0:
-        raise ValueError(f"blind_share is {blind_share}: a share from 0 to 1")
-    manifest = _with_stable_ids(home, _with_checked_columns(manifest))
-    addresses = _addresses(home, manifest)
+    manifest, addresses = _ready(home, manifest, blind_share)
     api = Api(home)
     path = f"/api/planktrait/projects/{project_id}"
     api.post(f"{path}/images-folder")
     with _one_at_a_time(home, project_id):
         new = _new_rows(manifest, addresses, api.get(f"{path}/images")["images"])
-        blind = _load(api, project_id, manifest, addresses, new, blind_share, seed, batch_size)
+        blind = _load(
+            api, project_id, manifest, addresses, new, blind_share, seed, batch_size, report
+        )
     name = f"project-{project_id}-{manifest.fingerprint[:12]}.parquet"
     manifest.write(home.manifests_folder / name)
     present = len(manifest) - len(new)
     logger.info("Project %d: %d images added, %d were there", project_id, len(new), present)
     return ImportReport(project_id, len(new), present, blind)
+
+
+def what_is_new(
+    home: Home,
+    project_id: int,
+    manifest: Manifest,
+    *,
+    blind_share: float = 0.0,
+    seed: int = 0,
+) -> ImportReport:
+    """What `import_manifest` would add now; nothing is changed.
+
+    Raises
+    ------
+    OutsideRootError, ManifestError, ApiError
+        As `import_manifest`.
+    """
+    manifest, addresses = _ready(home, manifest, blind_share)
+    known = Api(home).get(f"/api/planktrait/projects/{project_id}/images")["images"]
+    new = _new_rows(manifest, addresses, known)
+    ids, marked = manifest.image_ids, manifest.table.get("blind")
+    blind = sum(
+        is_blind(ids[row], blind_share, seed) or (marked is not None and marked.iloc[row] == "yes")
+        for row in new
+    )
+    return ImportReport(project_id, len(new), len(manifest) - len(new), blind)
 
 
 def is_blind(image_id: str, share: float, seed: int = 0) -> bool:
@@ -140,6 +168,14 @@ def _new_rows(manifest: Manifest, addresses: list[str], known: list[list[str]]) 
     return new
 
 
+def _ready(home: Home, manifest: Manifest, blind_share: float) -> tuple[Manifest, list[str]]:
+    """The manifest as its tasks will hold it, and the address of each image."""
+    if not 0.0 <= blind_share <= 1.0:
+        raise ValueError(f"blind_share is {blind_share}: a share from 0 to 1")
+    manifest = _with_stable_ids(home, _with_checked_columns(manifest))
+    return manifest, _addresses(home, manifest)
+
+
 def _load(
     api: Api,
     project_id: int,
@@ -149,6 +185,7 @@ def _load(
     blind_share: float,
     seed: int,
     batch_size: int,
+    report: Report | None,
 ) -> int:
     n_blind = 0
     # disable=None: a bar on a terminal only; a log line a batch elsewhere.
@@ -165,7 +202,10 @@ def _load(
                 tasks.append({"data": data})
             api.post(f"/api/projects/{project_id}/import?return_task_ids=false", tasks)
             bar.update(len(rows))
-            logger.info("Imported %d of %d images", start + len(rows), len(new))
+            done = start + len(rows)
+            if report is not None:
+                report("import images", done, len(new))
+            logger.info("Imported %d of %d images", done, len(new))
     return n_blind
 
 

@@ -24,6 +24,8 @@ def manifest_of_tasks(
     tasks: Iterable[dict[str, Any]],
     resolve_image: Callable[[str], Path],
     root: Path,
+    *,
+    other_columns: bool = False,
 ) -> tuple[Manifest, list[Skipped]]:
     """The images of tasks, labelled or not, each once.
 
@@ -33,6 +35,8 @@ def manifest_of_tasks(
         From the address in a task to an absolute path; raises ValueError for one that is refused.
     root
         The folder that all resolved paths lie under.
+    other_columns
+        Whether to keep, as text, what else the data of the tasks holds.
 
     Returns
     -------
@@ -63,6 +67,8 @@ def manifest_of_tasks(
             for column in KNOWN_COLUMNS
             if column in data
         }
+        if other_columns:
+            known |= {name: str(data[name]) for name in data if _is_other(name, data[name])}
         rows[image_id] = known | {
             "image_id": image_id,
             "path": relative,
@@ -72,6 +78,11 @@ def manifest_of_tasks(
     columns = ["image_id", "path", "task_id", "blind"]
     table = pd.DataFrame(list(rows.values())) if rows else pd.DataFrame(columns=columns)
     return Manifest(table, root), skipped
+
+
+def _is_other(name: str, value: Any) -> bool:
+    plain = isinstance(value, (str, int, float)) and str(value).strip() != ""
+    return plain and name not in (*KNOWN_COLUMNS, "task_id", "blind")
 
 
 def _number(column: str, value: Any) -> float | None:

@@ -13,7 +13,7 @@
 | POST `/train`, `/pretrain` | project | 202 `{"job", "coalesced"}` |
 
 `model_service.py` adds what the model's page in the browser shows, `feature_service.py` more like
-this, clusters and the map. All need the user name and
+this, clusters and the map, `data_service.py` import, export and counts. All need the user name and
 password of the home's `secrets.json`. What is wrong with a request is answered as
 `{"error", "problems": [{"item", "problem"}]}` with 400 (no JSON) or 422; with 503
 where too many large predictions run already.
@@ -38,6 +38,8 @@ from label_studio_config.home import Home
 from label_studio_config.schema import SchemaError
 from ml_backend.auth import require_basic_auth
 from ml_backend.backend import PlanktraitBackend
+from ml_backend.data_jobs import data_keys
+from ml_backend.data_service import add_data_service
 from ml_backend.feature_service import add_feature_service
 from ml_backend.live_model import LiveModels
 from ml_backend.model_service import add_model_service, find_job
@@ -96,6 +98,7 @@ def create_app(home: Home | str | os.PathLike[str] | None = None) -> Flask:
     _add_jobs(app, home, live_models)
     add_model_service(app, home)
     add_feature_service(app, home)
+    add_data_service(app, home)
     # A server that was killed together with a job leaves a follow-up that nobody would start.
     for job in hpc_jobs.start_pending(home.jobs_folder):
         logger.info("started %s, left over from before", job.id)
@@ -190,7 +193,11 @@ def _add_jobs(app: Flask, home: Home, live_models: LiveModels) -> None:
     def jobs() -> Answer:
         project_id = _project_argument()
         kinds = (train_key, pretrain_key, suggest_key, features_key, clusters_key, map_key)
-        keys = None if project_id is None else {key(project_id) for key in kinds}
+        keys = (
+            None
+            if project_id is None
+            else {key(project_id) for key in kinds} | data_keys(project_id)
+        )
         records = hpc_jobs.list_jobs(home.jobs_folder, newest=JOBS_LISTED, keys=keys)
         return jsonify(jobs=[_as_json(home, record) for record in records])
 

@@ -1,0 +1,77 @@
+"""Counts with their plot, from predictions and what people said of blind images, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from label_studio_config.manifest import Manifest
+from label_studio_config.schema import LabelSchema
+from ml_backend.quantify_plot import plot_counts
+from ml_backend.quantify_read import group_images, read_predictions, read_validated
+from ml_backend.quantify_table import UNCHECKED, count_labels, write_counts
+
+NOT_VALIDATED = "No blind image was validated: the intervals leave the model's own errors out."
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What was counted; `notes` say what was left out, `method` what the intervals rest on."""
+
+    control: str
+    images: int
+    groups: int
+    validated: int
+    method: str
+    notes: list[str]
+    files: list[Path]
+
+    @property
+    def checked(self) -> bool:
+        """Whether the intervals know of the model's own errors."""
+        return self.method != UNCHECKED
+
+
+def count_images(
+    predictions: Path | str,
+    manifest: Manifest,
+    schema: LabelSchema,
+    tasks: Iterable[dict[str, Any]] | None,
+    output: Path,
+    *,
+    control: str | None = None,
+    by: str = "sample_id",
+    depth_bin_m: float = 10.0,
+) -> Counted:
+    """Count labels a group, corrected, and write the table (CSV, Parquet) and plot (PNG, SVG).
+
+    Parameters
+    ----------
+    predictions : folder of shards from `planktrait predict`
+    manifest : the images that were predicted
+    tasks : annotated tasks, of which the blind ones are the yardstick; None where there are none
+    output : name of the files, without ending
+    control : a one-of control; by default the schema's primary one
+    by, depth_bin_m : as `group_images` takes them
+
+    Raises
+    ------
+    QuantifyError
+        As `read_predictions`, `group_images` and `read_validated`.
+    """
+    primary = schema.primary.name if schema.primary is not None else ""
+    predicted = read_predictions(predictions, control or primary)
+    groups = group_images(manifest, predicted.image_ids, by, depth_bin_m)
+    validated = None if tasks is None else read_validated(schema, tasks, predicted)
+    table = count_labels(predicted, groups, validated)
+    return Counted(
+        control=predicted.control,
+        images=len(predicted.image_ids),
+        groups=len(groups.names),
+        validated=0 if validated is None else len(validated.rows),
+        method=str(table["method"].iloc[0]),
+        notes=[] if validated is None else validated.notes,
+        files=[*write_counts(table, output), *plot_counts(table, output, by)],
+    )
