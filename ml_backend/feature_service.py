@@ -8,7 +8,7 @@
 | POST `/next` | `NextRequest` | `{"tasks": [task]}`, the most useful to label first |
 | GET `/clusters` | `?project=` | `{"made_at", "n_images", "clusters", "outliers", "job"}` |
 | GET `/clusters/<id>` | `?project=&after=&limit=` | `{"made_at", "tasks", "next"}`, nearest first |
-| GET `/map` | `?project=` | `{"made_at", "n", "job"}` |
+| GET `/map` | `?project=` | `{"made_at", "n", "last_task", "job"}` |
 | GET `/map/points` | `?project=` | n float32 x, n float32 y, n int64 task ids, little-endian |
 | POST `/clusters`, `/map` | project | 202 `{"job", "coalesced"}` |
 
@@ -188,6 +188,7 @@ def add_feature_service(app: Flask, home: Home) -> None:
         return jsonify(
             made_at=None if made is None else str(made["made_at"]),
             n=0 if made is None else len(made["task"]),
+            last_task=0 if made is None else _last_task(made),
             job=_newest_job(home, map_key(project_id)),
         )
 
@@ -255,6 +256,12 @@ def _read(home: Home, project_id: int, name: str) -> dict[str, np.ndarray] | Non
         return None
     with np.load(path) as file:
         return dict(file)
+
+
+def _last_task(made: dict[str, np.ndarray]) -> int:
+    """The last task that was there for the map, on it or not."""
+    known = made["last_task"] if "last_task" in made else made["task"].max()
+    return int(known)
 
 
 def _decoded(image: str) -> bytes:

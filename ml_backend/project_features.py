@@ -239,7 +239,14 @@ def map_project(home_folder: str | Path, project_id: int) -> dict[str, Any]:
     threads = len(os.sched_getaffinity(0)) if len(rows) > ONE_THREAD_IMAGES else 1
     places = lay_out(now.store.features[rows], threads=threads)[row_of_task]
     with replacing(features_folder(home, project_id) / MAP_FILE) as temporary:
-        np.savez(temporary, task=task_ids, x=places[:, 0], y=places[:, 1], made_at=_now())
+        np.savez(
+            temporary,
+            task=task_ids,
+            x=places[:, 0],
+            y=places[:, 1],
+            made_at=_now(),
+            last_task=now.table.last_task,
+        )
     return now.counts() | {"points": len(task_ids)}
 
 

@@ -226,6 +226,10 @@ def test_a_map_comes_from_a_job(shown: Shown) -> None:
     np.testing.assert_allclose(np.frombuffer(answer.content[: 4 * n], "<f4"), told["x"], atol=1e-4)
     assert np.frombuffer(answer.content[8 * n :], "<u4").tolist() == told["task"]
     assert answer.headers["X-Planktrait-Made-At"] == told["made_at"]
+    state = shown.api.get(f"{shown.path}/map/state")
+    assert (state["made_at"], state["n"], state["new"]) == (told["made_at"], n, 0)
+    add_images(shown, 3, "after-the-map", blind=0)
+    assert shown.api.get(f"{shown.path}/map/state")["new"] == 2
     jobs = shown.api.get(f"{shown.path}/model")["jobs"]
     assert {f"clusters project {shown.project.id}", f"map project {shown.project.id}"} <= {
         job["key"] for job in jobs

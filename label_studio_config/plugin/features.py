@@ -26,9 +26,10 @@ from tasks.models import Task
 
 from label_studio_config.blind import is_blind_data
 from label_studio_config.plugin import backend
+from label_studio_config.plugin.gallery_catch_up import catch_up
 from label_studio_config.plugin.gallery_rows import questions_of
 from label_studio_config.plugin.model_views import ModelView
-from label_studio_config.plugin.models import SuggestedLabel
+from label_studio_config.plugin.models import Crop, SuggestedLabel
 from label_studio_config.plugin.suggestions import batches
 
 MOST_ASKED = 1000
@@ -39,6 +40,7 @@ ADDED_AT_ONCE = 200
 """New images that are embedded within a query; more of them are a job's work."""
 
 TIMEOUT_S = 120.0
+CATCH_UP_S = 2.0
 _SPARE = 50
 _TASKS_PER_QUERY = 5000
 _SAID_PER_CLUSTER = 10
@@ -160,6 +162,21 @@ class Map(ModelView):
     def post(self, request: Request, pk: int) -> Response:
         project = self.project(request, pk)
         return Response(backend.ask("POST", "map", json={"project": project.id}), status=202)
+
+
+class MapState(ModelView):
+    """GET: what is there of the map, without its points: `{"made_at", "n", "new", "job"}`.
+
+    `new` images, which are not blind, have come since it was made.
+    """
+
+    def get(self, request: Request, pk: int) -> Response:
+        project = self.project(request, pk)
+        told = backend.ask("GET", "map", params={"project": project.id})
+        last_task = told.pop("last_task")
+        catch_up(project, CATCH_UP_S)
+        newer = Crop.objects.filter(project_id=project.id, task_id__gt=last_task, blind=False)
+        return Response({**told, "new": newer.count() if told["n"] else 0})
 
 
 def _points(project: Project, content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
