@@ -5,7 +5,7 @@
 | GET `/models` | `?project=` | `{"live", "promoted_at", "versions"}`, newest first |
 | GET `/models/<version>/report` | `?project=` | its page, HTML |
 | POST `/models/<version>/promote` | project | `{"live", "job"}`: its suggestions come as a job |
-| POST `/suggest` | project | 202 `{"job", "coalesced"}` |
+| POST `/suggest` | project, perhaps `tasks` (ids) | 202 `{"job", "coalesced"}` |
 | GET `/jobs/<id>/log` | `?lines=` | `{"log"}`: its last lines |
 """
 
@@ -20,7 +20,7 @@ import hpc_jobs
 from label_studio_config.home import Home
 from ml_backend.registry import REPORT_FILE, ModelVersion, Registry, RegistryError
 from ml_backend.training_jobs import suggest_key, suggest_project
-from ml_backend.wire import SetupRequest, TrainRequest, read_message
+from ml_backend.wire import SetupRequest, SuggestRequest, TrainRequest, read_message
 
 MOST_LOG_LINES = 2000
 LOG_LINES = 200
@@ -63,10 +63,11 @@ def add_model_service(app: Flask, home: Home) -> None:
 
     @app.post("/suggest")
     def suggest() -> Answer:
-        project_id = _asked_project()
-        if Registry(home.models_folder(project_id)).live is None:
+        content = request.get_json(force=True, silent=True)
+        asked = read_message(SuggestRequest, {} if content is None else content)
+        if Registry(home.models_folder(asked.project)).live is None:
             abort(409, "there is no model yet: annotate some images and start a training")
-        return jsonify(submit_suggestions(home, project_id)), 202
+        return jsonify(submit_suggestions(home, asked.project, asked.tasks)), 202
 
     @app.get("/jobs/<job_id>/log")
     def log(job_id: str) -> Answer:
@@ -87,8 +88,22 @@ def find_job(home: Home, job_id: str) -> hpc_jobs.JobRecord | None:
     return hpc_jobs.read_job(home.jobs_folder / job_id)
 
 
-def submit_suggestions(home: Home, project_id: int) -> dict[str, Any]:
-    """Start giving every task a suggestion of the live version, or have it follow a running one."""
+def submit_suggestions(home: Home, project_id: int, ids: list[int] | None = None) -> dict[str, Any]:
+    """Start giving tasks a suggestion of the live version: all, or those of some ids.
+
+    That for all follows a running one.
+    """
+    if ids is not None:
+        job = hpc_jobs.submit(
+            suggest_project,
+            home.folder,
+            project_id,
+            ids,
+            name=f"suggest for {len(ids)} images of project {project_id}",
+            folder=home.jobs_folder,
+            key=suggest_key(project_id),
+        )
+        return {"job": job.id, "coalesced": False}
     submission = hpc_jobs.submit_once(
         suggest_project,
         home.folder,

@@ -7,7 +7,8 @@ again, so a refresh that was interrupted goes on where it stopped.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -17,7 +18,7 @@ from hpc_jobs.files import read_json, write_json
 from label_studio_config.api import Api
 from label_studio_config.home import Home
 from label_studio_config.schema import LabelSchema
-from label_studio_config.server_tasks import fetch_project, fetch_tasks
+from label_studio_config.server_tasks import fetch_project, fetch_some_tasks, fetch_tasks
 from label_studio_config.votes import is_blind
 from ml_backend.live_model import LiveModel
 
@@ -85,6 +86,27 @@ def refresh_suggestions(home: Home, project_id: int, live: LiveModel) -> Refresh
     logger.info("project %d: %d suggestions of %s", project_id, tally.suggested, version)
     progress.report("suggest", tally.total, tally.total, f"{tally.suggested} suggestions")
     return Refreshed(tally.suggested, tally.blind, tally.without, deleted)
+
+
+def suggest_some(home: Home, project_id: int, ids: Sequence[int], live: LiveModel) -> Refreshed:
+    """Give some tasks a suggestion of the live version; those that have one are left as they are.
+
+    Raises
+    ------
+    ApiError
+        Label Studio cannot be reached or refuses.
+    """
+    project = fetch_project(home, project_id)
+    schema = LabelSchema.from_xml(project["label_config"])
+    version = live.version.name
+    missing = None if _WrittenFor(live).other_config(schema) else version
+    waiting = fetch_some_tasks(home, project_id, ids, missing_version=missing)
+    tally = _Tally(total=len(ids))
+    _suggest(home, project_id, live, schema, waiting, tally)
+    if project.get("model_version") != version:
+        set_model_version(home, project_id, version)
+    progress.report("suggest", len(ids), len(ids), f"{tally.suggested} suggestions")
+    return Refreshed(tally.suggested, tally.blind, tally.without, 0)
 
 
 def set_model_version(home: Home, project_id: int, version: str) -> None:
@@ -160,20 +182,28 @@ def _suggest(
     tasks: Iterator[dict[str, Any]],
     tally: _Tally,
 ) -> None:
+    path = f"/api/planktrait/projects/{project_id}/suggestions"
     api = Api(home)
-    for batch in _batches(tasks):
-        seen = [task for task in batch if not is_blind(task)]
-        predictions = [
-            suggestion | {"task": task["id"]}
-            for task, suggestion in zip(seen, live.suggest(seen, schema, home), strict=True)
-            if suggestion is not None
-        ]
-        if predictions:
-            api.post(f"/api/planktrait/projects/{project_id}/suggestions", predictions)
-        tally.suggested += len(predictions)
-        tally.blind += len(batch) - len(seen)
-        tally.without += len(seen) - len(predictions)
-        tally.report()
+    # Label Studio saves a batch while the next one is classified.
+    with ThreadPoolExecutor(1) as saving:
+        saved: Future[Any] | None = None
+        for batch in _batches(tasks):
+            seen = [task for task in batch if not is_blind(task)]
+            predictions = [
+                suggestion | {"task": task["id"]}
+                for task, suggestion in zip(seen, live.suggest(seen, schema, home), strict=True)
+                if suggestion is not None
+            ]
+            if saved is not None:
+                saved.result()
+                tally.report()
+            saved = saving.submit(api.post, path, predictions) if predictions else None
+            tally.suggested += len(predictions)
+            tally.blind += len(batch) - len(seen)
+            tally.without += len(seen) - len(predictions)
+        if saved is not None:
+            saved.result()
+    tally.report()
 
 
 def _versions_annotators_saw(home: Home, project_id: int) -> set[str]:

@@ -7,6 +7,7 @@ imports this module, so what is heavy is imported when it is used.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from label_studio_config.votes import image_id_of, is_blind, read_votes, vote_sh
 from ml_backend.encoders import newest_encoder, set_newest_encoder
 from ml_backend.live_model import LiveModels
 from ml_backend.registry import Registry, RegistryError
-from ml_backend.suggestions import refresh_suggestions
+from ml_backend.suggestions import refresh_suggestions, suggest_some
 from ml_backend.turns import await_turn
 
 if TYPE_CHECKING:
@@ -121,8 +122,15 @@ def train_project(
     return outcome
 
 
-def suggest_project(home_folder: str | Path, project_id: int) -> dict[str, Any]:
+def suggest_project(
+    home_folder: str | Path, project_id: int, ids: Sequence[int] | None = None
+) -> dict[str, Any]:
     """Give the tasks of a project that have none yet a suggestion of the live version.
+
+    Parameters
+    ----------
+    ids : sequence of int, optional
+        Only these tasks.
 
     Raises
     ------
@@ -137,6 +145,8 @@ def suggest_project(home_folder: str | Path, project_id: int) -> dict[str, Any]:
         raise RegistryError(
             f"project {project_id} has no live model: run `planktrait train` for it first"
         )
+    if ids is not None:
+        return vars(suggest_some(home, project_id, ids, live))
     return vars(refresh_suggestions(home, project_id, live))
 
 

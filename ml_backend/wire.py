@@ -101,6 +101,14 @@ class TrainRequest(_Message):
     project: ProjectId
 
 
+class SuggestRequest(_Message):
+    """POST /suggest. Only for `tasks`, where they are given."""
+
+    model_config = ConfigDict(extra="forbid")
+    project: ProjectId
+    tasks: Annotated[list[int], Field(min_length=1)] | None = None
+
+
 class PretrainRequest(_Message):
     """POST /pretrain. `epochs` by default as `training_jobs.PRETRAIN_EPOCHS`."""
 

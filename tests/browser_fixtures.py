@@ -83,6 +83,21 @@ class Visit:
             self.page.wait_for_timeout(300)
         assert self.page.evaluate(scheme) == "dark"
 
+    def act_on(self, row: int | None, action: str) -> None:
+        """An action of the Data Manager on the task in a row of the tab, or on all of them."""
+        self.page.wait_for_selector(".lsf-select-row")
+        boxes = ".lsf-table__select-all" if row is None else ".lsf-select-row"
+        # The real box lies under a drawn one.
+        box = self.page.locator(f"{boxes} input[type=checkbox]").nth(row or 0)
+        box.click(force=True)
+        buttons = self.page.get_by_role("button")
+        buttons.filter(has_text=re.compile(r"^\s*\d+ Tasks?\s*$")).click()
+        self.page.get_by_text(action, exact=True).click()
+
+    def confirm_action(self) -> None:
+        """OK in the dialog of an action of the Data Manager."""
+        self.page.locator("button", has_text=re.compile(r"^\s*OK\s*$")).click()
+
     def keep_screenshot(self, name: str) -> Path:
         """Save the window to `test-artefacts/<name>.png`."""
         ARTEFACTS.mkdir(exist_ok=True)

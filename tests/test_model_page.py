@@ -11,6 +11,7 @@ from playwright.sync_api import expect
 from label_studio_config.api import Api
 from label_studio_config.project import ProjectInfo, create_project
 from label_studio_config.schema import LabelSchema
+from label_studio_config.server_tasks import fetch_tasks
 from ml_backend.fit import FitSettings
 from ml_backend.registry import Registry
 from ml_backend.train import train
@@ -88,6 +89,40 @@ def test_the_model_in_the_browser(project, visit: Visit) -> None:
     page.locator("#theme").click()
     expect(page.locator("html")).to_have_attribute("data-color-scheme", "dark")
     visit.keep_screenshot("model-dark")
+
+
+def test_suggest_labels_is_a_job_and_find_similar_opens_the_gallery(project, visit: Visit) -> None:
+    api, page = Api(visit.server.home), visit.page
+    images = sorted((visit.server.images_root / "model-page").glob("*.png"))
+    rows = [{"data": {"image": f"/data/local-files/?d=model-page/{p.name}"}} for p in images]
+    rows[0]["data"]["blind"] = "yes"
+    api.post(f"/api/projects/{project.id}/import", rows)
+    visit.open_data_manager(project.id)
+    visit.act_on(None, "Suggest labels")
+    visit.confirm_action()
+    chip = page.locator(".planktrait-jobs")
+    expect(chip).to_contain_text("suggest for project")
+    visit.keep_screenshot("data-manager-job")
+    expect(chip).to_contain_text("finished", timeout=120_000)
+    live = Registry(visit.server.home.models_folder(project.id)).live
+    assert live is not None
+    tasks = list(fetch_tasks(visit.server.home, project.id))
+    assert len(tasks) == len(images) > 200
+    assert tasks[0]["predictions"] == []
+    assert all([p["model_version"] for p in t["predictions"]] == [live.name] for t in tasks[1:])
+    # A part of them, once more: they have theirs already.
+    some = {"all": False, "included": [task["id"] for task in tasks[1:230]]}
+    path = f"/api/dm/actions?id=suggest_labels&project={project.id}"
+    again = api.post(path, {"selectedItems": some})
+    assert "229 of 229 images have a suggestion" in again["detail"]
+    assert "job" not in again
+
+    visit.open_data_manager(project.id)
+    visit.act_on(1, "Find similar")
+    page.wait_for_url(f"**/planktrait/projects/{project.id}/gallery*")
+    # Nobody has looked at these images' features before: the page waits for the job.
+    expect(page.locator("#status")).to_contain_text("most similar first", timeout=120_000)
+    visit.keep_screenshot("find-similar")
 
 
 def test_a_project_without_a_model_says_what_to_do(visit: Visit) -> None:

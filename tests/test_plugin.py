@@ -78,7 +78,7 @@ def test_the_actions_are_offered(home, project):
 
 
 def test_suggest_labels_saves_what_the_backend_answers(home, project, backend):
-    load(home, project, 450, blind={3, 4})
+    load(home, project, 150, blind={3, 4})
 
     def answer(task):
         n = task["data"]["n"]
@@ -86,12 +86,12 @@ def test_suggest_labels_saves_what_the_backend_answers(home, project, backend):
 
     backend.answer_to = answer
     done = run(home, project, "suggest_labels")
-    assert done["processed_items"] == 447
+    assert done["processed_items"] == 147
     assert "project-0-v0001" in done["detail"]
     assert "2 blind" in done["detail"]
     assert "1 got none" in done["detail"]
     sizes = [len(body["tasks"]) for body in backend.sent_to("predict")]
-    assert sizes == [200, 200, 48]
+    assert sizes == [148]
     asked = {task["data"]["n"] for body in backend.sent_to("predict") for task in body["tasks"]}
     assert asked.isdisjoint({3, 4})
     tasks = tasks_of(home, project)

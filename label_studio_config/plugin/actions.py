@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import Any
 
 from core.permissions import AllPermissions
 from data_manager.actions import register_action
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from projects.models import Project
 from tasks.models import Prediction, Task
 
 from label_studio_config.blind import is_blind_data
 from label_studio_config.plugin import backend
-from label_studio_config.plugin.suggestions import (
-    SuggestionError,
-    batches,
-    save_suggestions,
-)
+from label_studio_config.plugin.suggestions import SuggestionError, save_suggestions
 
 logger = logging.getLogger(__name__)
 
-BATCH_SIZE = 200
-TIME_BUDGET_S = 240.0
-"""A browser gives up on an answer after five minutes; the rest is suggested at the next call."""
+MOST_AT_ONCE = 200
+"""Classified while the browser waits; more of them are a job."""
 
 Answer = dict[str, Any]
 
@@ -39,8 +33,8 @@ def register() -> None:
         permission=change,
         dialog={
             "title": "Suggest labels",
-            "text": "Ask the model for suggestions for the selected images. Suggestions of the "
-            "same model version are replaced; blind images never get one.",
+            "text": "Ask the model for suggestions for the selected images. Of more than 200 those "
+            "that have none of the live version get one, as a job. Blind images never get one.",
             "type": "confirm",
         },
     )
@@ -59,37 +53,56 @@ def register() -> None:
 
 
 def suggest_labels(project: Project, queryset: QuerySet, **kwargs: Any) -> Answer:
-    """Save the backend's suggestions for the selected tasks; the action of that name."""
-    started = time.monotonic()
+    """Suggestions for the selected tasks: a few at once, many as a job; the action of that name."""
+    if queryset.count() > MOST_AT_ONCE:
+        return _suggest_as_job(project, queryset)
     rows = list(queryset.values_list("id", "data"))
     ids = [task_id for task_id, data in rows if not is_blind_data(data)]
-    saved = without = 0
-    version = ""
     try:
-        for batch in batches(_missing_first(project, ids), BATCH_SIZE):
-            if time.monotonic() - started > TIME_BUDGET_S:
-                break
-            suggestions = _ask(project, batch)
-            count = save_suggestions(project, suggestions)
-            saved += count
-            without += len(batch) - count
-            if suggestions and suggestions[-1]["model_version"] != version:
-                version = suggestions[-1]["model_version"]
-                _make_visible(project, version)
+        suggestions = _ask(project, ids)
+        saved = save_suggestions(project, suggestions)
     except (backend.BackendError, SuggestionError) as error:
         logger.warning("Suggest labels in project %s: %s", project.id, error)
-        if not saved:
-            return {"processed_items": 0, "detail": str(error), "response_code": 503}
-        return _answer(saved, f"{_summary(saved, version)} Then it stopped: {error}")
+        return {"processed_items": 0, "detail": str(error), "response_code": 503}
+    version = suggestions[-1]["model_version"] if suggestions else ""
+    if version:
+        _make_visible(project, version)
     detail = _summary(saved, version)
-    if without:
-        detail += f" {without} got none: there is no model yet, or the image cannot be read."
+    if len(ids) > saved:
+        detail += (
+            f" {len(ids) - saved} got none: there is no model yet, or the image cannot be read."
+        )
     if len(rows) > len(ids):
         detail += f" {len(rows) - len(ids)} blind images were left alone."
-    rest = len(ids) - saved - without
-    if rest:
-        detail += f" {rest} are left: call the action again."
-    return _answer(saved, detail)
+    return {"processed_items": saved, "detail": detail, "reload": saved > 0}
+
+
+def _suggest_as_job(project: Project, queryset: QuerySet) -> Answer:
+    """Start the job for those that have no suggestion of the live model yet."""
+    try:
+        live = backend.ask("GET", "models", params={"project": project.id})["live"]
+        if not live:
+            raise backend.BackendError(
+                "There is no model yet: annotate some images and start a training.", 409
+            )
+        have = Prediction.objects.filter(task_id=OuterRef("id"), model_version=live)
+        asked, waiting = queryset.count(), queryset.exclude(Exists(have))
+        ids = list(waiting.order_by("id").values_list("id", flat=True))
+        detail = f"{asked - len(ids)} of {asked} images have a suggestion of {live} already."
+        if not ids:
+            _make_visible(project, live)
+            return {"processed_items": asked, "detail": detail, "reload": True}
+        body: dict[str, Any] = {"project": project.id}
+        if asked < project.tasks.count():
+            body["tasks"] = ids
+        job = backend.ask("POST", "suggest", json=body)["job"]
+    except backend.BackendError as error:
+        return {"processed_items": 0, "detail": str(error), "response_code": error.status}
+    detail = (
+        f"Suggesting labels for {len(ids)} images has started (job {job}); its progress is shown "
+        f"at the top of this page and on the page Model. " + (detail if len(ids) < asked else "")
+    )
+    return {"processed_items": len(ids), "detail": detail.strip(), "reload": False, "job": job}
 
 
 def learn_features(project: Project, queryset: QuerySet, **kwargs: Any) -> Answer:
@@ -101,16 +114,6 @@ def learn_features(project: Project, queryset: QuerySet, **kwargs: Any) -> Answe
     name = job.get("id") or job.get("name") if isinstance(job, dict) else job
     detail = f"Learning features from all images has started (job {name}): see `planktrait jobs`."
     return {"processed_items": project.tasks.count(), "detail": detail, "reload": False}
-
-
-def _missing_first(project: Project, ids: list[int]) -> list[int]:
-    """Tasks without a suggestion of the project's version first, so that a repeat goes on."""
-    have = set(
-        Prediction.objects.filter(project=project, model_version=project.model_version or "")
-        .values_list("task_id", flat=True)
-        .iterator()
-    )
-    return sorted(ids, key=lambda task_id: task_id in have)
 
 
 def _ask(project: Project, ids: list[int]) -> list[dict[str, Any]]:
@@ -134,7 +137,3 @@ def _make_visible(project: Project, version: str) -> None:
 
 def _summary(saved: int, version: str) -> str:
     return f"Suggested labels for {saved} images" + (f" ({version})." if version else ".")
-
-
-def _answer(saved: int, detail: str) -> Answer:
-    return {"processed_items": saved, "detail": detail, "reload": saved > 0}

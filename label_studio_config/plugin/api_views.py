@@ -76,7 +76,7 @@ class Tasks(ProjectView):
     """GET: a page of tasks as in a JSON export, with annotations and predictions in full.
 
     Query: `after` (a task id) and `limit` for the page, `full=0` for data and counters only,
-    `annotated=1` or `annotated=0`, `missing_version=<model version>`.
+    `annotated=1` or `annotated=0`, `missing_version=<model version>`, `ids=<task ids, by commas>`.
     """
 
     def get(self, request: Request, pk: int) -> Response:
@@ -89,8 +89,18 @@ class Tasks(ProjectView):
             annotated=None if annotated < 0 else bool(annotated),
             missing_version=asked.get("missing_version", ""),
             full=bool(_whole_number(asked, "full", 1, 1)),
+            ids=_ids(asked.get("ids")),
         )
         return Response({"tasks": page_of_tasks(project, query)})
+
+
+def _ids(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    parts = text.split(",") if text else []
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise ValidationError(f"ids={text[:60]!r}: expected task ids, separated by commas")
+    return tuple(int(part) for part in parts)
 
 
 def _whole_number(asked: Mapping[str, str], name: str, default: int, most: int) -> int:

@@ -158,6 +158,7 @@ def find_similar(project: Project, queryset: QuerySet, **kwargs: Any) -> Answer:
     if not ids or len(ids) > MOST_ALIKE:
         return _refused(f"select 1 to {MOST_ALIKE} images to find others like them")
     address = f"/planktrait/projects/{project.id}/gallery?similar={','.join(map(str, ids))}"
+    # The browser goes there; the words are for whoever calls the API.
     detail = f"The gallery shows what is like them: {address}"
     return {"processed_items": len(ids), "detail": detail, "reload": False, "address": address}
 

@@ -43,6 +43,13 @@ class Model(ModelView):
         return Response({**answer, "jobs": _jobs(project)})
 
 
+class Jobs(ModelView):
+    """GET: `{"jobs"}` of the project, the newest first; quick, for pages that ask often."""
+
+    def get(self, request: Request, pk: int) -> Response:
+        return Response({"jobs": _jobs(self.project(request, pk))})
+
+
 class Report(ModelView):
     """GET: the page of a version, as HTML that may fetch nothing, from an origin of its own."""
 

@@ -1,4 +1,4 @@
-"""Adds one small script to Label Studio's own pages: the link to the gallery in their header."""
+"""Adds small scripts to Label Studio's own pages: our link in their header, jobs and actions."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from label_studio_config.plugin.pages import files_version
 _APPLICATION = b'class="app-wrapper"'
 """Stands in every page of Label Studio that draws its header in the browser, and in no other."""
 _END = b"</body>"
+_SCRIPTS = ("gallery-link.js", "dm-actions.js")
 
 
 class GalleryLink:
@@ -33,5 +34,7 @@ class GalleryLink:
 
 
 def _script() -> bytes:
-    address = f"/planktrait/static/{files_version()}/gallery-link.js"
-    return f'<script src="{address}" defer></script>\n'.encode()
+    folder = f"/planktrait/static/{files_version()}"
+    return b"".join(
+        f'<script src="{folder}/{name}" defer></script>\n'.encode() for name in _SCRIPTS
+    )

@@ -41,6 +41,7 @@ class Query:
     limit : how many at most
     annotated : only those with annotations (True) or without any (False); skips do not count
     missing_version : only those without a prediction of this model version
+    ids : only these, where given
     full : with annotations and predictions, not only data and counters
     """
 
@@ -49,11 +50,14 @@ class Query:
     annotated: bool | None = None
     missing_version: str = ""
     full: bool = True
+    ids: tuple[int, ...] | None = None
 
 
 def page_of_tasks(project: Project, query: Query) -> list[Row]:
     """One page, in the form of Label Studio's JSON export."""
     found = Task.objects.filter(project=project, id__gt=query.after).order_by("id")
+    if query.ids is not None:
+        found = found.filter(id__in=query.ids)
     if query.annotated is not None:
         found = (
             found.filter(total_annotations__gt=0)

@@ -5,8 +5,10 @@ from django.urls import path
 
 from label_studio_config.plugin import (
     api_views,
+    data_urls,
     features,
     gallery_urls,
+    map_colours,
     model_views,
     next_tasks,
     pages,
@@ -33,6 +35,7 @@ urlpatterns = [
     path(f"{_project}/model-version/", api_views.ModelVersion.as_view()),
     path(f"{_project}/suggestions", api_views.Suggestions.as_view()),
     path(f"{_project}/next", next_tasks.NextTasks.as_view()),
+    path(f"{_project}/jobs", model_views.Jobs.as_view()),
     path(f"{_project}/model", model_views.Model.as_view()),
     path(f"{_project}/model/versions/<str:version>/report", model_views.Report.as_view()),
     path(f"{_project}/model/versions/<str:version>/promote", model_views.Promote.as_view()),
@@ -40,9 +43,12 @@ urlpatterns = [
     path(f"{_project}/model/jobs/<str:job>/cancel", model_views.CancelJob.as_view()),
     path(f"{_project}/model/start/<str:work>", model_views.Start.as_view()),
     *gallery_urls.urlpatterns,
+    *data_urls.urlpatterns,
     path(f"{_project}/neighbours", features.Neighbours.as_view()),
     path(f"{_project}/clusters", features.Clusters.as_view()),
     path(f"{_project}/clusters/<int:number>/tasks", features.ClusterTasks.as_view()),
     path(f"{_project}/map", features.Map.as_view()),
+    path(f"{_project}/map/state", features.MapState.as_view()),
+    path(f"{_project}/map/colours", map_colours.MapColours.as_view()),
     *label_studio_urls,
 ]

@@ -14,19 +14,38 @@ function explain(error) {
   return `No similar images: ${error.message}`;
 }
 
+const PAUSE_MS = 2500;
+const PATIENCE_MS = 10 * 60 * 1000;
+let asked = 0;
+
+/** Asks until there is something to compare with: of new images a job looks at each one first. */
 async function ask(post) {
+  const mine = (asked += 1);
+  const giveUp = Date.now() + PATIENCE_MS;
   try {
-    const answer = await post();
-    const { tasks, features } = answer;
-    const rest = features?.missing ? `; ${whole(features.missing)} are not compared yet` : "";
-    const found = tasks.length ? plural(tasks.length, "similar image") : "No similar images";
-    announce(`${found}${tasks.length ? ", most similar first" : " were found"}${rest}.`);
-    if (tasks.length) return tasks;
+    for (;;) {
+      const { tasks, features } = await post();
+      // Somebody asked for something else meanwhile.
+      if (mine !== asked) return null;
+      if (tasks.length || !features?.missing || !features.job || Date.now() > giveUp) {
+        return found(tasks, features);
+      }
+      announce(`Looking at ${plural(features.missing, "image")} for the first time, as a job: what is similar comes when it is done.`);
+      await new Promise((done) => setTimeout(done, PAUSE_MS));
+      if (mine !== asked) return null;
+    }
   } catch (error) {
     const expected = NOT_YET.has(error.status) || error.status === 409;
     announce(explain(error), { tone: expected ? "warn" : "bad" });
   }
   return null;
+}
+
+function found(tasks, features) {
+  const rest = features?.missing ? `; ${whole(features.missing)} are not compared yet` : "";
+  const words = tasks.length ? plural(tasks.length, "similar image") : "No similar images";
+  announce(`${words}${tasks.length ? ", most similar first" : " were found"}${rest}.`);
+  return tasks.length ? tasks : null;
 }
 
 /** The tasks nearest to these, nearest first, `[{task, similarity}]`; null where there is no answer. */
