@@ -47,6 +47,12 @@ def model(request: HttpRequest, pk: int) -> HttpResponse:
     return _project_page(request, pk, "model.html")
 
 
+@login_required
+def data(request: HttpRequest, pk: int) -> HttpResponse:
+    """Set up, import, export and counts of a project; 404 for who may not see it."""
+    return _project_page(request, pk, "data.html")
+
+
 def static_file(request: HttpRequest, name: str, version: str = "") -> HttpResponse:
     """One of our own files: no other name is known, so none can lead outside the folder.
 

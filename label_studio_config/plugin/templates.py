@@ -37,7 +37,7 @@ def templates() -> list[dict[str, Any]]:
                 "type": "community",
                 "group": GROUP,
                 "image": THUMBNAIL_URL,
-                "details": f"<h1>{escape(title)}</h1><p>{escape(_description(xml))}</p>",
+                "details": f"<h1>{escape(title)}</h1><p>{escape(description(xml))}</p>",
                 "config": xml,
             }
         )
@@ -45,6 +45,7 @@ def templates() -> list[dict[str, Any]]:
     return found
 
 
-def _description(xml: str) -> str:
+def description(xml: str) -> str:
+    """What a config says of itself: its first comment."""
     comment = re.search(r"<!--(.*?)-->", xml, flags=re.DOTALL)
     return " ".join(comment.group(1).split()) if comment else ""

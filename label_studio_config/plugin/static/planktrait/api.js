@@ -29,9 +29,9 @@ export function address(path, values = {}) {
   return BASE + path + (query ? `?${query}` : "");
 }
 
-async function call(path, { values, signal, ...options } = {}) {
+async function call(path, { values, signal, patience_ms = PATIENCE_MS, ...options } = {}) {
   let response;
-  const patience = AbortSignal.timeout(PATIENCE_MS);
+  const patience = AbortSignal.timeout(patience_ms);
   try {
     response = await fetch(address(path, values), {
       credentials: "same-origin",
@@ -62,6 +62,16 @@ export async function getJson(path, values, signal) {
   return (await call(path, { values, signal })).json();
 }
 
+/** What a whole project answers may take a while. */
+export async function getBytes(path, values) {
+  const response = await call(path, { values, patience_ms: 4 * PATIENCE_MS });
+  try {
+    return await response.arrayBuffer();
+  } catch {
+    throw new ApiError(0, "The answer did not come to its end.");
+  }
+}
+
 export async function postJson(path, body = {}) {
   const response = await call(path, {
     method: "POST",
@@ -78,4 +88,8 @@ export async function postFile(path, name, file, values = {}) {
   for (const [key, value] of Object.entries(values)) body.append(key, value);
   const headers = { "X-CSRFToken": meta("csrf-token") };
   return (await call(path, { method: "POST", headers, body })).json();
+}
+
+export async function deleteAt(path) {
+  await call(path, { method: "DELETE", headers: { "X-CSRFToken": meta("csrf-token") } });
 }
