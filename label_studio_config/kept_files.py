@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,8 @@ from tempfile import mkdtemp
 from typing import Any
 
 ABOUT_FILE = "about.json"
+_MAKING = ".making-"
+_LONGEST_S = 7 * 24 * 3600.0
 _ID = re.compile(r"\d{8}T\d{6}Z[a-z0-9-]*")
 
 
@@ -31,7 +34,8 @@ def keep(parent: Path, kind: str, make: Callable[[Path], dict[str, Any]]) -> str
     str
         The id.
     """
-    temporary = Path(mkdtemp(prefix=".making-", dir=parent))
+    _forget_unfinished(parent)
+    temporary = Path(mkdtemp(prefix=_MAKING, dir=parent))
     try:
         about = make(temporary)
         made = datetime.now(UTC)
@@ -77,6 +81,13 @@ def _show(temporary: Path, parent: Path, wanted: str) -> str:
             if not (parent / kept_id).exists():
                 raise
             number += 1
+
+
+def _forget_unfinished(parent: Path) -> None:
+    """What a killed job left, once nobody can be working on it any more."""
+    for folder in parent.glob(f"{_MAKING}*"):
+        if time.time() - folder.stat().st_mtime > _LONGEST_S:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _folder(parent: Path, kept_id: str) -> Path | None:

@@ -107,8 +107,7 @@ def set_up_project(
     Raises
     ------
     SchemaError
-        The config, or without one that of the project, cannot be read or learned from; nothing is
-        changed then.
+        The config, or without one that of the project, cannot be used; nothing is changed then.
     ProjectError, ApiError
         As `create_project`.
     """
@@ -121,7 +120,7 @@ def set_up_project(
 
 
 def require_usable(xml: str) -> LabelSchema:
-    """The schema of a config that images can be imported for and a model can learn.
+    """The schema of a config that images can be imported for and that asks something of them.
 
     Raises
     ------
@@ -129,7 +128,8 @@ def require_usable(xml: str) -> LabelSchema:
         It cannot; the message says why.
     """
     schema = LabelSchema.from_xml(xml)
-    schema.require_trainable()
+    if not schema.controls:
+        raise SchemaError("the config asks nothing: add Choices, a Number or another control")
     if schema.image_key != IMAGE_KEY:
         raise SchemaError(
             f'<Image name="{schema.image_tag}"> shows ${schema.image_key}, but imported images '

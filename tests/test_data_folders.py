@@ -1,4 +1,4 @@
-"""Folders below the images root, kept files: nothing outside is seen, nothing half is shown."""
+"""What the page Data rests on: folders below the images root, kept files, usable configs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from PIL import Image
 
 from label_studio_config.folders import FolderError, folder_below, look_into, table_below
 from label_studio_config.kept_files import forget, keep, kept_file, list_kept
+from label_studio_config.project import config_names, read_config, require_usable
+from label_studio_config.schema import SchemaError
 
 
 @pytest.fixture
@@ -100,3 +102,25 @@ def test_kept_files_are_whole_or_not_there(tmp_path: Path) -> None:
     assert not forget(tmp_path, first)
     assert not forget(tmp_path, "../data")
     assert [path.name for path in tmp_path.iterdir()] == [second]
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_our_configs_can_be_used(name: str) -> None:
+    assert require_usable(read_config(name)).controls
+
+
+@pytest.mark.parametrize(
+    ("xml", "words"),
+    [
+        ("<View></View>", "0 <Image> tags"),
+        ('<View><Image name="i" value="$image"/></View>', "asks nothing"),
+        (
+            '<View><Image name="i" value="$photo"/><Choices name="c" toName="i">'
+            '<Choice value="a"/><Choice value="b"/></Choices></View>',
+            r'write value="\$image"',
+        ),
+    ],
+)
+def test_configs_that_cannot_say_why(xml: str, words: str) -> None:
+    with pytest.raises(SchemaError, match=words):
+        require_usable(xml)

@@ -29,7 +29,7 @@ _NOT_TO_COUNT_BY = ("image", "image_id", "blind", "pixel_size_um", "lat", "lon")
 
 
 def config_of(project: Project) -> dict[str, Any]:
-    """The labeling config: its questions, and whether images can be imported and learned from."""
+    """The labeling config: its questions, and why it cannot be used, where it cannot."""
     xml = project.label_config or ""
     controls: list[dict[str, Any]] = []
     problem = None

@@ -59,18 +59,21 @@ function choice(value, title, words, { disabled = false, checked = false }) {
     make("b", {}, title), make("small", {}, words));
 }
 
-const questions = (controls) => `${plural(controls.length, "question")}: ${controls.map((one) => one.name).join(", ")}`;
+const questions = (controls) => `${plural(controls.length, "question")}: ${some(controls.map((one) => one.name))}`;
 
 function config({ controls, problem, empty, is }) {
   if (empty) return check("bad", "Labeling config", "None yet: choose one below, then set up.");
   if (problem) return check("bad", "Labeling config", problem);
   const learned = controls.filter((one) => !one.why_not_learned).map(told);
   const others = controls.filter((one) => one.why_not_learned);
-  return check("good", "Labeling config", is ? `Ours, “${is}”. ` : "",
-    `A model learns ${learned.join(", ")}.`,
+  const words = learned.length ? `A model learns ${some(learned)}.` : "Nothing in it can be learned; what people say is kept and exported.";
+  return check(learned.length ? "good" : "warn", "Labeling config", is ? `Ours, “${is}”. ` : "", make("span", { title: learned.join(", ") }, words),
     others.length ? make("small", { title: others.map((one) => `${one.name}: ${one.why_not_learned}`).join("\n") },
-      `Kept and exported, not learned: ${others.map((one) => one.name).join(", ")}`) : null);
+      `Kept and exported, not learned: ${some(others.map((one) => one.name))}`) : null);
 }
+
+const MOST = 6;
+const some = (names) => names.slice(0, MOST).join(", ") + (names.length > MOST ? ` and ${names.length - MOST} more` : "");
 
 const told = (control) =>
   `${control.name} (${control.labels ? plural(control.labels, "label") : control.unit ?? control.kind})`;
