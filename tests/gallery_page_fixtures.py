@@ -222,10 +222,9 @@ def window_on(browser: Browser, filled: Filled) -> Iterator[Window]:
         yield Window(visit, filled)
 
 
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory, database_template) -> Iterator[Shelf]:
+@contextmanager
+def serve_shelf(folder: Path, template: Path, **options: Any) -> Iterator[Shelf]:
     """Real crops of `ndsb`, phantoms where those are not on this machine."""
-    folder = tmp_path_factory.mktemp("gallery-page")
     if (REAL / "ndsb").is_dir():
         root = REAL
         table = pd.read_csv(REAL / "ndsb" / "labels.csv")
@@ -235,5 +234,12 @@ def shelf(tmp_path_factory, database_template) -> Iterator[Shelf]:
         drawn = draw_phantoms(root, 300, processes=1)
         truth = pd.read_csv(drawn.truth_csv)
         pairs = zip(truth.image_id, truth.group, strict=True)
-    with serve_for_tests(folder, template=database_template, images_root=root) as server:
+    with serve_for_tests(folder, template=template, images_root=root, **options) as server:
         yield Shelf(server, list(pairs))
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory, database_template) -> Iterator[Shelf]:
+    """A Label Studio without the backend."""
+    with serve_shelf(tmp_path_factory.mktemp("gallery-page"), database_template) as opened:
+        yield opened

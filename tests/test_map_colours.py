@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
 
 from label_studio_config.users import UserInfo
 from tests.gallery_fixtures import SCRIPT, GalleryForTests, new_gallery
@@ -122,3 +123,21 @@ def test_hidden_suggestions_colour_nothing(new_gallery: NewGallery) -> None:
     gallery.suggest(dict.fromkeys(gallery.tasks, ("Copepod", 0.8)))
     header, found = colours(gallery)
     assert (header["model_version"], header["labels"], found) == (None, [], {})
+
+
+def test_who_may_see_it(new_gallery: NewGallery) -> None:
+    gallery = new_gallery(1)
+    stranger = gallery.person("stranger")
+    gallery.run(
+        "from organizations.models import Organization\n"
+        "from users.models import User\n"
+        f"user = User.objects.get(id={stranger.id})\n"
+        "other = Organization.create_organization(created_by=user, title='Other')\n"
+        "other.jwt.legacy_api_tokens_enabled = True; other.jwt.save()\n"
+        "user.active_organization = other; user.save()\n"
+    )
+    url = f"{gallery.server.url}/api/planktrait/projects/{gallery.project.id}"
+    for path in ("map/colours", "map/state", "map"):
+        assert gallery.call("GET", path, stranger).status_code == 403, path
+        assert requests.get(f"{url}/{path}", timeout=30).status_code == 401, path
+    assert gallery.call("GET", "map/colours", gallery.person("anna")).ok

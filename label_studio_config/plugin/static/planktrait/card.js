@@ -90,7 +90,8 @@ export class Card {
   }
 }
 
-function choice(label, share, kind) {
+/** A label, its share in words and as a bar. */
+export function choice(label, share, kind) {
   const bar = make("i");
   bar.style.width = `${100 * (share ?? 0)}%`;
   return make(

@@ -102,9 +102,11 @@ export class Crops extends EventTarget {
     }
     if (page.tasks.length) this.pages.push(page);
     if (this.#wanted) {
-      const similarity = new Map(this.#wanted.map((one) => [one.task, one.similarity]));
+      const start = this.#next ?? 0;
+      const asked = this.#wanted.slice(start, start + PAGE);
+      const similarity = new Map(asked.map((one) => [one.task, one.similarity]));
       for (const task of page.tasks) this.#byTask.get(task).similarity = similarity.get(task);
-      this.#next = (this.#next ?? 0) + PAGE;
+      this.#next = start + PAGE;
       this.done = this.#next >= this.#wanted.length;
     } else {
       this.#next = answer.next;

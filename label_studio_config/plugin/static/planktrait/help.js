@@ -2,6 +2,7 @@
 
 import { SIGNS } from "./cell.js";
 import { byId, make } from "./dom.js";
+import { MAP_KEYS } from "./map-tab.js";
 
 /** "Ctrl+Z" → two keys with a plus between them. */
 function key(name) {
@@ -31,8 +32,25 @@ export class Help {
   }
 
   open() {
+    const onMap = !byId("view-map").hidden;
+    const columns = Object.entries(onMap ? MAP_KEYS : this.#keysOfGallery()).map(([title, entries]) =>
+      make("section", {}, make("h3", {}, title), make("dl", {}, ...rows(entries))),
+    );
+    if (!onMap) columns.push(this.#signs());
+    byId("help-body").replaceChildren(...columns);
+    this.dialog.showModal();
+  }
+
+  #signs() {
+    const signs = Object.entries(SIGNS).map(([state, { sign, text }]) =>
+      make("li", {}, make("span", { class: "sign", "data-state": state }, sign || "▁"), text),
+    );
+    return make("section", {}, make("h3", {}, "Signs"), make("ul", { class: "signs" }, ...signs));
+  }
+
+  #keysOfGallery() {
     const name = (letter) => this.keys.nameOf(letter);
-    const groups = {
+    return {
       Judge: [
         [["Enter", name("a")], "Accept the selection as suggested; with nothing selected, all that is in the window"],
         [["a … z"], "Find a label by typing; Enter assigns it to the selection"],
@@ -58,14 +76,5 @@ export class Help {
         [["Ctrl+Enter", "Double click"], "Open the image in the editor, in a new tab"],
       ],
     };
-    const columns = Object.entries(groups).map(([title, entries]) =>
-      make("section", {}, make("h3", {}, title), make("dl", {}, ...rows(entries))),
-    );
-    const signs = Object.entries(SIGNS).map(([state, { sign, text }]) =>
-      make("li", {}, make("span", { class: "sign", "data-state": state }, sign || "▁"), text),
-    );
-    columns.push(make("section", {}, make("h3", {}, "Signs"), make("ul", { class: "signs" }, ...signs)));
-    byId("help-body").replaceChildren(...columns);
-    this.dialog.showModal();
   }
 }

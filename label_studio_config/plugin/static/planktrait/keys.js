@@ -1,5 +1,7 @@
 // The keyboard: which key does what. A label's own hotkey wins over a letter of ours, which then
-// needs Shift.
+// needs Shift. Where another tab is shown, nothing is judged by a key.
+
+import { byId } from "./dom.js";
 
 const TYPED = "input:not([type=checkbox]):not([type=range]), select, textarea";
 const ARROWS = { ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down" };
@@ -22,6 +24,10 @@ export class Keys {
     const { target } = event;
     if (target.closest(TYPED)) {
       if (event.key === "Escape") this.#leave(target);
+      return;
+    }
+    if (byId("view-labels").hidden) {
+      if (event.key === "?") this.#do(event, this.act.help);
       return;
     }
     if ((event.ctrlKey || event.metaKey) && !event.altKey) this.#control(event);

@@ -12,6 +12,7 @@ import { Help } from "./help.js";
 import { Judging } from "./judging.js";
 import { Keys } from "./keys.js";
 import { Labels } from "./labels.js";
+import { MapTab } from "./map-tab.js";
 import { Mosaic } from "./mosaic.js";
 import { Pace } from "./pace.js";
 import { Scale } from "./scale.js";
@@ -89,6 +90,13 @@ class Gallery {
       view,
       labels: () => this.answers.map((label) => label.name),
       open: (found, words) => this.showTasks(found, words),
+    }));
+    Tabs.offer("map", (box) => new MapTab({
+      box,
+      view,
+      info,
+      order: () => this.answers.map((label) => label.name),
+      open: (found, words, change) => this.showTasks(found, words, change),
     }));
     this.tabs = new Tabs(view);
     this.#listen();
@@ -270,9 +278,11 @@ class Gallery {
     if (found) await this.showTasks(found, `Like ${file.name}`);
   }
 
-  /** These tasks, `[{task}]`, in this order, under a chip that says what they are. */
-  async showTasks(found, words) {
+  /** These tasks, `[{task}]`, in this order, under a chip that says what they are; `change` of the view. */
+  async showTasks(found, words, change = {}) {
+    this.view.set(change, { quiet: true });
     this.view.set({ tab: "labels" });
+    if (Object.keys(change).length) this.labels.reloadSoon();
     this.#asked += 1;
     this.#similar = { key: words, found, words, title: words };
     this.#showTitle();

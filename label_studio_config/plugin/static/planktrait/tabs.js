@@ -1,13 +1,10 @@
 // The views of the gallery. A view adds itself with `Tabs.offer(name, open)`; `open(box)` is called
 // when its tab is first chosen, and fills the box.
 
-import { byId, make } from "./dom.js";
+import { byId } from "./dom.js";
 
 const NAMES = ["labels", "clusters", "map"];
 const offered = new Map();
-const NOT_YET = {
-  map: ["Map", "All images on one plane, alike beside alike. It needs learned features, and is not ready on this server yet."],
-};
 
 export class Tabs {
   #opened = new Set();
@@ -51,11 +48,6 @@ export class Tabs {
   #open(name) {
     if (this.#opened.has(name)) return;
     this.#opened.add(name);
-    const box = byId(`view-${name}`);
-    if (offered.has(name)) offered.get(name)(box);
-    else if (NOT_YET[name]) {
-      const [title, words] = NOT_YET[name];
-      box.replaceChildren(make("div", { class: "empty" }, make("h2", {}, title), make("p", {}, words)));
-    }
+    offered.get(name)?.(byId(`view-${name}`));
   }
 }
