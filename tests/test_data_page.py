@@ -304,13 +304,8 @@ def test_4_counts_with_their_intervals(
     assert all("blind validated" in row["method"] for row in rows)
     assert b"<svg" in fetched(page, "Plot (SVG)")
     assert fetched(page, "Plot (PNG)").startswith(b"\x89PNG")
-    # By another column: nothing is predicted again, both can be looked at.
-    again = cruise.job("count", {"by": "depth", "depth_bin_m": 10})
-    assert again["state"] == "finished", again
-    assert again["result"]["groups"] == 3
-    failed = cruise.job("count", {"by": "salinity"})
-    assert failed["state"] == "failed"
-    assert "no column 'salinity' to count by" in failed["error"]
+    told = cruise.refusal("POST", "/start/count", json={"by": "salinity"})
+    assert "no 'salinity' to count by; they have sample_id, depth, day, station" in told
     visit.check()
 
 
@@ -398,6 +393,19 @@ def test_6_only_for_who_may_see_the_project(cruise: Cruise, visit: Visit) -> Non
         refused = requests.request(method, url + cruise.path + path, headers=headers, timeout=20)
         assert refused.status_code in (403, 404), (path, refused.text)
     assert cruise.api.get(cruise.path)["exports"]
+    for name in ("model", "tasks", "images"):
+        address = f"{url}/api/planktrait/projects/{cruise.project}/{name}"
+        assert requests.get(address, headers=headers, timeout=20).status_code == 403
+    session = requests.Session()
+    login = f"{url}/user/login/"
+    session.get(login, timeout=20)
+    form = {"email": stranger.email, "password": "a-good-password-1"}
+    form["csrfmiddlewaretoken"] = session.cookies["csrftoken"]
+    session.post(login, data=form, headers={"Referer": login}, timeout=20)
+    assert session.get(f"{url}/api/current-user/whoami", timeout=20).status_code == 200
+    for name in ("data", "model", "gallery"):
+        address = f"{url}/planktrait/projects/{cruise.project}/{name}"
+        assert session.get(address, timeout=20).status_code == 404
 
     # A browser's session must send the token that another page cannot know.
     cookies = {cookie["name"]: cookie["value"] for cookie in visit.page.context.cookies()}

@@ -37,7 +37,15 @@ class ProjectView(Guarded):
     )
 
     def project(self, request: Request, pk: int) -> Project:
+        """The project, if the person may see it; Label Studio's own check lets everybody pass.
+
+        Raises
+        ------
+        Http404, PermissionDenied
+        """
         project = get_object_or_404(Project, pk=pk)
+        if project.organization_id != request.user.active_organization_id:
+            raise PermissionDenied("this project belongs to another organisation")
         self.check_object_permissions(request, project)
         return project
 

@@ -112,6 +112,8 @@ class Start(DataView):
             problem = data_state.config_of(project)["problem"]
             if problem:
                 raise ValidationError(f"set the project up first: {problem}")
+        if work == "count":
+            _require_column(project, str(request.data.get("by", "sample_id")))
         answer = backend.ask("POST", f"data/{work}", json={**request.data, "project": project.id})
         return Response(answer, status=202)
 
@@ -195,6 +197,15 @@ class CountsTable(DataView):
                     if len(shown) < ROWS_SHOWN:
                         shown.append(_row(row))
         return Response({"rows": shown, "n_rows": n_rows})
+
+
+def _require_column(project: Project, by: str) -> None:
+    known = data_state.counting_of(project)["by"]
+    if by not in known:
+        raise ValidationError(
+            f"the images have no {by!r} to count by; they have {', '.join(known) or 'nothing'}: "
+            "import them with a table of metadata"
+        )
 
 
 def _row(row: dict[str, str]) -> dict[str, Any]:

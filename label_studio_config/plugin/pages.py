@@ -84,7 +84,8 @@ def _files() -> dict[str, Path]:
 
 def _project_page(request: HttpRequest, pk: int, name: str) -> HttpResponse:
     project = get_object_or_404(Project, pk=pk)
-    if not project.has_permission(request.user):
+    mine = project.organization_id == request.user.active_organization_id
+    if not mine or not project.has_permission(request.user):
         raise Http404
     return _page(request, name, {"project_id": pk})
 
