@@ -1,4 +1,6 @@
 // The points in WebGL: uploaded once; zoom, pan and colours are a few numbers and a small texture.
+// A picture is drawn in parts, each as large as the machine draws in the time of a frame or two: while
+// it moves, the first part stands for all; at rest the others are added.
 
 const VERTEX = `#version 300 es
 precision highp float;
@@ -38,6 +40,10 @@ void main() {
   pixel = vec4(colour.rgb * alpha, alpha);
 }`;
 
+const PART = { first: 200_000, smallest: 8_000 };
+const QUICK_MS = 22;
+const WANTED_MS = 32;
+
 const UNIFORMS = ["centre", "reach", "size", "by", "choosing", "palette", "faint"];
 const POINT_PX = { smallest: 1.3, largest: 11 };
 
@@ -48,10 +54,13 @@ export class Plot {
   #points = null;
   #codes = null;
   #palette = null;
+  #part = PART.first;
+  #drawn = 0;
+  #begun = null;
 
   constructor(canvas) {
     this.canvas = canvas;
-    this.gl = canvas.getContext("webgl2", { alpha: true, antialias: false, powerPreference: "high-performance" });
+    this.gl = canvas.getContext("webgl2", { alpha: true, antialias: false, preserveDrawingBuffer: true, powerPreference: "high-performance" });
     if (!this.gl) throw new NoWebGl("This browser cannot draw the map: WebGL 2 is missing or turned off. Labels and clusters do without it.");
     canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
     canvas.addEventListener("webglcontextrestored", () => this.#restore());
@@ -85,6 +94,7 @@ export class Plot {
   }
 
   #restore() {
+    this.#begun = null;
     this.#prepare();
     if (this.#points) this.setPoints(this.#points);
     if (this.#codes) this.setCodes(this.#codes);
@@ -123,8 +133,27 @@ export class Plot {
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, 256, 1, 0, gl.RGBA, gl.UNSIGNED_BYTE, palette);
   }
 
-  /** `by`: 0 label, 1 confidence, 2 state; only the first `count` points. */
-  draw(camera, { by, choosing, faint, count }) {
+  /** Whether all of the picture is there. */
+  get isWhole() {
+    return this.#points !== null && this.#drawn >= this.#points.n;
+  }
+
+  /** Whether the last part is still being drawn; what is asked meanwhile would only wait. */
+  get isBusy() {
+    if (!this.#begun) return false;
+    const { gl } = this;
+    const { sync, at_ms, count } = this.#begun;
+    if (!gl.isContextLost() && gl.getSyncParameter(sync, gl.SYNC_STATUS) !== gl.SIGNALED) return true;
+    gl.deleteSync(sync);
+    this.#begun = null;
+    const took_ms = performance.now() - at_ms;
+    if (took_ms > WANTED_MS) this.#part = Math.max(PART.smallest, Math.round((count * WANTED_MS) / took_ms));
+    else if (took_ms < QUICK_MS && count >= this.#part) this.#part = Math.min(2 * this.#part, this.#points.n + PART.first);
+    return false;
+  }
+
+  /** Begin a picture; `by`: 0 label, 1 confidence, 2 state. */
+  begin(camera, { by, choosing, faint }) {
     const { gl, canvas, at } = this;
     const ratio = window.devicePixelRatio || 1;
     const [width, height] = [Math.round(camera.width * ratio), Math.round(camera.height * ratio)];
@@ -138,7 +167,18 @@ export class Plot {
     gl.uniform1i(at.by, by);
     gl.uniform1i(at.choosing, choosing ? 1 : 0);
     gl.uniform3fv(at.faint, faint.map((part) => part / 255));
-    gl.drawArrays(gl.POINTS, 0, Math.min(count, this.#points.n));
+    this.#drawn = 0;
+  }
+
+  /** Add the next part of the picture. */
+  add() {
+    const { gl } = this;
+    const count = Math.min(this.#part, this.#points.n - this.#drawn);
+    if (count <= 0) return;
+    gl.drawArrays(gl.POINTS, this.#drawn, count);
+    this.#drawn += count;
+    this.#begun = { sync: gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0), at_ms: performance.now(), count };
+    gl.flush();
   }
 }
 

@@ -2,6 +2,7 @@
 
 import { SIGNS } from "./cell.js";
 import { make, plural, shown, whole } from "./dom.js";
+import { colourOf } from "./map-palette.js";
 
 const WAYS = [["label", "Label"], ["confidence", "Confidence"], ["state", "State"]];
 const TITLES = { label: "Suggested as", confidence: "Confidence of the suggestion", state: "State" };
@@ -83,7 +84,7 @@ export class Legend extends EventTarget {
   #item(entry, most) {
     const pressed = this.alone.has(entry.key);
     const swatch = make("i", { class: "swatch", "aria-hidden": "true" });
-    swatch.style.backgroundColor = entry.colour;
+    swatch.style.backgroundColor = colourOf(entry, this.alone);
     const share = make("span", { class: "share", "aria-hidden": "true" });
     share.style.transform = `scaleX(${entry.count / most})`;
     return make("button", {

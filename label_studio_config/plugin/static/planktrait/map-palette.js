@@ -17,6 +17,8 @@ const STATES = {
 };
 const REST = { light: "#8d887d", dark: "#8a857b" };
 const NONE = { light: "#c4bfb3", dark: "#4f4c46" };
+/** What is grey among others, and is seen alone. */
+const INK = { light: "#262522", dark: "#f9f8f6" };
 const FAINT = { light: "#d6d2c8", dark: "#33312c" };
 
 export const WAYS = { label: 0, confidence: 1, state: 2 };
@@ -44,6 +46,9 @@ export function labelColours(labels, order) {
   return new Map(most.map((name, number) => [name, LABELS[theme()][number]]));
 }
 
+/** Of an entry, with the keys of those that are seen alone. */
+export const colourOf = (entry, alone) => (entry.rest && alone.has(entry.key) ? INK[theme()] : entry.colour);
+
 /** `[{key, name, colour, count, codes}]`: what a colour means, and the bytes of its points. */
 export function entriesOf(by, joined, order) {
   if (by === "state") {
@@ -63,18 +68,19 @@ export function entriesOf(by, joined, order) {
   }
   const colours = labelColours(joined.labels, order);
   const labels = joined.labels.map(({ name, code, count }) => ({
-    key: name ?? "rest", label: name, name: name ?? "Other labels", count, codes: [code], colour: colours.get(name) ?? REST[theme()],
+    key: name ?? "rest", label: name, name: name ?? "Other labels", count, codes: [code],
+    colour: colours.get(name) ?? REST[theme()], rest: !colours.has(name),
   }));
   return [...labels, { ...none, codes: [0] }];
 }
 
-/** 256 colours for the points; of entries that are not shown, the alpha is 0. */
-export function paletteOf(by, entries, isShown) {
+/** 256 colours for the points; where some are seen alone, the alpha of the others is 0. */
+export function paletteOf(by, entries, alone) {
   const palette = new Uint8Array(4 * 256);
   for (const entry of entries) {
     for (const code of entry.codes) {
-      const colour = by === "confidence" && code !== 255 ? onScale(shareOf(code)) : entry.colour;
-      palette.set([...parts(colour), isShown(entry) ? 255 : 0], 4 * code);
+      const colour = by === "confidence" && code !== 255 ? onScale(shareOf(code)) : colourOf(entry, alone);
+      palette.set([...parts(colour), !alone.size || alone.has(entry.key) ? 255 : 0], 4 * code);
     }
   }
   return palette;

@@ -1,6 +1,6 @@
 // The map as it is seen: points, legend, lasso, and what is chosen.
 
-import { announce, make, plural, shown, whole } from "./dom.js";
+import { announce, make, plural } from "./dom.js";
 import { Camera } from "./map-camera.js";
 import { join, loadColours, loadPoints } from "./map-data.js";
 import { Plot, pointSize } from "./map-gl.js";
@@ -13,11 +13,6 @@ import { Pointer } from "./map-pointer.js";
 const KEY = "planktrait-map-colour";
 const WORDS = { label: "suggested label", confidence: "confidence of the suggestion", state: "state" };
 const REACH_PX = 7;
-const SETTLED_MS = 160;
-const SLOW_MS = 40;
-const QUICK_MS = 22;
-/** While it moves, a slow machine draws a sample of no fewer points. */
-const FEWEST = 40_000;
 const SVG = "http://www.w3.org/2000/svg";
 
 /** `order()`: the labels in the order of the config; `open(found, words, change)`: to the gallery. */
@@ -25,9 +20,7 @@ export class MapView {
   chosen = new Uint32Array(0);
   #outline = null;
   #frame = null;
-  #movedAt = -Infinity;
-  #before = 0;
-  #share = 1;
+  #old = true;
   #asked = 0;
 
   constructor({ view, order, open, tools, side }) {
@@ -45,11 +38,11 @@ export class MapView {
   }
 
   #build(tools, side) {
-    this.outline = document.createElementNS(SVG, "path");
-    const drawn = document.createElementNS(SVG, "svg");
+    const [drawn, outline, ring] = ["svg", "path", "circle"].map((name) => document.createElementNS(SVG, name));
+    Object.assign(this, { outline, ring });
     drawn.setAttribute("class", "lasso");
     drawn.setAttribute("aria-hidden", "true");
-    drawn.append(this.outline);
+    drawn.append(outline, ring);
     this.stage = make("div", { class: "stage map-stage" }, this.canvas, drawn);
     const button = (words, title, run, kind = "square") =>
       make("button", { type: "button", class: kind, title, "aria-label": title, onclick: run }, words);
@@ -69,7 +62,7 @@ export class MapView {
   #listen() {
     const { pointer, legend } = this;
     pointer.addEventListener("moved", () => this.#moved());
-    pointer.addEventListener("left", () => this.hover.hide());
+    pointer.addEventListener("left", () => this.#leave());
     pointer.addEventListener("over", ({ detail }) => this.#point(detail.x, detail.y));
     pointer.addEventListener("click", ({ detail }) => this.#point(detail.x, detail.y));
     pointer.addEventListener("drawing", ({ detail }) => this.#outlineOf(detail.path));
@@ -121,7 +114,7 @@ export class MapView {
 
   #colour() {
     this.seen = this.legend.seen();
-    this.plot.setPalette(paletteOf(this.by, this.legend.entries, (entry) => this.legend.isShown(entry)));
+    this.plot.setPalette(paletteOf(this.by, this.legend.entries, this.legend.alone));
     const alone = this.legend.words ? `, ${this.legend.words} alone` : "";
     this.canvas.setAttribute("aria-label",
       `Map of ${plural(this.points.n, "image")}, coloured by ${WORDS[this.by]}${alone}. Alike lies beside alike. ` +
@@ -160,35 +153,37 @@ export class MapView {
   }
 
   #moved() {
-    this.#movedAt = performance.now();
-    this.hover.hide();
+    this.#leave();
     this.#soon();
   }
 
+  /** What is on the screen is no longer true. */
   #soon() {
-    this.#frame ??= requestAnimationFrame((now) => this.#draw(now));
+    this.#old = true;
+    this.#next();
   }
 
-  #draw(now) {
+  #next() {
+    this.#frame ??= requestAnimationFrame(() => this.#draw());
+  }
+
+  #draw() {
     this.#frame = null;
+    const { plot, camera, canvas } = this;
     if (!this.points) return;
-    const { n } = this.points;
-    const moving = now - this.#movedAt < SETTLED_MS;
-    if (moving && this.#before) this.#pace(now - this.#before, n);
-    this.#before = moving ? now : 0;
-    this.plot.draw(this.camera, {
-      by: WAYS[this.by], choosing: this.chosen.length > 0, faint: faint(), count: moving ? Math.ceil(n * this.#share) : n,
-    });
-    const [left, top] = this.camera.toMap(0, 0);
-    const [right, bottom] = this.camera.toMap(this.camera.width, this.camera.height);
-    this.canvas.dataset.window = [left, top, right, bottom].join(" ");
-    if (this.#outline) this.#outlineOf(this.#outline.map(([x, y]) => this.camera.toScreen(x, y)), true);
-    if (moving) this.#soon();
-  }
-
-  #pace(took_ms, n) {
-    if (took_ms > SLOW_MS) this.#share = Math.max(Math.min(1, FEWEST / n), this.#share * 0.7);
-    else if (took_ms < QUICK_MS) this.#share = Math.min(1, this.#share * 1.15);
+    if (plot.isBusy) return this.#next();
+    if (this.#old) {
+      this.#old = false;
+      plot.begin(camera, { by: WAYS[this.by], choosing: this.chosen.length > 0, faint: faint() });
+      const [left, top] = camera.toMap(0, 0);
+      const [right, bottom] = camera.toMap(camera.width, camera.height);
+      canvas.dataset.window = [left, top, right, bottom].join(" ");
+      if (this.#outline) this.#outlineOf(this.#outline.map(([x, y]) => camera.toScreen(x, y)), true);
+    }
+    plot.add();
+    canvas.setAttribute("aria-busy", String(!plot.isWhole));
+    if (!plot.isWhole) this.#next();
+    return undefined;
   }
 
   get #code() {
@@ -202,8 +197,16 @@ export class MapView {
     const radius = Math.max(REACH_PX, pointSize(this.points.n, this.camera)) / this.camera.scale;
     const code = this.#code;
     const found = this.grid.nearest(x, y, radius, (i) => this.seen[code(i)]);
-    if (found < 0) this.hover.hide();
-    else this.hover.show(this.points.task[found], px, py);
+    if (found < 0) return this.#leave();
+    const [cx, cy] = this.camera.toScreen(this.points.x[found], this.points.y[found]);
+    const r = pointSize(this.points.n, this.camera) / 2 + 2.5;
+    for (const [name, value] of Object.entries({ cx, cy, r })) this.ring.setAttribute(name, value.toFixed(1));
+    return this.hover.show(this.points.task[found], px, py);
+  }
+
+  #leave() {
+    this.ring.setAttribute("r", 0);
+    this.hover.hide();
   }
 
   #outlineOf(path, closed = false) {
@@ -271,6 +274,6 @@ export class MapView {
     const judged = this.chosen.some((i) => !toJudge.has(codes[4 * i + 2]));
     const found = Array.from(this.chosen, (i) => ({ task: this.points.task[i] }));
     const alone = this.legend.words ? `, ${this.legend.words}` : "";
-    this.open(found, `From the map: ${whole(found.length)}${shown(alone)}`, { filters: {}, states: judged ? ["any"] : [] });
+    this.open(found, `On the map${alone}`, { filters: {}, states: judged ? ["any"] : [] });
   }
 }
