@@ -344,15 +344,16 @@ def test_5_what_is_wrong_is_named(cruise: Cruise, visit: Visit) -> None:
     page.locator("#table-file").set_input_files(str(table))
     expect(page.locator("#table")).to_have_value("uploaded")
     page.get_by_role("button", name="See what it adds").click()
-    job = page.locator("#jobs-look .job")
+    job = page.locator("#jobs-import .job")
     expect(job).to_contain_text(
         "no column that names the image: call it 'filename'", timeout=60_000
     )
     expect(job).to_contain_text("columns: cell, depth_m")
     expect(job).not_to_contain_text(str(cruise.server.home.folder))
+    expect(page.locator("#status")).to_contain_text("no column that names the image")
+    visit.keep_screenshot("data-import-refused")
     job.get_by_role("button", name="Log").click()
     expect(page.locator("#log-text")).to_contain_text("no column that names the image")
-    visit.keep_screenshot("data-import-refused")
     visit.check()
 
 
@@ -375,11 +376,13 @@ def test_6_only_for_who_may_see_the_project(cruise: Cruise, visit: Visit) -> Non
 
     stranger = add_user(home, "data-stranger@example.org", "a-good-password-1")
     script = (
-        "from organizations.models import Organization\nfrom users.models import User\n"
+        "from organizations.models import Organization, OrganizationMember\n"
+        "from users.models import User\n"
         f"user = User.objects.get(id={stranger.id})\n"
         "other = Organization.create_organization(created_by=user, title='Other')\n"
         "other.jwt.legacy_api_tokens_enabled = True; other.jwt.save()\n"
         "user.active_organization = other; user.save()\n"
+        "OrganizationMember.objects.filter(user=user).exclude(organization=other).delete()\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", f"import django; django.setup()\n{script}"],

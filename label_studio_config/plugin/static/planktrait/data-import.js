@@ -61,7 +61,9 @@ export class ImportStep {
   offerTables(tables) {
     const options = tables.map((name) => make("option", { value: `in:${name}` }, name));
     if (this.uploaded) options.push(make("option", { value: "uploaded", selected: true }, `${this.uploaded.name} (uploaded)`));
-    byId("table").replaceChildren(make("option", { value: "" }, "none"), ...options);
+    const ecotaxa = tables.some((name) => /^ecotaxa_.*\.tsv$/.test(name));
+    const none = ecotaxa ? "as the EcoTaxa export says" : "none";
+    byId("table").replaceChildren(make("option", { value: "" }, none), ...options);
   }
 
   async upload() {

@@ -15,7 +15,7 @@ export class SetUpStep {
   constructor(page) {
     this.page = page;
     this.touched = false;
-    byId("configs").addEventListener("change", () => (this.touched = true));
+    byId("set-up-form").addEventListener("change", () => (this.touched = true));
     byId("set-up-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.start();
@@ -28,17 +28,21 @@ export class SetUpStep {
     if (this.page.isActive("set")) byId("set-up-form").querySelector("button").disabled = true;
   }
 
-  offer({ config: present, configs }) {
+  offer({ config: present, configs, backend }) {
     const keep = choice("", "Keep the present one", present.problem ? `Not usable: ${present.problem}` : questions(present.controls),
       { disabled: Boolean(present.problem), checked: !present.problem });
     const ours = configs.map((one) => choice(one.name, one.title, one.description,
       { checked: Boolean(present.problem) && one.name === "traits" }));
+    // A project that is set up keeps the order that somebody chose for it.
+    byId("least-certain").checked = present.least_certain_first || !backend.connected;
     byId("configs").replaceChildren(...(present.empty ? [] : [keep]), ...ours);
   }
 
   async start() {
     const config = new FormData(byId("set-up-form")).get("config");
-    const sampling = byId("least-certain").checked ? "uncertainty" : null;
+    const { least_certain_first: before } = this.page.state.config;
+    const wanted = byId("least-certain").checked;
+    const sampling = wanted === before ? null : wanted ? "uncertainty" : "sequential";
     const answered = this.page.state.images.annotated;
     const question = "Change the labeling config? Answers that it does not ask for any more make Label Studio refuse.";
     if (config && answered && !confirm(question)) return;

@@ -61,19 +61,22 @@ async function followJobs() {
   }
   const ended = page.jobs.filter((job) => ACTIVE.includes(before.get(job.id)) && !ACTIVE.includes(job.state));
   if (ended.length) await page.refresh();
+  const failed = ended.find((job) => ["failed", "killed"].includes(job.state));
+  if (failed) announce(`${failed.name}: ${inWords(failed.error)}`, { tone: "bad" });
   showAllJobs();
   for (const step of steps) step.showJobs?.(ended);
   const working = page.jobs.some((job) => ACTIVE.includes(job.state));
   timer = setTimeout(followJobs, working ? EVERY_MS.working : EVERY_MS.quiet);
 }
 
-/** A job that went well says so elsewhere: only the others stay. */
+/** Of each step the newest job, but one that went well: its outcome says so. */
 function showAllJobs() {
-  for (const [work, place] of [["set", "set-up"], ["look", "look"], ["import", "import"], ["export", "export"], ["count", "count"]]) {
-    const job = page.newest(work);
-    const shown = job && job.state !== "finished" ? [{ ...job, error: inWords(job.error) }] : [];
-    if (shown.length) showJobs(byId(`jobs-${place}`), shown, { seeLog, changed: followJobs });
-    else byId(`jobs-${place}`).replaceChildren();
+  for (const [step, ...works] of [["set-up", "set"], ["import", "look", "import"], ["export", "export"], ["counts", "count"]]) {
+    const job = page.jobs.find((one) => works.includes(one.key.split(" ")[0]));
+    const place = byId(`jobs-${step}`);
+    if (job && job.state !== "finished") {
+      showJobs(place, [{ ...job, error: inWords(job.error) }], { seeLog, changed: followJobs });
+    } else place.replaceChildren();
   }
 }
 
