@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
+import requests
 import torch
 from playwright.sync_api import expect
 
 from label_studio_config.results import write_result
+from label_studio_config.users import add_user
 from ml_backend.encoders import set_newest_encoder
 from simclr.encoder import Encoder
 from tests.browser_fixtures import visiting
@@ -16,6 +20,26 @@ from tests.test_feature_views import Shown, project_with_images
 
 pytestmark = pytest.mark.slow
 expect.set_options(timeout=20_000)
+
+
+@dataclass
+class Person:
+    """Somebody who labels, through Label Studio's API."""
+
+    url: str
+    session: requests.Session
+
+    @classmethod
+    def of(cls, shown: Shown, email: str) -> Person:
+        session = requests.Session()
+        session.trust_env = False
+        session.headers["Authorization"] = f"Token {add_user(shown.server.home, email).token}"
+        return cls(shown.server.url, session)
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        response = self.session.post(self.url + path, json=body, timeout=60)
+        assert response.ok, response.text[:1000]
+        return response.json()
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +76,84 @@ def test_open_tasks_come_in_an_order_blind_and_judged_ones_never(shown: Shown) -
         assert shown.server.request("GET", path, params=wrong).status_code == 400
 
 
+def stream(shown: Shown, person: Person) -> int:
+    """The task that Label Studio's label stream gives to a person."""
+    path = f"/api/dm/actions?id=next_task&project={shown.project.id}"
+    return person.post(path, {})["id"]
+
+
+def judge(shown: Shown, person: Person, task: int, **more) -> None:
+    result = write_result(shown.project.schema, {"group": "disc"})
+    person.post(f"/api/tasks/{task}/annotations/", {"result": result, **more})
+
+
+def test_the_label_stream_follows_where_the_project_wants_it(shown: Shown) -> None:
+    """Each person gets the first task that nobody has, answered ones and skipped ones never."""
+    path = f"{shown.path}/label-order"
+    one, two = (Person.of(shown, f"{name}@example.org") for name in ("stream-1", "stream-2"))
+    known = shown.api.get(path)
+    assert known == {
+        "strategy": "mixture",
+        "in_label_stream": False,
+        "chosen": 0,
+        "chosen_at": None,
+        "may_change": True,
+    }
+    told = shown.api.post(path, {"strategy": "diversity", "in_label_stream": True})
+    assert (told["strategy"], told["waits_because"]) == ("diversity", None)
+    order = chosen(shown, limit=1000)
+    assert order == chosen(shown, limit=1000, strategy="diversity")
+    assert told["chosen"] == len(order) > 10
+    assert order != sorted(order)
+
+    assert stream(shown, one) == order[0]
+    assert stream(shown, one) == order[0]  # theirs until they answer it
+    assert stream(shown, two) == order[1]
+    judge(shown, one, order[0])
+    judge(shown, two, order[1], was_cancelled=True)
+    assert stream(shown, one) == order[1]  # what somebody skipped goes to others
+    assert stream(shown, two) == order[2]
+    # What a person sorts or filters in the Data Manager stays as asked.
+    by_id = {"ordering": ["-tasks:id"]}
+    asked = one.post(f"/api/dm/actions?id=next_task&project={shown.project.id}", by_id)
+    judged = {*order[:2]}
+    assert asked["id"] == max(set(shown.tasks) - judged)
+
+    for wrong in ({"strategy": "luck"}, {"in_label_stream": "yes"}):
+        assert shown.server.request("POST", path, json=wrong).status_code == 400
+    shown.api.post(path, {"strategy": "mixture", "in_label_stream": False})
+    assert shown.api.get(path)["in_label_stream"] is False
+
+
+def test_tasks_are_chosen_anew_for_another_version(shown: Shown) -> None:
+    path = f"{shown.path}/label-order"
+    person = Person.of(shown, "stream-3@example.org")
+    shown.api.post(path, {"strategy": "uncertainty", "in_label_stream": True})
+    first = shown.api.get(path)["chosen_at"]
+    shown.api.post(f"{shown.path}/model-version", {"model_version": "project-0-v0009"})
+    stream(shown, person)
+    end = time.monotonic() + 60
+    while (now := shown.api.get(path)["chosen_at"]) == first:
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    assert now > first
+    shown.api.post(path, {"strategy": "mixture", "in_label_stream": False})
+
+
 def test_it_is_an_order_of_the_gallery(browser, shown: Shown) -> None:
     with visiting(browser, shown.server) as visit:
         page = visit.page
         page.goto(f"{visit.server.url}/planktrait/projects/{shown.project.id}/gallery?order=next")
         expect(page.locator("#title")).to_have_text("What to label next")
         expect(page.locator(".cell.painted").first).to_be_visible()
-        expect(page.locator("#count")).to_contain_text("56 of 56")
+        left = len(chosen(shown, limit=1000))
+        expect(page.locator("#count")).to_contain_text(f"{left} of {left}")
+        page.get_by_label("How to choose").select_option("diversity")
+        page.get_by_label("Label stream in this order").check()
+        expect(page.locator("#status")).to_contain_text("The label stream follows")
         visit.keep_screenshot("gallery-next")
+        assert shown.api.get(f"{shown.path}/label-order")["strategy"] == "diversity"
+        assert shown.api.get(f"{shown.path}/label-order")["in_label_stream"] is True
         page.locator("#order").select_option("certain")
         expect(page.locator("#title")).not_to_have_text("What to label next")
         page.locator("#order").select_option("next")

@@ -20,12 +20,16 @@ class PlanktraitConfig(AppConfig):
             data_manager_columns,
             gallery_signals,
             judging_actions,
+            label_stream,
             owner_only,
+            second_opinion_views,
             templates,
         )
 
         actions.register()
         judging_actions.register()
+        label_stream.register()
+        second_opinion_views.register()
         data_manager_columns.register()
         templates.register()
         owner_only.guard()

@@ -231,3 +231,39 @@ class Judgement(models.Model):
     annotation_id = models.BigIntegerField()
     before = models.JSONField(null=True)
     changed_at = models.DateTimeField()
+
+
+class LabelOrder(models.Model):
+    """What a project labels next: how it is chosen, and the tasks that were chosen last.
+
+    Attributes
+    ----------
+    strategy : empty for the usual one
+    in_label_stream : whether Label Studio's label stream follows it
+    tasks : ids, the most useful first
+    model_version : the version whose confidence they were chosen by
+    choosing_since : when somebody began to choose anew; None while nobody does
+    """
+
+    project_id = models.BigIntegerField(primary_key=True)
+    strategy = models.TextField(default="")
+    in_label_stream = models.BooleanField(default=False)
+    tasks = models.JSONField(default=list)
+    model_version = models.TextField(default="")
+    chosen_at = models.DateTimeField(null=True)
+    choosing_since = models.DateTimeField(null=True)
+
+
+class AskedAgain(models.Model):
+    """A task for which somebody asked for one more opinion.
+
+    Attributes
+    ----------
+    opinions : how many people's answers are wanted; the task's own `overlap` says the same
+    """
+
+    task_id = models.BigAutoField(primary_key=True)
+    project_id = models.BigIntegerField(db_index=True)
+    opinions = models.IntegerField()
+    asked_by_id = models.BigIntegerField()
+    asked_at = models.DateTimeField()

@@ -7,13 +7,10 @@ from typing import Any
 
 from projects.models import Project
 from rest_framework.exceptions import ValidationError
-from rest_framework.request import Request
-from rest_framework.response import Response
 
 from label_studio_config.plugin import backend
 from label_studio_config.plugin.gallery_catch_up import catch_up, shown_version
 from label_studio_config.plugin.gallery_rows import questions_of
-from label_studio_config.plugin.model_views import ModelView
 from label_studio_config.plugin.models import (
     Answered,
     Crop,
@@ -27,35 +24,26 @@ MOST_CONSIDERED = 20_000
 
 CATCH_UP_S = 5.0
 CHOOSING_S = 120.0
-USUAL, MOST = 200, 1000
 
 
-class NextTasks(ModelView):
-    """GET `?strategy=mixture|diversity|uncertainty&limit=`: `{"tasks": [task], "considered": n}`.
+def choose(project: Project, strategy: str, limit: int) -> dict[str, Any]:
+    """`{"tasks", "features", "considered"}`: open tasks, the most useful first.
 
-    Tasks that nobody has answered (of the primary control), never blind ones. The first address
-    asks what a model that knows the answers so far would learn most from.
+    Raises
+    ------
+    BackendError
+        The backend does not answer, or has no features of this project yet.
+    ValidationError
+        The config asks for no label.
     """
-
-    def get(self, request: Request, pk: int) -> Response:
-        project = self.project(request, pk)
-        strategy = request.query_params.get("strategy", STRATEGIES[0])
-        if strategy not in STRATEGIES:
-            raise ValidationError(f"strategy={strategy!r}: expected one of {', '.join(STRATEGIES)}")
-        text = request.query_params.get("limit", str(USUAL))
-        if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= MOST:
-            raise ValidationError(f"limit={text!r}: expected a whole number from 1 to {MOST}")
-        body = _considered(project)
-        body |= {"project": project.id, "strategy": strategy, "limit": int(text)}
-        answer = backend.ask("POST", "next", json=body, timeout_s=CHOOSING_S)
-        return Response(
-            {
-                "tasks": answer["tasks"],
-                "features": answer["features"],
-                "considered": len(body["open"]),
-                "strategy": strategy,
-            }
-        )
+    body = _considered(project)
+    body |= {"project": project.id, "strategy": strategy, "limit": limit}
+    answer = backend.ask("POST", "next", json=body, timeout_s=CHOOSING_S)
+    return {
+        "tasks": answer["tasks"],
+        "features": answer["features"],
+        "considered": len(body["open"]),
+    }
 
 
 def _considered(project: Project) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from label_studio_config.plugin import (
     gallery_urls,
     map_colours,
     model_views,
-    next_tasks,
+    next_views,
     pages,
+    second_opinion_views,
     views,
 )
 
@@ -34,8 +35,10 @@ urlpatterns = [
     # for its own version page: a project that does not exist would be answered 200.
     path(f"{_project}/model-version/", api_views.ModelVersion.as_view()),
     path(f"{_project}/suggestions", api_views.Suggestions.as_view()),
-    path(f"{_project}/next", next_tasks.NextTasks.as_view()),
+    path(f"{_project}/next", next_views.NextTasks.as_view()),
+    path(f"{_project}/label-order", next_views.Order.as_view()),
     path(f"{_project}/jobs", model_views.Jobs.as_view()),
+    path(f"{_project}/second-opinion", second_opinion_views.SecondOpinion.as_view()),
     path(f"{_project}/model", model_views.Model.as_view()),
     path(f"{_project}/model/versions/<str:version>/report", model_views.Report.as_view()),
     path(f"{_project}/model/versions/<str:version>/promote", model_views.Promote.as_view()),

@@ -1,7 +1,8 @@
 // The bar below the mosaic: what can be done now, and what is not saved.
 
+import { postJson } from "./api.js";
 import { whatHappened } from "./cell.js";
-import { byId, make, plural, whole } from "./dom.js";
+import { announce, byId, make, plural, whole } from "./dom.js";
 
 export class Actions {
   constructor({ judging, selection, mosaic, keys }) {
@@ -12,8 +13,18 @@ export class Actions {
     mosaic.addEventListener("scrolled", soon);
     byId("retry").addEventListener("click", () => judging.retry());
     byId("discard").addEventListener("click", () => judging.discard());
+    byId("opinion").addEventListener("click", () => this.#askAgain());
     byId("conflicts-next").addEventListener("click", () => this.#nextConflict());
     byId("conflicts-dismiss").addEventListener("click", () => judging.dismissConflicts());
+  }
+
+  async #askAgain() {
+    const tasks = this.selection.list.map((crop) => crop.task);
+    try {
+      announce((await postJson("second-opinion", { tasks })).words);
+    } catch (error) {
+      announce(error.message, { tone: "bad" });
+    }
   }
 
   show() {
@@ -28,6 +39,7 @@ export class Actions {
     byId("assign").disabled = !n;
     byId("like").disabled = !n && !selection.active;
     byId("like-key").textContent = this.keys.nameOf("m").replace("Shift+", "⇧");
+    byId("opinion").disabled = !n;
     byId("undo").disabled = !judging.history.length;
     this.#showUnsaved();
     this.#showConflicts();

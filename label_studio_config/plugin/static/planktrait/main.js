@@ -14,6 +14,7 @@ import { Keys } from "./keys.js";
 import { Labels } from "./labels.js";
 import { MapTab } from "./map-tab.js";
 import { Mosaic } from "./mosaic.js";
+import { NextOrder } from "./next.js";
 import { Pace } from "./pace.js";
 import { Scale } from "./scale.js";
 import { Selection } from "./selection.js";
@@ -73,6 +74,7 @@ class Gallery {
     const { crops, mosaic, selection, pace } = this;
     this.judging = new Judging({ mosaic, crops, selection, view, pace, user: info.user });
     this.labels = new Labels(view);
+    this.next = new NextOrder(() => this.#load({ order: "next" }));
     this.filters = new Filters(view, info);
     this.typeahead = new TypeAhead({
       labels: () => this.answers,
@@ -217,6 +219,7 @@ class Gallery {
       this.labels.show();
     }
     this.#firstDrawn = false;
+    this.next.hide();
     if (view.get("like").length) await this.#showSimilar(asked);
     else if (view.get("order") === "next") await this.#showNext(asked);
     else {
@@ -242,17 +245,9 @@ class Gallery {
 
   /** Of all labels: what the model would learn most from. */
   async #showNext(asked) {
-    announce("Choosing what to label next …");
-    let answer = { tasks: [] };
-    try {
-      answer = await getJson("next");
-      const from = plural(answer.considered, "image that nobody has judged", "images that nobody has judged");
-      announce(answer.tasks.length ? `Chosen from ${from}.` : "Nothing is left to choose from, or its features are still being computed.");
-    } catch (error) {
-      announce(error.message, { tone: "bad" });
-    }
+    const tasks = await this.next.choose();
     if (asked !== this.#asked) return undefined;
-    const found = answer.tasks.map((task) => ({ task }));
+    const found = tasks.map((task) => ({ task }));
     const words = "What to label next";
     this.#similar = { key: words, found, words, title: words, leave: { order: "certain" } };
     this.#showTitle();

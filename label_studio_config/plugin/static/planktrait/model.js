@@ -99,12 +99,26 @@ function agreement() {
       make("td", {}, one.alpha == null ? "–" : one.alpha.toFixed(2)),
       make("td", {}, whole(one.n_images)),
       make("td", {}, pairs || "–"),
-      make("td", {}, pairs ? make("a", { href: gallery, class: "see" }, "see them") : ""));
+      make("td", {}, pairs ? make("a", { href: gallery, class: "see" }, "see them") : ""),
+      make("td", {}, pairs ? askAgain(control) : ""));
   });
-  const heads = ["Control", "Alpha", "Images", "Often taken for each other", ""];
+  const heads = ["Control", "Alpha", "Images", "Often taken for each other", "", ""];
   const head = make("tr", {}, ...heads.map((name) => make("th", { scope: "col" }, name)));
   return make("table", { class: "agreement", title: "Krippendorff's alpha: 1 is full agreement, 0 is chance" },
     make("thead", {}, head), make("tbody", {}, ...rows));
+}
+
+function askAgain(control) {
+  const title = "The images they disagree on come first in the label stream of everybody else";
+  return make("button", { type: "button", title, onclick: async (event) => {
+    event.target.disabled = true;
+    try {
+      announce((await postJson("second-opinion", { conflicting: control })).words);
+    } catch (error) {
+      announce(error.message, { tone: "bad" });
+      event.target.disabled = false;
+    }
+  } }, "Second opinion");
 }
 
 function choose(name) {

@@ -1,0 +1,87 @@
+"""What to label next, for the gallery, and how a project chooses it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.permissions import all_permissions
+from projects.models import Project
+from rest_framework.exceptions import PermissionDenied, ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from label_studio_config.plugin import backend
+from label_studio_config.plugin.label_order import order_of, set_order
+from label_studio_config.plugin.model_views import ModelView
+from label_studio_config.plugin.models import LabelOrder
+from label_studio_config.plugin.next_tasks import STRATEGIES, choose
+
+USUAL, MOST = 200, 1000
+
+
+class NextTasks(ModelView):
+    """GET `?strategy=mixture|diversity|uncertainty&limit=`: `{"tasks": [task], "considered": n}`.
+
+    Tasks that nobody has answered (of the primary control), never blind ones: what a model that
+    knows the answers so far would learn most from. By default as the project chooses.
+    """
+
+    def get(self, request: Request, pk: int) -> Response:
+        project = self.project(request, pk)
+        strategy = _strategy(request.query_params.get("strategy", usual(order_of(project))))
+        text = request.query_params.get("limit", str(USUAL))
+        if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= MOST:
+            raise ValidationError(f"limit={text!r}: expected a whole number from 1 to {MOST}")
+        return Response({**choose(project, strategy, int(text)), "strategy": strategy})
+
+
+class Order(ModelView):
+    """GET, or POST by whoever may change the project: `{"strategy", "in_label_stream"}`.
+
+    The answer tells too how many tasks are `chosen` for the label stream, and by `may_change`
+    whether this person may choose.
+    """
+
+    def get(self, request: Request, pk: int) -> Response:
+        project = self.project(request, pk)
+        return Response(_told(order_of(project), _may_change(request, project)))
+
+    def post(self, request: Request, pk: int) -> Response:
+        project = self.project(request, pk)
+        if not _may_change(request, project):
+            raise PermissionDenied("only who may change the project chooses its order")
+        strategy = _strategy(request.data.get("strategy", usual(order_of(project))))
+        in_stream = request.data.get("in_label_stream", False)
+        if not isinstance(in_stream, bool):
+            raise ValidationError(f"in_label_stream={in_stream!r}: expected true or false")
+        why = None
+        try:
+            order = set_order(project, strategy, in_stream)
+        except backend.BackendError as error:
+            order, why = order_of(project), str(error)
+        return Response({**_told(order, True), "waits_because": why})
+
+
+def usual(order: LabelOrder) -> str:
+    """The strategy of an order, by default the one that needs the fewest labels."""
+    return order.strategy or STRATEGIES[0]
+
+
+def _strategy(given: Any) -> str:
+    if given not in STRATEGIES:
+        raise ValidationError(f"strategy={given!r}: expected one of {', '.join(STRATEGIES)}")
+    return str(given)
+
+
+def _may_change(request: Request, project: Project) -> bool:
+    return bool(request.user.has_perm(all_permissions.projects_change, project))
+
+
+def _told(order: LabelOrder, may_change: bool) -> dict[str, Any]:
+    return {
+        "strategy": usual(order),
+        "in_label_stream": order.in_label_stream,
+        "chosen": len(order.tasks),
+        "chosen_at": order.chosen_at,
+        "may_change": may_change,
+    }

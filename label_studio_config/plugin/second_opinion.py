@@ -1,0 +1,112 @@
+"""One more person's answer to images that have one: they go back into others' label stream."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from core.utils.common import load_func
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Count, Exists, OuterRef, Q
+from django.utils import timezone
+from projects.models import Project
+from tasks.models import Task
+from users.models import User
+
+from label_studio_config.plugin.models import AskedAgain, GivenAnswer
+from label_studio_config.plugin.suggestions import batches
+
+_ROWS_A_QUERY = 500
+
+
+@dataclass
+class Asked:
+    """What became of the tasks that were asked about.
+
+    Attributes
+    ----------
+    asked : go back into the label stream of whoever has not answered
+    waiting : were there already: more answers are wanted than there are
+    unanswered : have no answer yet, and are in everybody's label stream anyway
+    """
+
+    asked: int = 0
+    waiting: int = 0
+    unanswered: int = 0
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        told = f"A further opinion is asked for on {self.asked} images."
+        if self.waiting:
+            told += f" {self.waiting} wait for one already."
+        if self.unanswered:
+            told += f" {self.unanswered} have no answer yet, so there is nothing to ask again."
+        return told
+
+
+def ask_again(project: Project, user: User, task_ids: Iterable[int]) -> Asked:
+    """Ask for one more person's answer on each task that has answers.
+
+    Label Studio wants as many answers of a task as its overlap: it becomes one more than there are.
+    Who has answered is never given the task again.
+    """
+    done = Asked()
+    for ids in batches(sorted(set(task_ids)), _ROWS_A_QUERY):
+        with transaction.atomic():
+            _ask(project, user, ids, done)
+    return done
+
+
+def conflicting(project: Project, control: str) -> list[int]:
+    """The tasks on which people's answers to a control differ, and no further one is awaited."""
+    answers = (
+        GivenAnswer.objects.filter(project_id=project.id, control=control)
+        .values_list("task_id")
+        .annotate(labels=Count("label", distinct=True))
+        .filter(labels__gt=1)
+        .order_by("task_id")
+    )
+    return [task_id for task_id, _ in answers]
+
+
+def asked_again(project: Project, limit: int) -> list[int]:
+    """The tasks that still wait for the opinion that was asked for, those asked first first."""
+    waiting = Task.objects.filter(id=OuterRef("task_id"), is_labeled=False)
+    rows = AskedAgain.objects.filter(Exists(waiting), project_id=project.id)
+    return list(rows.order_by("asked_at", "task_id").values_list("task_id", flat=True)[:limit])
+
+
+def _ask(project: Project, user: User, ids: list[int], done: Asked) -> None:
+    answered = Count(
+        "annotations__completed_by",
+        distinct=True,
+        filter=Q(annotations__was_cancelled=False),
+    )
+    rows = Task.objects.filter(project=project, id__in=ids).annotate(people=answered)
+    wanted: dict[int, list[int]] = defaultdict(list)
+    for task_id, overlap, people in rows.values_list("id", "overlap", "people"):
+        if not people:
+            done.unanswered += 1
+        elif overlap > people:
+            done.waiting += 1
+        else:
+            wanted[people + 1].append(task_id)
+    now = timezone.now()
+    for opinions, some in wanted.items():
+        Task.objects.filter(id__in=some).update(overlap=opinions)
+        AskedAgain.objects.filter(task_id__in=some).delete()
+        AskedAgain.objects.bulk_create(
+            AskedAgain(
+                task_id=task_id,
+                project_id=project.id,
+                opinions=opinions,
+                asked_by_id=user.id,
+                asked_at=now,
+            )
+            for task_id in some
+        )
+        load_func(settings.BULK_UPDATE_IS_LABELED)(some, project)
+        done.asked += len(some)

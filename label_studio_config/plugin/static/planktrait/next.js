@@ -1,0 +1,82 @@
+// "What to label next": how the project chooses it, and whether the label stream follows.
+
+import { getJson, postJson } from "./api.js";
+import { announce, byId, make, plural } from "./dom.js";
+
+const STRATEGIES = {
+  mixture: ["Typical and uncertain", "Typical images of the less certain half: the fewest labels in our measurements"],
+  diversity: ["Typical", "A typical image of each cluster that has no label yet"],
+  uncertainty: ["Least certain", "What the model is least certain of"],
+};
+
+export class NextOrder {
+  #place = byId("next-options");
+  #changed;
+  #drawn = false;
+
+  /** `changed`: called when another order was saved. */
+  constructor(changed) {
+    this.#changed = changed;
+  }
+
+  hide() {
+    this.#place.hidden = true;
+  }
+
+  /** The tasks to label next, most useful first, with the choices above them; [] where there are none. */
+  async choose() {
+    announce("Choosing what to label next …");
+    this.#place.hidden = false;
+    await this.#draw();
+    try {
+      const answer = await getJson("next");
+      const from = plural(answer.considered, "image that nobody has judged", "images that nobody has judged");
+      announce(answer.tasks.length ? `Chosen from ${from}.` : "Nothing is left to choose from, or its features are still being computed.");
+      return answer.tasks;
+    } catch (error) {
+      announce(error.message, { tone: "bad" });
+      return [];
+    }
+  }
+
+  async #draw() {
+    if (this.#drawn) return;
+    let order;
+    try {
+      order = await getJson("label-order");
+    } catch {
+      return;  // choosing says what is wrong
+    }
+    this.#drawn = true;
+    const refused = order.may_change ? null : "Only who may change the project chooses its order";
+    const select = make("select", { "aria-label": "How to choose", disabled: !order.may_change, title: refused },
+      ...Object.entries(STRATEGIES).map(([name, [words, why]]) =>
+        make("option", { value: name, title: why, selected: name === order.strategy }, words)));
+    const box = make("input", { type: "checkbox", disabled: !order.may_change });
+    box.checked = order.in_label_stream;
+    const save = (again) => this.#save({ strategy: select.value, in_label_stream: box.checked }, again);
+    select.addEventListener("change", () => save(true));
+    box.addEventListener("change", () => save(false));
+    this.#place.replaceChildren(
+      make("label", {}, make("span", {}, "Choose by"), select),
+      make("label", { title: refused ?? "For everybody who labels this project" }, box,
+        make("span", {}, "Label stream in this order, for everybody")),
+      make("small", {}, STRATEGIES[order.strategy][1] + "."));
+  }
+
+  async #save(order, again) {
+    try {
+      const saved = await postJson("label-order", order);
+      this.#place.querySelector("small").textContent = `${STRATEGIES[saved.strategy][1]}.`;
+      const follows = saved.in_label_stream
+        ? saved.waits_because ?? `The label stream follows: ${plural(saved.chosen, "image")} chosen so far.`
+        : "The label stream goes in Label Studio's own order.";
+      announce(follows, { tone: saved.waits_because ? "warn" : "" });
+      if (again) this.#changed();
+    } catch (error) {
+      announce(error.message, { tone: "bad" });
+      this.#drawn = false;
+      await this.#draw();
+    }
+  }
+}

@@ -1,0 +1,113 @@
+"""A second opinion: asked for through the API and the Data Manager, given in the label stream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import requests
+
+from label_studio_config.api import Api
+from label_studio_config.project import ProjectInfo, create_project
+from label_studio_config.results import write_result
+from label_studio_config.users import add_user
+from tests.label_studio_fixtures import LabelStudioForTests
+
+pytestmark = pytest.mark.slow
+
+CONFIG = """<View><Image name="image" value="$image"/><Choices name="group" toName="image">
+<Choice value="Copepod"/><Choice value="Detritus"/></Choices></View>"""
+
+
+class People:
+    """A project with ten images, and people who label in it."""
+
+    def __init__(self, server: LabelStudioForTests, title: str) -> None:
+        self.server = server
+        self.api = Api(server.home)
+        self.project: ProjectInfo = create_project(server.home, title, CONFIG)
+        rows = [{"data": {"image": f"/data/{n}.png"}} for n in range(10)]
+        self.api.post(f"/api/projects/{self.project.id}/import", rows)
+        self.ids = sorted(task["id"] for task in self.tasks())
+        self.tokens: dict[str, str] = {}
+
+    def tasks(self) -> list[dict[str, Any]]:
+        path = f"/api/planktrait/projects/{self.project.id}/tasks"
+        return self.api.get(path, full=0)["tasks"]
+
+    def call(self, who: str, path: str, body: dict[str, Any]) -> requests.Response:
+        email = f"{who}-{self.project.id}@example.org"
+        if who not in self.tokens:
+            self.tokens[who] = add_user(self.server.home, email).token
+        headers = {"Authorization": f"Token {self.tokens[who]}"}
+        return requests.post(self.server.url + path, json=body, headers=headers, timeout=60)
+
+    def judge(self, who: str, task: int, label: str) -> None:
+        result = write_result(self.project.schema, {"group": label})
+        self.call(who, f"/api/tasks/{task}/annotations/", {"result": result}).raise_for_status()
+
+    def next_task(self, who: str) -> int:
+        path = f"/api/dm/actions?id=next_task&project={self.project.id}"
+        return self.call(who, path, {}).json()["id"]
+
+    def ask(self, body: dict[str, Any]) -> dict[str, Any]:
+        return self.api.post(f"/api/planktrait/projects/{self.project.id}/second-opinion", body)
+
+
+@pytest.fixture
+def people(label_studio, request) -> People:
+    return People(label_studio, f"Opinions {abs(hash(request.node.name)) % 10**9}")
+
+
+def test_images_come_first_in_the_stream_of_everybody_else(people: People) -> None:
+    ids = people.ids
+    for task in ids[:4]:
+        people.judge("one", task, "Copepod")
+    assert people.next_task("two") not in ids[:4]
+    told = people.ask({"tasks": [ids[2], ids[1], ids[7]]})
+    assert (told["asked"], told["waiting"], told["unanswered"]) == (2, 0, 1)
+    assert people.ask({"tasks": [ids[2]]})["waiting"] == 1
+    assert {t["id"] for t in people.tasks() if t["overlap"] == 2} == {ids[1], ids[2]}
+
+    # What they were looking at already stays theirs until they have answered it.
+    people.judge("two", people.next_task("two"), "Copepod")
+    assert people.next_task("two") == ids[1]
+    assert people.next_task("one") not in ids[:4]
+    people.judge("two", ids[1], "Detritus")
+    assert people.next_task("two") == ids[2]
+    people.judge("two", ids[2], "Copepod")
+    assert people.next_task("three") not in ids[:4]
+    done = {t["id"]: t for t in people.tasks()}
+    assert all(done[task]["is_labeled"] for task in ids[:4])
+    assert done[ids[1]]["total_annotations"] == 2
+
+
+def test_all_that_people_disagree_on(people: People) -> None:
+    ids = people.ids
+    for task in ids[:3]:
+        people.judge("one", task, "Copepod")
+    for task, label in ((ids[0], "Copepod"), (ids[1], "Detritus")):
+        people.judge("two", task, label)
+    assert people.ask({"conflicting": "group"})["asked"] == 1
+    assert people.next_task("three") == ids[1]
+    action = f"/api/dm/actions?id=second_opinion&project={people.project.id}"
+    chosen = {"selectedItems": {"all": False, "included": [ids[0], ids[9]]}}
+    done = people.api.post(action, chosen)
+    assert done["processed_items"] == 1
+    assert "1 have no answer yet" in done["detail"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"tasks": "all"}, {"tasks": [1], "conflicting": "group"}, {"conflicting": "colour"}],
+)
+def test_what_cannot_be_asked_is_refused(people: People, body: dict[str, Any]) -> None:
+    path = f"/api/planktrait/projects/{people.project.id}/second-opinion"
+    assert people.server.request("POST", path, json=body).status_code == 400
+
+
+def test_a_project_of_others_is_refused(people: People) -> None:
+    path = "/api/planktrait/projects/99999/second-opinion"
+    assert people.server.request("POST", path, json={"tasks": [1]}).status_code == 404
+    anonymous = requests.post(people.server.url + path.replace("99999", "1"), json={}, timeout=30)
+    assert anonymous.status_code in (401, 403)
