@@ -5,8 +5,15 @@ A second Chromium in one process is refused by Playwright, so the fixture must b
 
 import os
 
+import pytest
+
 # Before torch is imported: its threads must not spin while real servers run beside the tests.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several workers share the processors.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # A worker is told the width of a terminal that tables would be cut to.
+    os.environ["COLUMNS"] = "160"
 
 from tests.browser_fixtures import browser
 from tests.figures import FIGURES
@@ -15,6 +22,26 @@ from tests.label_studio_fixtures import (
     label_studio,
     label_studio_with_backend,
 )
+
+
+def pytest_sessionfinish(session) -> None:
+    """A worker hands on the figures that its tests measured."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["figures"] = FIGURES
+
+
+class FiguresOfWorkers:
+    """Gathers the figures of pytest-xdist's workers."""
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node) -> None:
+        FIGURES.extend(getattr(node, "workeroutput", {}).get("figures", []))
+
+
+def pytest_configure(config) -> None:
+    """Registered here, since it is a hook of pytest-xdist only."""
+    config.pluginmanager.register(FiguresOfWorkers())
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

@@ -18,6 +18,7 @@ from label_studio_config.api import Api
 from label_studio_config.hosting import server_environment
 from label_studio_config.project import ProjectInfo, create_project
 from label_studio_config.results import write_result
+from label_studio_config.server_tasks import fetch_tasks
 from label_studio_config.users import UserInfo, add_user
 from tests.label_studio_fixtures import LabelStudioForTests
 
@@ -36,6 +37,7 @@ CONFIG = """<View><Image name="image" value="$image"/>
 </View></View>"""
 SCRIPT = "<script>alert(1)</script>"
 
+AT_ONCE = 5000
 _numbers = itertools.count(1)
 
 
@@ -76,11 +78,12 @@ class GalleryForTests:
     def load(self, rows: Sequence[dict[str, Any]]) -> list[int]:
         """One task a row of task data; the ids of the new tasks."""
         before = set(self.tasks)
-        self.api.post(
-            f"/api/projects/{self.project.id}/import", [{"data": dict(row)} for row in rows]
-        )
-        page = self.api.get(f"/api/planktrait/projects/{self.project.id}/tasks", limit=5000, full=0)
-        new = [task["id"] for task in page["tasks"] if task["id"] not in before]
+        tasks = [{"data": dict(row)} for row in rows]
+        for start in range(0, len(tasks), AT_ONCE):
+            path = f"/api/projects/{self.project.id}/import"
+            self.api.post(path, tasks[start : start + AT_ONCE])
+        there = fetch_tasks(self.server.home, self.project.id, full=False, page_size=5000)
+        new = [task["id"] for task in there if task["id"] not in before]
         self.tasks += new
         return new
 
@@ -89,13 +92,12 @@ class GalleryForTests:
     ) -> None:
         """Save suggestions by task: a label and its confidence; `version` becomes the shown one."""
         path = f"/api/planktrait/projects/{self.project.id}"
-        self.api.post(
-            f"{path}/suggestions",
-            [
-                suggestion(self.project, task_id, label, confidence, version, **more)
-                for task_id, (label, confidence) in labels.items()
-            ],
-        )
+        said = [
+            suggestion(self.project, task_id, label, confidence, version, **more)
+            for task_id, (label, confidence) in labels.items()
+        ]
+        for start in range(0, len(said), AT_ONCE):
+            self.api.post(f"{path}/suggestions", said[start : start + AT_ONCE])
         self.api.post(f"{path}/model-version", {"model_version": version})
 
     def call(

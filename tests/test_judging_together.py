@@ -1,15 +1,22 @@
-"""Ten people judge one project at once: nothing lost, nothing doubled, counters right."""
+"""Ten people judge one project at once: nothing lost, nothing doubled, counters right.
+
+They work for 30 seconds; `benchmarks/judging_together.py` has them work for two minutes.
+"""
 
 from __future__ import annotations
 
 import ast
+import os
 import random
+import statistics
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from label_studio_config.project import create_project
+from label_studio_config.server_tasks import fetch_tasks
 from tests.figures import FIGURES
 from tests.gallery_fixtures import CONFIG, GalleryForTests, crop_rows
 from tests.label_studio_fixtures import serve_for_tests
@@ -18,8 +25,11 @@ from tests.test_postgres import postgres_cluster
 pytestmark = pytest.mark.slow
 
 PEOPLE = 10
-CROPS = 600
-ON_A_PAGE = 20
+SECONDS = float(os.environ.get("PLANKTRAIT_TOGETHER_S", "30"))
+CROPS = int(160 * SECONDS)
+IMAGES = 200
+ON_A_PAGE = 30
+LOOKS_S = 1.5
 
 
 @pytest.fixture(params=["SQLite", "PostgreSQL"])
@@ -39,27 +49,33 @@ def gallery(request, tmp_path, monkeypatch):
 
 def suggested(server):
     gallery = GalleryForTests(server, create_project(server.home, "Together", CONFIG))
-    gallery.load(crop_rows(server, CROPS))
+    drawn = crop_rows(server, IMAGES)
+    gallery.load([{**drawn[i % IMAGES], "image_id": f"crop-{i:05d}"} for i in range(CROPS)])
     dice = random.Random(1)
     gallery.suggest({task: ("Copepod", round(dice.uniform(0.3, 1), 4)) for task in gallery.tasks})
     return gallery
 
 
-def judge_until_done(gallery, person, seed):
+def judge_for_a_while(gallery, person, seed):
     """Pages of what nobody has answered, from a place of one's own or from the start."""
+    end = time.monotonic() + SECONDS
     dice = random.Random(seed)
     saved: list[tuple[int, str]] = []
     conflicts: list[int] = []
     batches: list[tuple[int, list[int]]] = []
-    while True:
+    took_s: list[float] = []
+    while time.monotonic() < end:
+        began = time.monotonic()
         page = gallery.page(
             person,
             state="suggested",
             limit=ON_A_PAGE,
             order=dice.choice(["certain", "uncertain", "task"]),
         )
+        took_s.append(time.monotonic() - began)
         if not page["crops"]:
-            return saved, conflicts, batches
+            break
+        time.sleep(LOOKS_S)
         judgements = []
         for crop in page["crops"]:
             if dice.random() < 0.2:
@@ -67,13 +83,16 @@ def judge_until_done(gallery, person, seed):
             else:
                 prediction = crop["suggestion"]["prediction"]
                 judgements.append({"task": crop["task"], "accept": True, "prediction": prediction})
+        began = time.monotonic()
         answer = gallery.judge(judgements, person, seen_at=page["seen_at"], lead_time_s=2.0)
+        took_s.append(time.monotonic() - began)
         refused = {conflict["task"] for conflict in answer["conflicts"]}
         assert answer["saved"] + len(refused) == len(judgements)
         mine = [one for one in judgements if one["task"] not in refused]
         saved += [(one["task"], one.get("label", "Copepod")) for one in mine]
         conflicts += refused
         batches.append((answer["batch"], [one["task"] for one in mine]))
+    return saved, conflicts, batches, took_s
 
 
 def test_ten_people_at_once(gallery, request):
@@ -81,18 +100,20 @@ def test_ten_people_at_once(gallery, request):
     for person in people:
         gallery.log_in(person)
     with ThreadPoolExecutor(PEOPLE) as pool:
-        done = list(pool.map(lambda i: judge_until_done(gallery, people[i], i), range(PEOPLE)))
+        done = list(pool.map(lambda i: judge_for_a_while(gallery, people[i], i), range(PEOPLE)))
     said = [
         (task, label, person.email)
-        for person, (saved, _, _) in zip(people, done, strict=True)
+        for person, (saved, _, _, _) in zip(people, done, strict=True)
         for task, label in saved
     ]
-    # None lost, none doubled: every crop was answered by exactly one person …
-    assert sorted(task for task, _, _ in said) == sorted(gallery.tasks)
-    path = f"/api/planktrait/projects/{gallery.project.id}/tasks"
-    tasks = gallery.api.get(path, limit=5000)["tasks"]
+    # None lost, none doubled: what was answered was answered by exactly one person …
+    judged = {task for task, _, _ in said}
+    assert len(judged) == len(said) > 20 * PEOPLE
     there = []
-    for task in tasks:
+    for task in fetch_tasks(gallery.server.home, gallery.project.id):
+        if task["id"] not in judged:
+            assert (task["annotations"], task["total_annotations"]) == ([], 0)
+            continue
         (annotation,) = task["annotations"]
         (item,) = annotation["result"]
         (label,) = item["value"]["choices"]
@@ -107,19 +128,21 @@ def test_ten_people_at_once(gallery, request):
         f"print(Project.objects.get(id={gallery.project.id}).summary.created_labels)"
     )
     assert ast.literal_eval(gallery.run(code).splitlines()[-1]) == {"group": dict(labels)}
-    conflicts = sum(len(refused) for _, refused, _ in done)
+    conflicts = sum(len(refused) for _, refused, _, _ in done)
+    took_ms = [1000 * seconds for *_, all_s in done for seconds in all_s]
     database = request.node.callspec.params["gallery"]
     FIGURES.append(
-        f"ten people at once on {database}: {CROPS} crops judged once each, "
-        f"{conflicts} conflicts shown"
+        f"ten people for {SECONDS:.0f} s on {database}: {len(said)} crops judged once each, "
+        f"{conflicts} conflicts shown; a request took {statistics.median(took_ms):.0f} ms "
+        f"(95 %: {statistics.quantiles(took_ms, n=20)[-1]:.0f} ms)"
     )
     # Everybody takes the last batch back.
-    for person, (_, _, batches) in zip(people, done, strict=True):
+    for person, (_, _, batches, _) in zip(people, done, strict=True):
         for batch, mine in batches[-1:]:
             if batch is None:
                 continue
             undone = gallery.call("POST", f"judgements/{batch}/undo", person).json()
             assert (undone["undone"], undone["kept"]) == (len(mine), [])
     left = gallery.get("gallery/labels", state="suggested")["labels"]
-    taken_back = sum(len(batches[-1][1]) for _, _, batches in done if batches)
-    assert sum(one["count"] for one in left) == taken_back
+    taken_back = sum(len(batches[-1][1]) for _, _, batches, _ in done if batches)
+    assert sum(one["count"] for one in left) == CROPS - len(said) + taken_back
