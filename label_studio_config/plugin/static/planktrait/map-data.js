@@ -5,7 +5,7 @@ import { getBytes } from "./api.js";
 const GOLDEN = 0.6180339887498949;
 /** A byte holds so many labels; what is rarer shares the last one. */
 const MOST_LABELS = 254;
-export const OTHERS = 255;
+const OTHERS = 255;
 export const BINS = 10;
 const SURE = 254;
 const NOT_KNOWN = 255;

@@ -40,9 +40,10 @@ void main() {
   pixel = vec4(colour.rgb * alpha, alpha);
 }`;
 
-const PART = { first: 200_000, smallest: 8_000 };
-const QUICK_MS = 22;
-const WANTED_MS = 32;
+const PART = { first: 200_000, smallest: 20_000 };
+/** From asking for a part until it is there; a busy machine takes the first of these for any part. */
+const QUICK_MS = 50;
+const WANTED_MS = 80;
 
 const UNIFORMS = ["centre", "reach", "size", "by", "choosing", "palette", "faint"];
 const POINT_PX = { smallest: 1.3, largest: 11 };

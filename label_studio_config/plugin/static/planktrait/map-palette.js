@@ -22,7 +22,7 @@ const INK = { light: "#262522", dark: "#f9f8f6" };
 const FAINT = { light: "#d6d2c8", dark: "#33312c" };
 
 export const WAYS = { label: 0, confidence: 1, state: 2 };
-export const MOST_COLOURED = LABELS.light.length;
+const MOST_COLOURED = LABELS.light.length;
 
 const theme = () => (document.documentElement.dataset.colorScheme === "dark" ? "dark" : "light");
 const parts = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
