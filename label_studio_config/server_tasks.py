@@ -59,9 +59,14 @@ def fetch_tasks(
 
 
 def fetch_some_tasks(
-    home: Home, project_id: int, ids: Sequence[int], *, missing_version: str | None = None
+    home: Home,
+    project_id: int,
+    ids: Sequence[int],
+    *,
+    missing_version: str | None = None,
+    full: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    """Some tasks of a project, `data` and counters only, in the order of their ids.
+    """Some tasks of a project, as from `fetch_tasks`, in the order of their ids.
 
     Parameters
     ----------
@@ -79,7 +84,7 @@ def fetch_some_tasks(
     for start in range(0, len(wanted), IDS_A_PAGE):
         asked = ",".join(map(str, wanted[start : start + IDS_A_PAGE]))
         path = f"/api/planktrait/projects/{project_id}/tasks"
-        yield from api.get(path, ids=asked, limit=IDS_A_PAGE, full=0, **more)["tasks"]
+        yield from api.get(path, ids=asked, limit=IDS_A_PAGE, full=int(full), **more)["tasks"]
 
 
 def fetch_project(home: Home, project_id: int) -> dict[str, Any]:

@@ -138,8 +138,15 @@ def import_data(
     return _told(folder, found)
 
 
-def export_data(home_folder: str | Path, project_id: int, format: str) -> dict[str, Any]:
+def export_data(
+    home_folder: str | Path, project_id: int, format: str, ids: list[int] | None = None
+) -> dict[str, Any]:
     """Export a project, as `export_project`, into a folder of the home that people fetch it from.
+
+    Parameters
+    ----------
+    ids : list of int, optional
+        Only these tasks.
 
     Raises
     ------
@@ -154,7 +161,7 @@ def export_data(home_folder: str | Path, project_id: int, format: str) -> dict[s
     def make(folder: Path) -> dict[str, Any]:
         extension = "coco.json" if format == "coco" else format
         out = folder / f"project-{project_id}.{extension}"
-        report = export_project(home, project_id, format, out, report=progress.report)
+        report = export_project(home, project_id, format, out, ids=ids, report=progress.report)
         return {
             "format": format,
             "images": report.images,

@@ -43,11 +43,12 @@ class ImportRequest(_Message):
 
 
 class ExportRequest(_Message):
-    """POST /data/export."""
+    """POST /data/export. Only `tasks`, where they are given."""
 
     model_config = ConfigDict(extra="forbid")
     project: ProjectId
     format: Literal["csv", "json", "coco", "parquet"]
+    tasks: Annotated[list[int], Field(min_length=1)] | None = None
 
 
 class CountRequest(_Message):

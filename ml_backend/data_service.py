@@ -65,9 +65,11 @@ def add_data_service(app: Flask, home: Home) -> None:
     @app.post("/data/export")
     def export() -> Answer:
         asked = read_message(ExportRequest, _content())
-        name = f"export project {asked.project} as {asked.format}"
+        some = "" if asked.tasks is None else f"{len(asked.tasks)} images of "
+        name = f"export {some}project {asked.project} as {asked.format}"
         key = export_key(asked.project, asked.format)
-        return _start(home, export_data, asked.project, asked.format, name=name, key=key)
+        work = (asked.project, asked.format, asked.tasks)
+        return _start(home, export_data, *work, name=name, key=key)
 
     @app.post("/data/count")
     def count() -> Answer:

@@ -100,7 +100,7 @@ def suggest_some(home: Home, project_id: int, ids: Sequence[int], live: LiveMode
     schema = LabelSchema.from_xml(project["label_config"])
     version = live.version.name
     missing = None if _WrittenFor(live).other_config(schema) else version
-    waiting = fetch_some_tasks(home, project_id, ids, missing_version=missing)
+    waiting = fetch_some_tasks(home, project_id, ids, missing_version=missing, full=False)
     tally = _Tally(total=len(ids))
     _suggest(home, project_id, live, schema, waiting, tally)
     if project.get("model_version") != version:

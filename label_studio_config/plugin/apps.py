@@ -18,6 +18,7 @@ class PlanktraitConfig(AppConfig):
             backend_address,
             blind_tasks,
             data_manager_columns,
+            export_action,
             gallery_signals,
             judging_actions,
             label_stream,
@@ -28,6 +29,7 @@ class PlanktraitConfig(AppConfig):
 
         actions.register()
         judging_actions.register()
+        export_action.register()
         label_stream.register()
         second_opinion_views.register()
         data_manager_columns.register()
