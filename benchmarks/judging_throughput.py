@@ -143,9 +143,16 @@ def _annotated(known: NdsbProject) -> Any:
     return fetch_tasks(known.home, known.project.id, annotated_only=True)
 
 
-def measure(data: Path, labels: str, share: float, notices: float, sure: float | None) -> None:
+def measure(
+    data: Path,
+    labels: str,
+    share: float,
+    notices: float,
+    sure: float | None,
+    model: Path | None = None,
+) -> None:
     """One way of working, from a fresh project; prints its line and writes its file."""
-    with ndsb_project(data, labels, share, seed=0) as known:
+    with ndsb_project(data, labels, share, seed=0, model=model) as known:
         known.suggest()
         annotator = Annotator(known, notices)
         if sure is not None:
@@ -187,8 +194,20 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.1, help="of the labels, to train with")
     parser.add_argument("--notices", type=float, default=0.8, help="share of the wrong ones")
     parser.add_argument("--sure", type=float, help="accept these unseen first")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        help="folder of a version trained with that share, instead of training",
+    )
     arguments = parser.parse_args()
-    measure(arguments.data, arguments.labels, arguments.share, arguments.notices, arguments.sure)
+    measure(
+        arguments.data,
+        arguments.labels,
+        arguments.share,
+        arguments.notices,
+        arguments.sure,
+        arguments.model,
+    )
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from label_studio_config.hosting import start_in_background
 from label_studio_config.processes import free_port
 from label_studio_config.project import ProjectInfo, create_project
 from ml_backend.fit import FitSettings
+from ml_backend.registry import Registry
 from ml_backend.training_jobs import suggest_project
 
 IMPORTED_AT_ONCE = 5000
+WORK = Path(__file__).parent / "work" / "ndsb_project"
 BACKEND_APPLICATION = "ml_backend.server:create_app()"
 
 
@@ -93,7 +96,12 @@ class NdsbProject:
 
 @contextmanager
 def ndsb_project(
-    data: Path, labels: str, share: float, seed: int, n_images: int | None = None
+    data: Path,
+    labels: str,
+    share: float,
+    seed: int,
+    n_images: int | None = None,
+    model: Path | None = None,
 ) -> Iterator[NdsbProject]:
     """Serve Label Studio and the backend with held-out images and a model of `share` of the labels.
 
@@ -105,9 +113,10 @@ def ndsb_project(
         "groups" or "classes".
     n_images : int, optional
         More than there are held-out ones: images come again as further tasks.
+    model : Path, optional
+        A version's folder, instead of training one.
     """
     table = read_table(data)
-    schema = schema_of(table, labels)
     held_out = table[table["held_out"]].reset_index(drop=True)
     n_images = n_images or len(held_out)
     with tempfile.TemporaryDirectory(prefix="ndsb-project-") as name:
@@ -133,13 +142,23 @@ def ndsb_project(
                     for image in some
                 ]
                 known.api.post(f"/api/projects/{project.id}/import", body)
-            some_labels = subset(table, labels, share, seed)
-            train_tasks(
-                tasks_of(some_labels, labels, schema),
-                schema,
-                data,
-                home.models_folder(project.id),
-                ENCODER,
-                FitSettings(seed=seed),
-            )
+            registry = Registry(home.models_folder(project.id))
+            chosen = model or _trained(data, table, labels, share, seed)
+            version = registry.add(partial(_copy, chosen))
+            registry.promote(version.name, reason="trained on a part of the other images")
             yield known
+
+
+def _trained(data: Path, table: pd.DataFrame, labels: str, share: float, seed: int) -> Path:
+    """A version that was trained on a share of the labels; kept for the next time."""
+    home = WORK / f"{labels}-{100 * share:g}pct-seed{seed}"
+    live = Registry(home).live
+    if live is not None:
+        return live.folder
+    schema = schema_of(table, labels)
+    tasks = tasks_of(subset(table, labels, share, seed), labels, schema)
+    return train_tasks(tasks, schema, data, home, ENCODER, FitSettings(seed=seed)).version.folder
+
+
+def _copy(model: Path, folder: Path) -> None:
+    shutil.copytree(model, folder, dirs_exist_ok=True)

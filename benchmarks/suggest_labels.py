@@ -46,9 +46,9 @@ def suggested(known: NdsbProject, ids: list[int]) -> int:
         after = page[-1]["id"]
 
 
-def measure(data: Path, n_tasks: int) -> dict[str, Any]:
+def measure(data: Path, n_tasks: int, model: Path | None = None) -> dict[str, Any]:
     """Images a second of both, and their ratios."""
-    with ndsb_project(data, "groups", 0.1, seed=0, n_images=n_tasks) as known:
+    with ndsb_project(data, "groups", 0.1, 0, n_images=n_tasks, model=model) as known:
         ids = sorted(known.names)
         theirs, ours = ids[:RETRIEVED], ids[RETRIEVED:]
         known.api.get(f"/api/planktrait/projects/{known.project.id}/gallery")
@@ -89,8 +89,9 @@ def main() -> None:
     )
     parser.add_argument("data", type=lambda text: Path(text).resolve())
     parser.add_argument("--tasks", type=int, default=5000)
+    parser.add_argument("--model", type=Path, help="a version's folder, instead of training one")
     arguments = parser.parse_args()
-    result = measure(arguments.data, arguments.tasks)
+    result = measure(arguments.data, arguments.tasks, arguments.model)
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
 
