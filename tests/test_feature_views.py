@@ -230,6 +230,9 @@ def test_a_map_comes_from_a_job(shown: Shown) -> None:
     assert (state["made_at"], state["n"], state["new"]) == (told["made_at"], n, 0)
     add_images(shown, 3, "after-the-map", blind=0)
     assert shown.api.get(f"{shown.path}/map/state")["new"] == 2
+    colours = shown.server.request("GET", f"{shown.path}/map/colours")
+    assert colours.ok
+    assert b'"labels": ["bar"]' in colours.content
     jobs = shown.api.get(f"{shown.path}/model")["jobs"]
     assert {f"clusters project {shown.project.id}", f"map project {shown.project.id}"} <= {
         job["key"] for job in jobs

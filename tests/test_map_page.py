@@ -18,6 +18,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from label_studio_config.project import create_project
+from label_studio_config.results import write_result
 from ml_backend.encoders import set_newest_encoder
 from tests.browser_fixtures import Visit, visiting
 from tests.gallery_page_fixtures import Filled, Shelf, serve_shelf
@@ -280,9 +281,16 @@ def test_a_lasso_opens_in_the_gallery(the_map: Map, filled: Filled) -> None:
         page.wait_for_timeout(100)
     assert shown == inside
     the_map.visit.keep_screenshot("map-opened")
-    # What is judged there is seen on the map.
+    # What is judged is seen on the map, and still opens with the others.
+    result = write_result(filled.project.schema, {filled.primary: "Copepod"})
+    filled.api.post(f"/api/tasks/{min(inside)}/annotations/", {"result": result})
     page.locator("#tab-map").click()
     expect(the_map.chosen()).to_have_text(f"{len(inside)} images")
+    the_map.box.get_by_role("button", name="State").click()
+    expect(the_map.entry("Your own answer")).to_have_attribute("aria-label", re.compile("1 image$"))
+    page.keyboard.press("Enter")
+    expect(page.locator("#count")).to_have_text(f"{len(inside)} of {len(inside)} images")
+    expect(page.locator("#show")).to_have_value("any")
 
 
 def test_the_keyboard_does_it_too(the_map: Map) -> None:

@@ -40,10 +40,10 @@ void main() {
   pixel = vec4(colour.rgb * alpha, alpha);
 }`;
 
-const PART = { first: 200_000, smallest: 20_000 };
-/** From asking for a part until it is there; a busy machine takes the first of these for any part. */
-const QUICK_MS = 50;
-const WANTED_MS = 80;
+const PART = { first: 30_000, smallest: 15_000 };
+/** For the drawing of a part, without what any part takes on its way to the screen. */
+const QUICK_MS = 20;
+const WANTED_MS = 50;
 
 const UNIFORMS = ["centre", "reach", "size", "by", "choosing", "palette", "faint"];
 const POINT_PX = { smallest: 1.3, largest: 11 };
@@ -56,6 +56,7 @@ export class Plot {
   #codes = null;
   #palette = null;
   #part = PART.first;
+  #least_ms = Infinity;
   #drawn = 0;
   #begun = null;
 
@@ -148,8 +149,10 @@ export class Plot {
     gl.deleteSync(sync);
     this.#begun = null;
     const took_ms = performance.now() - at_ms;
-    if (took_ms > WANTED_MS) this.#part = Math.max(PART.smallest, Math.round((count * WANTED_MS) / took_ms));
-    else if (took_ms < QUICK_MS && count >= this.#part) this.#part = Math.min(2 * this.#part, this.#points.n + PART.first);
+    this.#least_ms = Math.min(this.#least_ms, took_ms);
+    const drawing_ms = took_ms - this.#least_ms;
+    if (drawing_ms > WANTED_MS) this.#part = Math.max(PART.smallest, Math.round((count * WANTED_MS) / drawing_ms));
+    else if (drawing_ms < QUICK_MS && count >= this.#part) this.#part = Math.min(2 * this.#part, this.#points.n + PART.first);
     return false;
   }
 

@@ -39,6 +39,10 @@ export class MapTab {
     this.control = view.get("control");
     view.addEventListener("change", () => this.#shown());
     document.addEventListener("keydown", (event) => this.#key(event));
+    // After a click the keyboard belongs to the map again.
+    box.addEventListener("click", ({ detail, target }) => {
+      if (detail > 0 && target.closest("button")) this.map?.canvas.focus({ preventScroll: true });
+    });
     this.load();
   }
 
