@@ -180,6 +180,7 @@ def fetched(page: Page, link: str) -> bytes:
 
 def test_1_a_project_made_on_the_web_is_set_up(cruise: Cruise, visit: Visit) -> None:
     assert "set the project up first" in cruise.refusal("POST", "/start/look", json={"folder": ""})
+    assert "0 <Image> tags" in cruise.refusal("POST", "/start/set-up", json={})
     page = visit.page
     page.goto(f"{cruise.server.url}/planktrait/projects/{cruise.project}/data")
     checks = page.locator("#checks")
@@ -199,12 +200,20 @@ def test_1_a_project_made_on_the_web_is_set_up(cruise: Cruise, visit: Visit) -> 
     assert project["sampling"] == "Uncertainty sampling"
     tabs = cruise.api.get("/api/dm/views/", project=cruise.project)
     assert "Blind" in {tab["data"]["title"] for tab in tabs}
-    # Once more changes nothing and doubles nothing.
+    # Once more changes nothing and doubles nothing: not even the order that somebody chose.
+    ours = f"/api/projects/{cruise.project}/"
+    cruise.api.patch(ours, {"sampling": "Uniform sampling"})
+    open_step(visit, cruise, "set-up").reload()
+    expect(page.locator("#least-certain")).not_to_be_checked()
     page.get_by_role("button", name="Set up this project").click()
     expect(page.locator("#status")).to_contain_text("Setting up")
     expect(page.locator("#status")).to_contain_text("The project is set up", timeout=60_000)
     assert len(cruise.api.get("/api/dm/views/", project=cruise.project)) == len(tabs)
     assert len(cruise.api.get("/api/ml", project=cruise.project)) == 1
+    assert cruise.api.get(ours)["sampling"] == "Uniform sampling"
+    page.get_by_role("link", name="Gallery").click()
+    page.get_by_role("link", name="Import images").click()
+    expect(page.locator("#view-import")).to_be_visible()
     visit.check()
 
 

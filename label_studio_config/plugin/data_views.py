@@ -108,10 +108,10 @@ class Start(DataView):
         unknown = sorted(set(request.data) - set(WORK[work]))
         if unknown:
             raise ValidationError(f"{unknown[0]}: not known here; known are {list(WORK[work])}")
-        if work in ("look", "import"):
+        if work in ("look", "import") or (work == "set-up" and not request.data.get("config")):
             problem = data_state.config_of(project)["problem"]
             if problem:
-                raise ValidationError(f"set the project up first: {problem}")
+                raise ValidationError(f"set the project up first, with another config: {problem}")
         if work == "count":
             _require_column(project, str(request.data.get("by", "sample_id")))
         answer = backend.ask("POST", f"data/{work}", json={**request.data, "project": project.id})

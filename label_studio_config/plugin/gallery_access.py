@@ -43,7 +43,7 @@ class ProjectView(Guarded):
         if questions is None or not questions.controls:
             raise ValidationError(
                 "the gallery shows Choices and Taxonomies with one answer an image: the labeling "
-                "config of this project has none"
+                "config of this project has none; choose another one on its page Data"
             )
         return questions
 

@@ -1,5 +1,6 @@
 // Words where there are no crops: why, and what to do next.
 
+import { PROJECT } from "./api.js";
 import { byId, make, shown, whole } from "./dom.js";
 
 export class Empty {
@@ -26,6 +27,7 @@ export class Empty {
     const filtered = Object.keys(view.get("filters")).length > 0;
     const similar = this.similar();
     const judged = view.toJudge && !filtered && !similar;
+    if (!this.info.index.tasks && !filtered && !similar) return noImages();
     const title = judged ? `${shown(view.title)}: nothing left to judge` : "No images here";
     const words = [make("h2", {}, title)];
     const next = labels.neighbour(1) ?? labels.neighbour(-1);
@@ -45,4 +47,9 @@ export class Empty {
     }
     return words;
   }
+}
+
+function noImages() {
+  const place = `/planktrait/projects/${PROJECT}/data#import`;
+  return [make("h2", {}, "This project has no images yet"), make("a", { class: "button", href: place }, "Import images")];
 }
