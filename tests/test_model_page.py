@@ -101,7 +101,7 @@ def test_suggest_labels_is_a_job_and_find_similar_opens_the_gallery(project, vis
     visit.act_on(None, "Suggest labels")
     visit.confirm_action()
     chip = page.locator(".planktrait-jobs")
-    expect(chip).to_contain_text("suggest for project")
+    expect(chip).to_contain_text("suggest")
     visit.keep_screenshot("data-manager-job")
     expect(chip).to_contain_text("finished", timeout=120_000)
     live = Registry(visit.server.home.models_folder(project.id)).live

@@ -15,8 +15,8 @@
   const style = document.createElement("style");
   style.textContent = `
     .${CLASS} { display: inline-flex; align-items: center; gap: 8px; height: 32px; margin-left: 12px;
-      align-self: center; font: 400 13px/1 Figtree, system-ui, sans-serif; text-decoration: none;
-      white-space: nowrap; color: var(--color-neutral-content, #333); max-width: 420px; }
+      margin-right: 12px; align-self: center; font: 400 13px/1 Figtree, system-ui, sans-serif; text-decoration: none;
+      white-space: nowrap; color: var(--color-neutral-content, #333); max-width: 330px; overflow: hidden; }
     .${CLASS} progress { width: 96px; height: 6px; accent-color: var(--color-primary-content, #4c5fa9); }
     .${CLASS} span { overflow: hidden; text-overflow: ellipsis; }
     .${CLASS}:hover span { text-decoration: underline; }
@@ -45,7 +45,7 @@
     const { done, total, stage } = job.progress ?? {};
     const share = total ? `${done.toLocaleString()} of ${total.toLocaleString()}` : (stage ?? "waiting");
     const state = ACTIVE.includes(job.state) ? share : job.state;
-    words.textContent = `${job.name}: ${state || job.state}`;
+    words.textContent = chip.title = `${job.name.replace(/ (for|of|in|into) project \d+/, "")}: ${state}`;
     bar.hidden = !ACTIVE.includes(job.state);
     if (total) {
       bar.max = total;
@@ -53,8 +53,8 @@
     } else {
       bar.removeAttribute("value");
     }
-    const header = document.querySelector(".planktrait-gallery-link")?.parentElement;
-    if (header && chip.parentElement !== header) header.append(chip);
+    const link = document.querySelector(".planktrait-gallery-link");
+    if (link && !chip.isConnected) link.parentElement.insertBefore(chip, link.previousElementSibling ?? link);
   }
 
   async function look() {
