@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
-from django.db import OperationalError, connection, transaction
+from django.db import transaction
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from tasks.models import Annotation, Prediction, Task
 from users.models import User
 
+from label_studio_config.plugin.deadlocks import persistent
 from label_studio_config.plugin.gallery_index import index_answers
 from label_studio_config.plugin.gallery_parts import View
 from label_studio_config.plugin.gallery_signals import held
@@ -35,9 +35,6 @@ from label_studio_config.plugin.models import Judgement, JudgementBatch
 _CHANGED = ("result", "result_count", "was_cancelled", "lead_time", "prediction")
 _CHANGED_FIELDS = [*_CHANGED, "parent_prediction", "updated_by"]
 _ROWS_A_QUERY = 100
-_MOST_TRIES = 3
-_Given = ParamSpec("_Given")
-_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -56,23 +53,6 @@ class Undone:
     undone: int
     task_ids: list[int]
     kept: list[tuple[int, str]]
-
-
-def persistent(work: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
-    """Work that is begun again where PostgreSQL broke it off to end a deadlock."""
-
-    @wraps(work)
-    def again(*args: _Given.args, **kwargs: _Given.kwargs) -> _Found:
-        for _ in range(_MOST_TRIES - 1):
-            try:
-                return work(*args, **kwargs)
-            except OperationalError as error:
-                # SQLite has waited for a minute by then.
-                if connection.vendor != "postgresql" or "deadlock" not in str(error):
-                    raise
-        return work(*args, **kwargs)
-
-    return again
 
 
 @persistent
