@@ -28,7 +28,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.ndsb import LABEL_SETS
 from benchmarks.ndsb_project import NdsbProject, ndsb_project
+from label_studio_config.server_tasks import fetch_tasks
 from label_studio_config.votes import read_votes
 
 RESULTS = Path(__file__).parent / "results" / "judging_throughput"
@@ -128,19 +130,14 @@ class Annotator:
 
 def precision(known: NdsbProject) -> tuple[float, int]:
     """The share of the saved annotations that are right, and how many there are."""
-    votes = read_votes(known.project.schema, list(_annotated(known)))
-    votes = votes[votes["control"] == "group"]
-    by_image = known.table.set_index("image")["functional_group"]
-    if known.labels == "classes":
-        by_image = known.table.set_index("image")["source_class"]
-    right = votes["value"].to_numpy() == by_image.loc[votes["image_id"]].to_numpy()
-    return float(right.mean()), len(right)
-
-
-def _annotated(known: NdsbProject) -> Any:
-    from label_studio_config.server_tasks import fetch_tasks
-
-    return fetch_tasks(known.home, known.project.id, annotated_only=True)
+    tasks = fetch_tasks(known.home, known.project.id, annotated_only=True)
+    votes = read_votes(known.project.schema, list(tasks))
+    truth = known.table.set_index("image")[LABEL_SETS[known.labels]]
+    right = [
+        labels == (truth[image_id],)
+        for labels, image_id in zip(votes["labels"], votes["image_id"], strict=True)
+    ]
+    return sum(right) / len(right), len(right)
 
 
 def measure(

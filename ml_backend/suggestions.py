@@ -103,7 +103,8 @@ def suggest_some(home: Home, project_id: int, ids: Sequence[int], live: LiveMode
     waiting = fetch_some_tasks(home, project_id, ids, missing_version=missing, full=False)
     tally = _Tally(total=len(ids))
     _suggest(home, project_id, live, schema, waiting, tally)
-    if project.get("model_version") != version:
+    # Another version that is shown stays so until the refresh that a promotion starts is done.
+    if not project.get("model_version"):
         set_model_version(home, project_id, version)
     progress.report("suggest", len(ids), len(ids), f"{tally.suggested} suggestions")
     return Refreshed(tally.suggested, tally.blind, tally.without, 0)

@@ -50,6 +50,13 @@ class People:
         path = f"/api/dm/actions?id=next_task&project={self.project.id}"
         return self.call(who, path, {}).json()["id"]
 
+    def page(self, who: str, **query: Any) -> list[dict[str, Any]]:
+        path = f"{self.server.url}/api/planktrait/projects/{self.project.id}/gallery/page"
+        headers = {"Authorization": f"Token {self.tokens[who]}"}
+        answer = requests.get(path, params=query, headers=headers, timeout=60)
+        answer.raise_for_status()
+        return answer.json()["crops"]
+
     def ask(self, body: dict[str, Any]) -> dict[str, Any]:
         return self.api.post(f"/api/planktrait/projects/{self.project.id}/second-opinion", body)
 
@@ -95,6 +102,49 @@ def test_all_that_people_disagree_on(people: People) -> None:
     done = people.api.post(action, chosen)
     assert done["processed_items"] == 1
     assert "1 have no answer yet" in done["detail"]
+
+
+def test_others_answers_are_hidden_until_ones_own_is_given(people: People) -> None:
+    ids = people.ids
+    for task in ids[:2]:
+        people.judge("one", task, "Copepod")
+    people.call("two", "/api/current-user/whoami", {})
+    people.ask({"tasks": [ids[0]]})
+    seen = {crop["task"]: crop for crop in people.page("two", suggested=0, limit=50)}
+    assert (seen[ids[0]]["state"], "others" in seen[ids[0]]) == ("open", False)
+    assert seen[ids[1]]["others"][0]["label"] == "Copepod"
+    assert [c["task"] for c in people.page("two", suggested=0, state="others")] == [ids[1]]
+    assert ids[0] in [c["task"] for c in people.page("two", suggested=0, state="open")]
+    people.judge("two", ids[0], "Detritus")
+    (crop,) = people.page("two", suggested=0, state="conflicting")
+    assert (crop["task"], crop["others"][0]["label"]) == (ids[0], "Copepod")
+
+
+def test_more_annotations_per_task_are_for_all_tasks_still(people: People) -> None:
+    ids = people.ids
+    people.judge("one", ids[0], "Copepod")
+    people.ask({"tasks": [ids[0]]})
+    path = f"/api/projects/{people.project.id}/"
+    people.api.patch(path, {"maximum_annotations": 2})
+    assert {task["overlap"] for task in people.tasks()} == {2}
+    people.api.patch(path, {"maximum_annotations": 1})
+    overlaps = {task["id"]: task["overlap"] for task in people.tasks()}
+    assert overlaps == {**dict.fromkeys(ids, 1), ids[0]: 2}
+
+
+def test_who_skips_or_puts_off_an_image_goes_on(people: People) -> None:
+    ids = people.ids
+    people.api.patch(f"/api/projects/{people.project.id}/", {"skip_queue": "REQUEUE_FOR_ME"})
+    for task in ids[:2]:
+        people.judge("one", task, "Copepod")
+    people.ask({"tasks": ids[:2]})
+    assert people.next_task("two") == ids[0]
+    skip = {"result": [], "was_cancelled": True}
+    people.call("two", f"/api/tasks/{ids[0]}/annotations/", skip).raise_for_status()
+    assert people.next_task("two") == ids[1]
+    draft = {"result": [], "was_postponed": True}
+    people.call("two", f"/api/tasks/{ids[1]}/drafts", draft).raise_for_status()
+    assert people.next_task("two") not in ids[:2]
 
 
 @pytest.mark.parametrize(

@@ -129,8 +129,16 @@ def _ask(project: Project, ids: list[int]) -> list[dict[str, Any]]:
 
 
 def _make_visible(project: Project, version: str) -> None:
-    # Scores are shown, sorted and sampled by for the project's own version only.
-    if project.model_version != version:
+    """Show a version's suggestions, unless more images have one of the version that is shown.
+
+    Then a refresh goes on, which shows the new ones when it is done.
+    """
+    if project.model_version == version:
+        return
+    made = Prediction.objects.filter(project=project)
+    shown = project.model_version or ""
+    before, now = (made.filter(model_version=name).count() for name in (shown, version))
+    if not shown or now >= before:
         project.model_version = version
         project.save(update_fields=["model_version"])
 

@@ -23,6 +23,7 @@ class PlanktraitConfig(AppConfig):
             judging_actions,
             label_stream,
             owner_only,
+            second_opinion,
             second_opinion_views,
             templates,
         )
@@ -31,6 +32,7 @@ class PlanktraitConfig(AppConfig):
         judging_actions.register()
         export_action.register()
         label_stream.register()
+        second_opinion.guard()
         second_opinion_views.register()
         data_manager_columns.register()
         templates.register()

@@ -12,7 +12,7 @@ from projects.models import Project
 from label_studio_config.controls import Control
 from label_studio_config.plugin.gallery_filters import Filters
 from label_studio_config.plugin.gallery_rows import Questions
-from label_studio_config.plugin.models import Answered, Crop, CropText, GivenAnswer
+from label_studio_config.plugin.models import Answered, AskedAgain, Crop, CropText, GivenAnswer
 
 FEW = 5000
 """A filter that more images pass is met soon by walking; one that fewer pass is tried first."""
@@ -26,6 +26,7 @@ class View:
     ----------
     version : whose suggestions are shown; empty for none
     several_votes : whether others' answers are hidden until one's own is given
+    asked_again : tasks that wait for a second opinion, where they are hidden too
     """
 
     project: Project
@@ -34,6 +35,7 @@ class View:
     version: str
     user_id: int
     several_votes: bool
+    asked_again: frozenset[int] = frozenset()
 
     @classmethod
     def of(
@@ -41,7 +43,15 @@ class View:
     ) -> View:
         """Of a project as it is set now."""
         several_votes = project.maximum_annotations > 1
-        return cls(project, questions, control, version, user_id, several_votes)
+        again: frozenset[int] = frozenset()
+        if not several_votes:
+            waiting = AskedAgain.waiting(project.id)
+            again = frozenset(waiting.values_list("task_id", flat=True))
+        return cls(project, questions, control, version, user_id, several_votes, again)
+
+    def hides_others(self, task_id: int) -> bool:
+        """Whether others' answers to a task are hidden until one's own is given."""
+        return self.several_votes or task_id in self.asked_again
 
     @property
     def is_primary(self) -> bool:
@@ -66,6 +76,12 @@ def parts(view: View, filters: Filters) -> list[tuple[Answered, Q]]:
         ways["suggested"] += [(yes, ~mine), (conflicting, ~mine)]
         ways["others"] = []
         ways["conflicting"] = [(conflicting, mine)]
+    elif view.asked_again:
+        again = Q(task_id__among=sorted(view.asked_again))
+        hidden = again & ~mine
+        ways["suggested"] += [(yes, hidden), (conflicting, hidden)]
+        ways["others"] = [(yes, ~mine & ~again)]
+        ways["conflicting"] = [(conflicting, ~hidden)]
     ways["open"] = ways["suggested"]
     states = filters.states
     # A task with a suggestion is never "open", one without is never "suggested".
@@ -83,6 +99,8 @@ def parts(view: View, filters: Filters) -> list[tuple[Answered, Q]]:
         by_annotator = Q(Exists(_answers(view, user_id=filters.annotator)))
         if view.several_votes:
             by_annotator &= mine
+        elif view.asked_again:
+            by_annotator &= mine | ~Q(task_id__among=sorted(view.asked_again))
     return [(value, _any(conditions) & by_annotator) for value, conditions in found.items()]
 
 

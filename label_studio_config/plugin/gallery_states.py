@@ -132,7 +132,7 @@ def _seen(view: View, crop: Crop, suggestion: SuggestedLabel | None, given: list
     mine = next((one for one in given if one.user_id == view.user_id), None)
     others: tuple[Given, ...] | None = tuple(one for one in given if one is not mine)
     unanswered = "open" if suggestion is None else "suggested"
-    if view.several_votes and mine is None:
+    if view.hides_others(crop.task_id) and mine is None:
         return Seen(crop, suggestion, None, None, unanswered)
     if not given:
         state = unanswered

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -35,11 +35,13 @@ class Situation:
     ----------
     data : None where the project has no such task any more
     prediction : the one of the shown version, None without
+    since : ids of one's own annotations that were changed after the judgement was made
     """
 
     data: dict[str, Any] | None
     annotations: Sequence[Annotation]
     prediction: Prediction | None
+    since: Collection[int] = ()
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,9 @@ def decide(
     blind = is_blind_data(situation.data)
     if blind and judged.label is None:
         return Conflict(task_id, "the image is blind: it has no suggestion to accept")
-    meanwhile = None if view.several_votes else _meanwhile(view, task_id, situation, seen_at)
+    several = view.hides_others(task_id)
+    meanwhile = None if several else _meanwhile(view, task_id, situation, seen_at)
+    meanwhile = meanwhile or _own_since(view, task_id, situation)
     if meanwhile is not None:
         return meanwhile
     prediction = None if blind else situation.prediction
@@ -87,10 +91,7 @@ def decide(
         if seen_at is not None and prediction.updated_at > seen_at:
             return Conflict(task_id, "the suggestion has changed", label=suggested)
         label = suggested
-    elif suggested is None or (
-        prediction is not None and seen_at is not None and prediction.created_at > seen_at
-    ):
-        # It was not on the screen.
+    elif suggested is None or not _on_screen(prediction, judged, seen_at):
         prediction = None
     mine = _mine(view, situation.annotations)
     result = _result(view, mine, label)
@@ -113,6 +114,22 @@ def _meanwhile(
     if not given:
         return None
     return Conflict(task_id, "somebody answered meanwhile", given[0].user_id, given[0].label)
+
+
+def _own_since(view: View, task_id: int, situation: Situation) -> Conflict | None:
+    """One's own newer answer: a judgement that comes late does not overwrite it."""
+    newer = [one for one in situation.annotations if one.id in situation.since]
+    given = answers_of(view.questions, map(vars, newer)).get(view.control.name, [])
+    if not given:
+        return None
+    return Conflict(task_id, f"you said {given[0].label} since", label=given[0].label)
+
+
+def _on_screen(prediction: Prediction | None, judged: Judged, seen_at: datetime | None) -> bool:
+    """Whether the suggestion is the one that whoever judged says to have seen, unchanged since."""
+    if prediction is None or prediction.id != judged.prediction_id:
+        return False
+    return seen_at is None or prediction.updated_at <= seen_at
 
 
 def _suggested(view: View, prediction: Prediction | None) -> str | None:

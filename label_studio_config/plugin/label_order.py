@@ -5,26 +5,26 @@ from __future__ import annotations
 import logging
 import threading
 from datetime import timedelta
-from typing import Any
 
 from django.db import connection
 from django.db.models import Q
 from django.utils import timezone
 from projects.models import Project
+from rest_framework.exceptions import ValidationError
+from tasks.models import Task
 
-from label_studio_config.plugin import backend
-from label_studio_config.plugin.gallery_catch_up import catch_up, shown_version
-from label_studio_config.plugin.models import Answered, Crop, LabelOrder
-from label_studio_config.plugin.next_tasks import STRATEGIES, choose
+from label_studio_config.plugin.gallery_catch_up import shown_version
+from label_studio_config.plugin.models import LabelOrder
+from label_studio_config.plugin.next_tasks import STRATEGIES, choose, not_blind
 
 logger = logging.getLogger(__name__)
 
 KEPT = 300
-RENEWED_AFTER = 100
-"""When so many of them are answered the next ones are chosen, while the rest is being labelled."""
+LEFT_SHARE = 2 / 3
+"""With a smaller share of them left the next ones are chosen, while these are being labelled."""
 
-CHOOSING_MOST = timedelta(minutes=10)
-"""Whoever chooses for longer has been ended."""
+CHOOSING_MOST = timedelta(minutes=3)
+"""Whoever chooses for longer has been ended, or could not: then others try again."""
 
 
 def order_of(project: Project) -> LabelOrder:
@@ -40,6 +40,8 @@ def set_order(project: Project, strategy: str, in_label_stream: bool) -> LabelOr
     ------
     BackendError
         The tasks cannot be chosen yet (the order is kept); the message says what to do.
+    ValidationError
+        The config asks for nothing to choose by; the label stream stays as it was.
     """
     assert strategy in STRATEGIES
     LabelOrder.objects.update_or_create(
@@ -52,23 +54,26 @@ def set_order(project: Project, strategy: str, in_label_stream: bool) -> LabelOr
         },
     )
     if in_label_stream:
-        _choose(project)
+        try:
+            _choose(project)
+        except ValidationError:  # there is nothing to choose by
+            LabelOrder.objects.filter(project_id=project.id).update(in_label_stream=False)
+            raise
     return order_of(project)
 
 
 def open_tasks(project: Project) -> list[int]:
-    """Of the tasks that were chosen, those that nobody has answered, in order.
+    """Of the tasks that were chosen, those that wait for answers and are not blind, in order.
 
-    Where many are answered, or another model version is live, the next are chosen meanwhile.
+    Where many are done, or another model version is live, the next are chosen meanwhile.
     """
     order = order_of(project)
     if not order.in_label_stream:
         return []
-    catch_up(project, 1.0)
-    answered = Crop.objects.filter(task_id__in=order.tasks).exclude(answered=Answered.NO)
-    done = set(answered.values_list("task_id", flat=True))
-    left = [task_id for task_id in order.tasks if task_id not in done]
-    used_up = len(done) >= RENEWED_AFTER or not left
+    waiting = Task.objects.filter(project=project, id__in=order.tasks, is_labeled=False)
+    there = not_blind(project, waiting.values_list("id", flat=True))
+    left = [task_id for task_id in order.tasks if task_id in there]
+    used_up = len(left) <= LEFT_SHARE * len(order.tasks)
     if used_up or order.model_version != shown_version(project):
         _choose_meanwhile(project)
     return left
@@ -86,9 +91,8 @@ def _choose_meanwhile(project: Project) -> None:
 def _choose_and_close(project: Project) -> None:
     try:
         _choose(project)
-    except Exception:  # nobody waits for this thread
-        logger.exception("project %d: what to label next could not be chosen", project.id)
-        LabelOrder.objects.filter(project_id=project.id).update(choosing_since=None)
+    except Exception as error:  # nobody waits for this thread
+        logger.warning("project %d: what to label next is not chosen: %s", project.id, error)
     finally:
         connection.close()
 
@@ -96,12 +100,11 @@ def _choose_and_close(project: Project) -> None:
 def _choose(project: Project) -> None:
     version = shown_version(project)
     strategy = order_of(project).strategy
-    changed: dict[str, Any] = {"choosing_since": None}
-    try:
-        chosen = choose(project, strategy, KEPT)
-    except backend.BackendError:
-        LabelOrder.objects.filter(project_id=project.id).update(**changed)
-        raise
-    changed |= {"tasks": chosen["tasks"], "model_version": version, "chosen_at": timezone.now()}
+    chosen = choose(project, strategy, KEPT)
     # Not where somebody has chosen another way meanwhile.
-    LabelOrder.objects.filter(project_id=project.id, strategy=strategy).update(**changed)
+    LabelOrder.objects.filter(project_id=project.id, strategy=strategy).update(
+        tasks=chosen["tasks"],
+        model_version=version,
+        chosen_at=timezone.now(),
+        choosing_since=None,
+    )

@@ -9,7 +9,7 @@ from core.permissions import all_permissions
 from data_manager.actions import register_action
 from data_manager.actions.next_task import next_task as label_studios_next_task
 from data_manager.functions import filters_ordering_selected_items_exist
-from django.db.models import Case, QuerySet, Value, When
+from django.db.models import Case, Q, QuerySet, Value, When
 from projects.models import Project
 from rest_framework.exceptions import NotFound
 from tasks.models import Task
@@ -39,8 +39,14 @@ def next_task(project: Project, queryset: QuerySet, **kwargs: Any) -> dict[str, 
     the tasks in our order. What somebody filtered or sorted in the Data Manager stays as it is.
     """
     request = kwargs["request"]
+    past = Q(annotations__completed_by=request.user) | Q(
+        drafts__user=request.user, drafts__was_postponed=True
+    )
+    # Those that this person has answered, skipped or put off are for later, or for others.
+    mine = Task.objects.filter(past, project=project).values("id")
+    waiting = queryset.filter(is_labeled=False)
     # What a person was given already is theirs until they have answered it.
-    held = Task.get_locked_by(request.user, tasks=queryset.filter(is_labeled=False))
+    held = Task.get_locked_by(request.user, tasks=waiting.exclude(id__in=mine))
     if held is None and not filters_ordering_selected_items_exist(request.data):
         in_order = copy(project)
         in_order.sampling = Project.SEQUENCE
@@ -48,7 +54,7 @@ def next_task(project: Project, queryset: QuerySet, **kwargs: Any) -> dict[str, 
             if not ids:
                 continue
             places = [When(id=task_id, then=Value(place)) for place, task_id in enumerate(ids)]
-            chosen = queryset.filter(id__in=ids).order_by(Case(*places))
+            chosen = waiting.filter(id__in=ids).exclude(id__in=mine).order_by(Case(*places))
             try:
                 return label_studios_next_task(in_order, chosen, **kwargs)
             except NotFound:

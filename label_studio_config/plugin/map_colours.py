@@ -148,6 +148,9 @@ def _states(view: View, rows: np.ndarray) -> np.ndarray:
     conflicting = rows["answered"] == Answered.CONFLICTING
     if view.several_votes:
         yes, conflicting = yes & mine, conflicting & mine
+    elif view.asked_again:
+        told = mine | ~np.isin(rows["task"], list(view.asked_again))
+        yes, conflicting = yes & told, conflicting & told
     conditions = {
         "conflicting": conflicting,
         "accepted": yes & accepted,

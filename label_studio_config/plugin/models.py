@@ -205,14 +205,32 @@ class GivenAnswer(models.Model):
 
 
 class JudgementBatch(models.Model):
-    """What one person judged in one go, and can undo in one go."""
+    """What one person judged in one go, and can undo in one go.
+
+    Attributes
+    ----------
+    key : the sender's own name for the batch, so that it is saved once however often it is sent;
+        one that was taken back before it came is here too, as undone
+    judged_at : when it was judged, by the sender's clock; None where that was not said
+    conflicts : what was not saved and why, to be told again
+    """
 
     id = models.BigAutoField(primary_key=True)
     project_id = models.BigIntegerField()
     user_id = models.BigIntegerField()
     control = models.TextField()
+    key = models.CharField(max_length=64, null=True)
+    judged_at = models.DateTimeField(null=True)
     made_at = models.DateTimeField()
     undone_at = models.DateTimeField(null=True)
+    conflicts = models.JSONField(default=list)
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=["project_id", "user_id", "key"], name="planktrait_batch_once"
+            ),
+        )
 
 
 class Judgement(models.Model):
@@ -267,3 +285,12 @@ class AskedAgain(models.Model):
     opinions = models.IntegerField()
     asked_by_id = models.BigIntegerField()
     asked_at = models.DateTimeField()
+
+    @classmethod
+    def waiting(cls, project_id: int) -> models.QuerySet[AskedAgain]:
+        """Those whose task still wants an answer, asked first first."""
+        from tasks.models import Task
+
+        tasks = Task.objects.filter(id=models.OuterRef("task_id"), is_labeled=False)
+        rows = cls.objects.filter(models.Exists(tasks), project_id=project_id)
+        return rows.order_by("asked_at", "task_id")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from typing import Any
 
 from projects.models import Project
 from rest_framework.exceptions import ValidationError
+from tasks.models import Task
 
+from label_studio_config.blind import is_blind_data
 from label_studio_config.plugin import backend
 from label_studio_config.plugin.gallery_catch_up import catch_up, shown_version
 from label_studio_config.plugin.gallery_rows import questions_of
@@ -39,11 +42,18 @@ def choose(project: Project, strategy: str, limit: int) -> dict[str, Any]:
     body = _considered(project)
     body |= {"project": project.id, "strategy": strategy, "limit": limit}
     answer = backend.ask("POST", "next", json=body, timeout_s=CHOOSING_S)
+    there = not_blind(project, answer["tasks"])
     return {
-        "tasks": answer["tasks"],
+        "tasks": [task_id for task_id in answer["tasks"] if task_id in there],
         "features": answer["features"],
         "considered": len(body["open"]),
     }
+
+
+def not_blind(project: Project, ids: Iterable[int]) -> set[int]:
+    """Those of some tasks that are there and not blind, by Label Studio's own tables."""
+    rows = Task.objects.filter(project=project, id__in=list(ids)).values_list("id", "data")
+    return {task_id for task_id, data in rows if not is_blind_data(data)}
 
 
 def _considered(project: Project) -> dict[str, Any]:
@@ -56,7 +66,7 @@ def _considered(project: Project) -> dict[str, Any]:
     open_ids = _some(list(crops.filter(answered=Answered.NO).values_list("task_id", flat=True)))
     labelled = _some(list(crops.exclude(answered=Answered.NO).values_list("task_id", flat=True)))
     list_id = SuggestionList.id_of(project.id, shown_version(project), questions.primary.name)
-    rows = SuggestedLabel.objects.filter(list_id=list_id, answered=Answered.NO)
+    rows = SuggestedLabel.objects.filter(list_id=list_id, task_id__among=open_ids)
     sure = dict(rows.values_list("task_id", "confidence"))
     # What the model has said nothing about yet is what it is least sure of.
     confidence = [max(sure.get(task_id, 0.0), 0.0) for task_id in open_ids] if sure else []

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from core.utils.common import load_func
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Count, Exists, OuterRef, Q
+from django.db.models import Count, Q
 from django.utils import timezone
 from projects.models import Project
 from tasks.models import Task
@@ -74,17 +74,16 @@ def conflicting(project: Project, control: str) -> list[int]:
 
 def asked_again(project: Project, limit: int) -> list[int]:
     """The tasks that still wait for the opinion that was asked for, those asked first first."""
-    waiting = Task.objects.filter(id=OuterRef("task_id"), is_labeled=False)
-    rows = AskedAgain.objects.filter(Exists(waiting), project_id=project.id)
-    return list(rows.order_by("asked_at", "task_id").values_list("task_id", flat=True)[:limit])
+    rows = AskedAgain.waiting(project.id)
+    return list(rows.values_list("task_id", flat=True)[:limit])
 
 
 def _ask(project: Project, user: User, ids: list[int], done: Asked) -> None:
-    answered = Count(
-        "annotations__completed_by",
-        distinct=True,
-        filter=Q(annotations__was_cancelled=False),
-    )
+    # As Label Studio counts when it decides whether a task is done.
+    given = Q(annotations__isnull=False)
+    if project.skip_queue != Project.SkipQueue.IGNORE_SKIPPED:
+        given = Q(annotations__was_cancelled=False)
+    answered = Count("annotations__completed_by", distinct=True, filter=given)
     rows = Task.objects.filter(project=project, id__in=ids).annotate(people=answered)
     wanted: dict[int, list[int]] = defaultdict(list)
     for task_id, overlap, people in rows.values_list("id", "overlap", "people"):
@@ -110,3 +109,26 @@ def _ask(project: Project, user: User, ids: list[int], done: Asked) -> None:
         )
         load_func(settings.BULK_UPDATE_IS_LABELED)(some, project)
         done.asked += len(some)
+
+
+def guard() -> None:
+    """Keep what was asked for when Label Studio sets the overlap of all tasks anew.
+
+    It takes tasks of a larger overlap for a part of the project that alone wants several answers.
+    """
+    theirs = Project._update_tasks_states
+
+    def ours(self: Project, *changed: bool, **named: bool) -> None:
+        rows = AskedAgain.objects.filter(project_id=self.id)
+        asked = dict(rows.values_list("task_id", "opinions"))
+        if not asked:
+            return theirs(self, *changed, **named)
+        for ids in batches(list(asked), _ROWS_A_QUERY):
+            Task.objects.filter(id__in=ids).update(overlap=1)
+        theirs(self, *changed, **named)
+        for task_id, opinions in asked.items():
+            Task.objects.filter(id=task_id, overlap__lt=opinions).update(overlap=opinions)
+        load_func(settings.BULK_UPDATE_IS_LABELED)(list(asked), self)
+        return None
+
+    Project._update_tasks_states = ours
