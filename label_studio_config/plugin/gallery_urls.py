@@ -13,5 +13,6 @@ urlpatterns = [
     path(f"{_project}/gallery/sprite", gallery_sprites.GallerySprite.as_view()),
     path(f"{_project}/gallery/sprite-map", gallery_sprites.GallerySpriteMap.as_view()),
     path(f"{_project}/judgements", judgements_views.Judgements.as_view()),
+    path(f"{_project}/judgements/undo", judgements_views.UndoByKey.as_view()),
     path(f"{_project}/judgements/<int:batch>/undo", judgements_views.Undo.as_view()),
 ]

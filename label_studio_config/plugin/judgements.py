@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 from django.db import transaction
@@ -30,6 +31,7 @@ from label_studio_config.plugin.judgements_decide import (
     Situation,
     decide,
 )
+from label_studio_config.plugin.judgements_sent import batch_of, changed_since
 from label_studio_config.plugin.models import Judgement, JudgementBatch
 
 _CHANGED = ("result", "result_count", "was_cancelled", "lead_time", "prediction")
@@ -60,9 +62,13 @@ def save(view: View, user: User, asked: Asked) -> Saved:
     """Save a batch in one transaction; what conflicts is left out and told.
 
     The tasks are locked: of two people who judge the same one, the second sees the first's answer.
+    A batch with a key is saved once: sent again, it is told what was saved then.
     """
     with transaction.atomic(), held():
-        situations = _situations(view, [one.task_id for one in asked.judged])
+        batch, new = batch_of(view, user, asked)
+        if not new:
+            return _saved_before(batch)
+        situations = _situations(view, user, asked)
         share_s = asked.lead_time_s / len(asked.judged)
         outcomes = [
             decide(view, one, situations[one.task_id], asked.seen_at, share_s)
@@ -71,6 +77,8 @@ def save(view: View, user: User, asked: Asked) -> Saved:
         conflicts = [one for one in outcomes if isinstance(one, Conflict)]
         decided = [one for one in outcomes if isinstance(one, Decided)]
         if not decided:
+            if batch.pk is not None:
+                batch.delete()
             return Saved(None, 0, conflicts)
         made, changed = _write(decided)
         annotations = [one.annotation for one in decided]
@@ -81,7 +89,8 @@ def save(view: View, user: User, asked: Asked) -> Saved:
             [{"result": annotation.result} for annotation in annotations],
         )
         index_answers(view.questions, view.project.id, task_ids)
-        batch = _finish(view, user, decided)
+        batch.conflicts = [asdict(one) for one in conflicts]
+        _finish(view, user, batch, decided)
     tell(view.project, created=made, updated=changed)
     return Saved(batch.id, len(decided), conflicts)
 
@@ -139,11 +148,20 @@ def _lock(view: View, task_ids: Sequence[int]) -> dict[int, Any]:
     return dict(tasks.order_by("id").values_list("id", "data"))
 
 
-def _situations(view: View, task_ids: Sequence[int]) -> dict[int, Situation]:
+def _saved_before(batch: JudgementBatch) -> Saved:
+    if batch.undone_at is not None:
+        return Saved(None, 0, [])
+    conflicts = [Conflict(**one) for one in batch.conflicts]
+    return Saved(batch.id, batch.judgements.count(), conflicts)
+
+
+def _situations(view: View, user: User, asked: Asked) -> dict[int, Situation]:
+    task_ids = [one.task_id for one in asked.judged]
     data = _lock(view, task_ids)
     annotations: dict[int, list[Annotation]] = {}
     for annotation in Annotation.objects.filter(task_id__in=list(data)).order_by("id"):
         annotations.setdefault(annotation.task_id, []).append(annotation)
+    since = changed_since(view, user, asked, chain.from_iterable(annotations.values()))
     predictions: dict[int, Prediction] = {}
     if view.version:
         # Of several by one version the newest counts, as in the index.
@@ -155,7 +173,7 @@ def _situations(view: View, task_ids: Sequence[int]) -> dict[int, Situation]:
         }
     return {
         task_id: Situation(
-            data.get(task_id), annotations.get(task_id, []), predictions.get(task_id)
+            data.get(task_id), annotations.get(task_id, []), predictions.get(task_id), since
         )
         for task_id in task_ids
     }
@@ -170,7 +188,7 @@ def _write(decided: Sequence[Decided]) -> tuple[list[int], list[int]]:
     return [one.id for one in new], [one.id for one in old]
 
 
-def _finish(view: View, user: User, decided: Sequence[Decided]) -> JudgementBatch:
+def _finish(view: View, user: User, batch: JudgementBatch, decided: Sequence[Decided]) -> None:
     """Counters, the batch's own record, and the time, as late as can be.
 
     Others who looked at the page before this time did not see the answers.
@@ -180,9 +198,8 @@ def _finish(view: View, user: User, decided: Sequence[Decided]) -> JudgementBatc
     now = timezone.now()
     count_tasks(view.project, task_ids, user.id, now)
     release(view.project, user, annotations, now)
-    batch = JudgementBatch.objects.create(
-        project_id=view.project.id, user_id=user.id, control=view.control.name, made_at=now
-    )
+    batch.made_at = now
+    batch.save()
     Judgement.objects.bulk_create(
         [
             Judgement(
@@ -197,7 +214,6 @@ def _finish(view: View, user: User, decided: Sequence[Decided]) -> JudgementBatc
         batch_size=_ROWS_A_QUERY,
     )
     Annotation.objects.filter(id__in=[one.id for one in annotations]).update(updated_at=now)
-    return batch
 
 
 def _put_back(

@@ -13,8 +13,9 @@ from label_studio_config.plugin.gallery_access import ProjectView
 from label_studio_config.plugin.gallery_parts import View
 from label_studio_config.plugin.gallery_states import as_json, look
 from label_studio_config.plugin.judgements import save, undo
-from label_studio_config.plugin.judgements_asked import read_asked
+from label_studio_config.plugin.judgements_asked import read_asked, read_key
 from label_studio_config.plugin.judgements_decide import Conflict
+from label_studio_config.plugin.judgements_sent import withdrawn
 from label_studio_config.plugin.models import JudgementBatch
 
 
@@ -48,10 +49,29 @@ class Undo(ProjectView):
         ).first()
         if made is None:
             raise NotFound("there is no such batch of yours in this project")
-        view = self.view_of(request, project, made.control)
-        done = undo(view, request.user, made.id)
-        kept = [{"task": task_id, "why": why} for task_id, why in done.kept]
-        return Response({"undone": done.undone, "crops": _crops(view, done.task_ids), "kept": kept})
+        return Response(_undone(self.view_of(request, project, made.control), request.user, made))
+
+
+class UndoByKey(ProjectView):
+    """POST `{"key"}`: undo a batch whose number was never heard, or that never came.
+
+    One that comes after all is not saved any more.
+    """
+
+    def post(self, request: Request, pk: int) -> Response:
+        project = self.project(request, pk)
+        if not isinstance(request.data, dict):
+            raise ValidationError("expected a JSON object")
+        made = withdrawn(project, request.user, read_key(request.data))
+        if made is None:
+            return Response({"undone": 0, "crops": [], "kept": []})
+        return Response(_undone(self.view_of(request, project, made.control), request.user, made))
+
+
+def _undone(view: View, user: User, made: JudgementBatch) -> dict[str, Any]:
+    done = undo(view, user, made.id)
+    kept = [{"task": task_id, "why": why} for task_id, why in done.kept]
+    return {"undone": done.undone, "crops": _crops(view, done.task_ids), "kept": kept}
 
 
 def _crops(view: View, task_ids: list[int]) -> list[dict[str, Any]]:
