@@ -116,10 +116,10 @@ class Annotator:
 
     def _judge(self, crop: dict[str, Any]) -> dict[str, Any]:
         truth = self.known.truth[crop["task"]]
+        judgement = {"task": crop["task"], "prediction": crop["suggestion"]["prediction"]}
         if crop["suggestion"]["label"] != truth and self.rng.random() < self.notices:
-            return {"task": crop["task"], "label": truth}
-        prediction = crop["suggestion"]["prediction"]
-        return {"task": crop["task"], "accept": True, "prediction": prediction}
+            return {**judgement, "label": truth}
+        return {**judgement, "accept": True}
 
     def _get(self, path: str, **query: Any) -> tuple[float, dict[str, Any]]:
         began = time.perf_counter()

@@ -78,11 +78,9 @@ def judge_for_a_while(gallery, person, seed):
         time.sleep(LOOKS_S)
         judgements = []
         for crop in page["crops"]:
-            if dice.random() < 0.2:
-                judgements.append({"task": crop["task"], "label": "Detritus"})
-            else:
-                prediction = crop["suggestion"]["prediction"]
-                judgements.append({"task": crop["task"], "accept": True, "prediction": prediction})
+            said = {"label": "Detritus"} if dice.random() < 0.2 else {"accept": True}
+            prediction = crop["suggestion"]["prediction"]
+            judgements.append({"task": crop["task"], "prediction": prediction, **said})
         began = time.monotonic()
         answer = gallery.judge(judgements, person, seen_at=page["seen_at"], lead_time_s=2.0)
         took_s.append(time.monotonic() - began)
