@@ -276,6 +276,17 @@ def test_3_exports_are_fetched_and_deleted(cruise: Cruise, visit: Visit) -> None
     coco_row.get_by_role("button", name="Delete").click()
     expect(coco_row).to_have_count(0)
     assert len(cruise.api.get(cruise.path)["exports"]) == 2
+
+    # A selection of the Data Manager comes to the same place.
+    ids = [task["id"] for task in fetch_tasks(cruise.server.home, cruise.project, full=False)]
+    action = f"/api/dm/actions?id=export_selection&project={cruise.project}"
+    chosen = {"selectedItems": {"all": False, "included": ids[5:12]}}
+    assert "no format" in cruise.api.post(action, {**chosen, "format": "XLS"})["detail"]
+    started = cruise.api.post(action, {**chosen, "format": "JSON"})
+    page.goto(cruise.server.url + started["address"])
+    page.reload()
+    expect(page.locator("#exports tbody tr")).to_have_count(3, timeout=60_000)
+    assert len(json.loads(fetched(page, f"{stem}.json"))) == 7
     visit.check()
 
 
