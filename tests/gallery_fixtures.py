@@ -144,8 +144,9 @@ class GalleryForTests:
         control: str = "group",
         lead_time_s: float = 6.0,
         seen_at: str | None = None,
+        **more: Any,
     ) -> Any:
-        """Judge what the gallery shows now, or showed at `seen_at`."""
+        """Judge what the gallery shows now, or showed at `seen_at`; `more` of the request."""
         if seen_at is None:
             seen_at = self.page(person, limit=1)["seen_at"]
         body = {
@@ -153,6 +154,7 @@ class GalleryForTests:
             "judgements": list(judgements),
             "lead_time_s": lead_time_s,
             "seen_at": seen_at,
+            **more,
         }
         response = self.call("POST", "judgements", person, json=body)
         assert response.ok, response.text[:2000]

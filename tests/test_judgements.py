@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import requests
@@ -33,6 +34,12 @@ def annotations_of(gallery, task):
     (found,) = gallery.api.get(path, after=task - 1, limit=1)["tasks"]
     assert found["id"] == task
     return found["annotations"]
+
+
+def prediction_of(gallery, task):
+    """The id of the suggestion that the gallery shows."""
+    (crop,) = gallery.page(tasks=str(task))["crops"]
+    return crop["suggestion"]["prediction"]
 
 
 def summary(gallery):
@@ -92,7 +99,9 @@ def test_an_accepted_page_is_as_if_made_in_the_editor(new_gallery):
 def test_another_label_keeps_the_suggestion_that_was_on_the_screen(new_gallery):
     gallery = new_gallery(3, blind=[2])
     copepods(gallery, 1)
-    answer = gallery.judge([{"task": task, "label": "Detritus"} for task in gallery.tasks])
+    judgements = [{"task": task, "label": "Detritus"} for task in gallery.tasks]
+    judgements[0]["prediction"] = prediction_of(gallery, gallery.tasks[0])
+    answer = gallery.judge(judgements)
     assert answer["saved"] == 3
     assert [crop["state"] for crop in answer["crops"]] == ["mine"] * 3
     first, second, blind = (annotations_of(gallery, task)[0] for task in gallery.tasks)
@@ -118,12 +127,87 @@ def test_a_suggestion_that_came_later_was_not_on_the_screen(new_gallery):
     page = gallery.page(tasks=str(gallery.tasks[1]))
     prediction = page["crops"][0]["suggestion"]["prediction"]
     gallery.suggest({gallery.tasks[1]: ("Detritus", 0.7)})
+    assert prediction_of(gallery, gallery.tasks[1]) == prediction
     judgement = {"task": gallery.tasks[1], "accept": True, "prediction": prediction}
     answer = gallery.judge([judgement], seen_at=page["seen_at"])
     assert answer["saved"] == 0
     (conflict,) = answer["conflicts"]
     assert conflict["label"] == "Detritus"
     assert answer["crops"][0]["suggestion"]["label"] == "Detritus"
+    # Nor is it said to have been on the screen; neither is one that the gallery had not read yet.
+    unseen = {"task": gallery.tasks[1], "label": "Copepod"}
+    for judgement, seen_at in (
+        ({**unseen, "prediction": prediction}, page["seen_at"]),
+        (unseen, None),
+    ):
+        gallery.judge([judgement], seen_at=seen_at)
+        (annotation,) = annotations_of(gallery, gallery.tasks[1])
+        assert not annotation["prediction"]
+        assert annotation["parent_prediction"] is None
+
+
+def test_a_batch_that_is_sent_twice_is_saved_once(new_gallery):
+    gallery = new_gallery(3)
+    copepods(gallery)
+    anna = gallery.person("anna")
+    seen_at = gallery.page()["seen_at"]
+    gallery.judge([{"task": gallery.tasks[2], "label": "Detritus"}], anna)
+    judgements = [{"task": task, "label": "Copepod"} for task in gallery.tasks]
+    # Another person's key is another key.
+    gallery.judge([{"task": gallery.tasks[2], "label": "Detritus"}], anna, key="one")
+    first = gallery.judge(judgements, seen_at=seen_at, key="one")
+    assert first["saved"] == 2
+    again = gallery.judge(judgements, seen_at=seen_at, key="one")
+    assert again == first
+    assert [gallery.task(task)["total_annotations"] for task in gallery.tasks] == [1, 1, 1]
+    assert annotations_of(gallery, gallery.tasks[0])[0]["lead_time"] == 2.0
+    # Undone by the key, by whoever never heard the number.
+    other = gallery.call("POST", "judgements/undo", gallery.person("bert"), json={"key": "one"})
+    assert other.json()["undone"] == 0
+    done = gallery.call("POST", "judgements/undo", json={"key": "one"}).json()
+    assert done["undone"] == 2
+    assert [crop["state"] for crop in done["crops"]] == ["suggested", "suggested"]
+    assert [gallery.task(task)["total_annotations"] for task in gallery.tasks] == [0, 0, 1]
+    assert gallery.judge(judgements, seen_at=seen_at, key="one")["saved"] == 0
+
+
+def test_what_was_taken_back_before_it_came_is_not_saved(new_gallery):
+    gallery = new_gallery(1)
+    judgements = [{"task": gallery.tasks[0], "label": "Copepod"}]
+    for _ in range(2):
+        done = gallery.call("POST", "judgements/undo", json={"key": "late"})
+        assert done.json() == {"undone": 0, "crops": [], "kept": []}
+    assert gallery.judge(judgements, key="late")["saved"] == 0
+    assert annotations_of(gallery, gallery.tasks[0]) == []
+    assert gallery.judge(judgements, key="new")["saved"] == 1
+    assert gallery.call("POST", "judgements/undo", json={}).status_code == 400
+
+
+def test_a_judgement_that_comes_late_does_not_overwrite_ones_own_newer_one(new_gallery):
+    gallery = new_gallery(3)
+    first, second, third = gallery.tasks
+    # This person's clock is an hour slow.
+    now = datetime.now(UTC) - timedelta(hours=1)
+    sent_at = now.isoformat()
+    at = [(now - timedelta(seconds=10 - i)).isoformat() for i in range(3)]
+
+    def judge(task, label, when, **more):
+        judgement = {"task": task, "label": label}
+        return gallery.judge([judgement], judged_at=when, sent_at=sent_at, **more)
+
+    assert judge(first, "Detritus", at[1])["saved"] == 1
+    late = judge(first, "Copepod", at[0])
+    assert late["saved"] == 0
+    assert [(c["by"], c["why"]) for c in late["conflicts"]] == [(None, "you said Detritus since")]
+    # What was judged before, but saved late, is corrected all the same.
+    assert judge(first, "Copepod", at[2])["saved"] == 1
+    assert judge(first, "present", at[0], control="egg_sac")["saved"] == 1
+    assert label_of(gallery, annotations_of(gallery, first)[0]) == ("Copepod",)
+    # The same where the newer answer was given in the editor.
+    gallery.annotate(second, {"group": "Detritus"})
+    assert judge(second, "Copepod", at[2])["saved"] == 0
+    assert judge(second, "Copepod", (now + timedelta(seconds=30)).isoformat())["saved"] == 1
+    assert judge(third, "Copepod", at[0])["saved"] == 1
 
 
 def test_an_annotation_of_ones_own_is_changed_for_this_control_only(new_gallery):
@@ -201,12 +285,13 @@ def test_where_several_votes_are_wanted_everybody_answers(new_gallery):
     copepods(gallery)
     anna = gallery.person("anna")
     seen_at = gallery.page()["seen_at"]
+    shown = prediction_of(gallery, gallery.tasks[1])
     gallery.accept(gallery.tasks, anna)
     assert gallery.task(gallery.tasks[0])["is_labeled"] is False
     answer = gallery.judge(
         [
             {"task": gallery.tasks[0], "label": "Detritus"},
-            {"task": gallery.tasks[1], "label": "Copepod"},
+            {"task": gallery.tasks[1], "label": "Copepod", "prediction": shown},
         ],
         seen_at=seen_at,
     )
@@ -300,6 +385,7 @@ def test_a_batch_is_one_webhook(new_gallery):
         {"judgements": [{"task": i + 1, "label": "Copepod"} for i in range(501)]},
         {"judgements": [{"task": 1, "label": "Copepod"}], "lead_time_s": -1},
         {"judgements": [{"task": 1, "label": "Copepod"}], "seen_at": "now"},
+        {"judgements": [{"task": 1, "label": "Copepod"}], "key": "k" * 65},
         {"judgements": [{"task": 1, "label": "Copepod"}], "control": "cells"},
         [],
     ],
