@@ -323,6 +323,136 @@ def test_nothing_is_lost_when_the_server_does_not_answer(window, filled):
     window.forgive("ERR_FAILED")
 
 
+def test_an_answer_that_is_lost_is_no_second_judgement(browser, shelf):
+    filled = shelf.project(40)
+    with window_on(browser, filled) as window:
+        page = window.open().page
+        first, second, third = window.in_view()[:3]
+
+        def lose(route):
+            route.fetch()
+            route.abort()
+
+        page.route("**/judgements", lose)
+        window.cell(first).click()
+        window.press("Enter")
+        window.says("1 judgement not saved yet")
+        assert list(filled.annotations()) == [first]
+        # Taken back, also where the server has it.
+        with page.expect_response("**/judgements/undo"):
+            window.press("Control+z")
+        window.says("Taken back")
+        assert filled.annotations() == {}
+        window.wait().look()
+        window.cell(second).click()
+        window.press("Enter")
+        window.says("1 judgement not saved yet")
+        ((annotation,),) = filled.annotations().values()
+        page.unroute("**/judgements")
+        page.get_by_role("button", name="Retry").click()
+        window.says("1 image saved")
+        assert filled.annotations() == {second: [annotation]}
+        window.press("Control+z")
+        window.says("Undone: 1 image")
+        assert filled.annotations() == {}
+
+        # A browser without room for what is not saved says so, and sends it all the same.
+        page.evaluate(
+            """() => {
+              const keep = Storage.prototype.setItem;
+              Storage.prototype.setItem = function (key, text) {
+                if (key.includes("unsaved")) throw new DOMException("full", "QuotaExceededError");
+                return keep.call(this, key, text);
+              };
+            }"""
+        )
+        page.route("**/judgements", lambda route: route.abort())
+        window.press("Escape")
+        window.cell(third).click()
+        window.press("Enter")
+        expect(page.locator("#unsaved")).to_contain_text("leave this page open")
+        page.unroute("**/judgements")
+        page.get_by_role("button", name="Retry").click()
+        window.says("1 image saved")
+        assert list(filled.annotations()) == [third]
+        window.forgive("ERR_FAILED")
+
+
+def test_an_older_judgement_never_overwrites_a_newer_one(browser, shelf):
+    filled = shelf.project(40)
+    with window_on(browser, filled) as window:
+        page = window.open("?state=any").page
+        first, second = window.in_view()[:2]
+        held = []
+
+        def hold_first(route):
+            held.append(route)
+            if len(held) > 1:
+                route.continue_()
+
+        page.route("**/judgements", hold_first)
+        window.cell(first).click()
+        window.cell(second).click(modifiers=["Shift"])
+        window.press("Enter")
+        window.cell(first).click()
+        window.press("d")
+        expect(window.cell(first)).to_have_attribute("data-state", "mine")
+        assert len(held) == 1
+        held[0].abort()
+        window.says("Diatom chain: 1 image saved.")
+        expect(page.locator("#unsaved")).to_contain_text("1 judgement not saved yet")
+        page.get_by_role("button", name="Retry").click()
+        window.says("Accepted: 1 image saved.")
+        assert labels_saved(filled, first) == ["Diatom chain"]
+        assert labels_saved(filled, second) == ["Copepod"]
+        window.forgive("ERR_FAILED")
+
+
+def test_where_nothing_is_left_nothing_is_shown(browser, shelf):
+    filled = shelf.project(40)
+    with window_on(browser, filled) as window:
+        page = window.page
+        answer = {"tasks": [], "considered": 0, "strategy": "mixture"}
+        page.route("**/next", lambda route: route.fulfill(json=answer))
+        page.goto(f"{filled.address}?order=next")
+        expect(page.locator("#empty")).to_contain_text("What to label next: no images")
+        expect(page.locator("#count")).to_have_text("0 of 0 images")
+        expect(page.locator("#accept")).to_be_disabled()
+        expect(window.cells).to_have_count(0)
+        window.visit.keep_screenshot("gallery-next-empty")
+
+        # Far from the window only sizes are kept, but what was on the screen is still known.
+        row = {
+            "width_px": 9,
+            "height_px": 9,
+            "suggestion": {"label": "Copepod", "second_label": "x"},
+        }
+
+        def one_a_page(route):
+            after = re.search(r"after=(\d+)", route.request.url)
+            task = int(after[1]) + 1 if after else 1
+            crop = {**row, "task": task, "suggestion": {**row["suggestion"], "prediction": task}}
+            route.fulfill(json={"crops": [crop], "next": str(task), "seen_at": "2014-06-01T12:00Z"})
+
+        page.route("**/gallery/page?**", one_a_page)
+        kept = page.evaluate(
+            """async () => {
+              const main = document.querySelector('script[src$="main.js"]').src;
+              const { Crops } = await import(main.replace("main.js", "crops.js"));
+              const crops = new Crops();
+              await crops.reset({});
+              while (crops.pages.length < 101) await crops.more();
+              crops.trim(100);
+              const { thin, seenAt, suggestion } = crops.list[0];
+              return { thin, seenAt, ...suggestion };
+            }"""
+        )
+        assert kept["thin"] is True
+        assert kept["prediction"] == 1
+        assert kept["seenAt"] == "2014-06-01T12:00Z"
+        assert "second_label" not in kept
+
+
 def test_filters_stand_in_the_address(browser, window, filled):
     page = window.page
     page.get_by_role("button", name="Filters").click()

@@ -53,6 +53,7 @@ export class Actions {
     byId("unsaved-text").replaceChildren(
       make("b", {}, `${plural(judgements, "judgement")} not saved yet.`),
       ` ${unsaved[0].why}`,
+      this.judging.outbox.full ? " The browser has no room to keep them: leave this page open." : "",
     );
   }
 

@@ -21,6 +21,13 @@ function fill(crop, row, seenAt) {
   if (seenAt) crop.seenAt = seenAt;
 }
 
+/** Enough of a suggestion to accept it, or to say that it was on the screen. */
+function essence(suggestion) {
+  if (!suggestion) return null;
+  const { prediction, label, confidence } = suggestion;
+  return { prediction, label, confidence };
+}
+
 /** Events: `added` {from}, `reset`, `filled` {crops}, `failed` {error}. */
 export class Crops extends EventTarget {
   list = [];
@@ -33,7 +40,8 @@ export class Crops extends EventTarget {
   #stop = new AbortController();
   done = true;
 
-  /** Begin anew: `query` as for `gallery/page`, or a ranking [{task, similarity}] in its order. */
+  /** Begin anew: `query` as for `gallery/page`, or a ranking [{task, similarity}] in its order.
+   * An empty ranking shows nothing: asked about no tasks, the server would show any. */
   reset(query, ranking = null) {
     this.#stop.abort();
     this.#stop = new AbortController();
@@ -44,9 +52,10 @@ export class Crops extends EventTarget {
     this.#wanted = ranking;
     this.#next = null;
     this.#loading = null;
-    this.done = false;
+    this.done = ranking?.length === 0;
     this.error = null;
     this.dispatchEvent(new Event("reset"));
+    if (this.done) this.dispatchEvent(new CustomEvent("added", { detail: { from: 0 } }));
     return this.more();
   }
 
@@ -134,7 +143,7 @@ export class Crops extends EventTarget {
     return this.update(answer.crops, answer.seen_at);
   }
 
-  /** Of pages far from `near` only the sizes are kept. */
+  /** Of pages far from `near` only the sizes are kept, and which suggestion was on the screen. */
   trim(near) {
     if (this.pages.length <= KEPT_PAGES) return;
     for (const page of this.pages) {
@@ -143,7 +152,8 @@ export class Crops extends EventTarget {
       for (const task of page.tasks) {
         const crop = this.#byTask.get(task);
         crop.thin = true;
-        crop.suggestion = crop.image = crop.others = crop.answer = null;
+        crop.suggestion = essence(crop.suggestion);
+        crop.image = crop.others = crop.answer = null;
       }
     }
   }

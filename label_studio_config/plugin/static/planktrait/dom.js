@@ -33,6 +33,16 @@ export function announce(text, { tone = "", visible = true } = {}) {
   status.dataset.tone = tone;
 }
 
+/** Keep a text in the browser; false where it has no room. */
+export function remember(key, text) {
+  try {
+    window.localStorage.setItem(key, text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 export function debounce(run, milliseconds) {
   let timer;
   return (...values) => {

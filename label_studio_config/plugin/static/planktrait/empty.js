@@ -28,7 +28,8 @@ export class Empty {
     const similar = this.similar();
     const judged = view.toJudge && !filtered && !similar;
     if (!this.info.index.tasks && !filtered && !similar) return noImages();
-    const title = judged ? `${shown(view.title)}: nothing left to judge` : "No images here";
+    const none = similar?.title ? `${shown(similar.title)}: no images` : "No images here";
+    const title = judged ? `${shown(view.title)}: nothing left to judge` : none;
     const words = [make("h2", {}, title)];
     const next = labels.neighbour(1) ?? labels.neighbour(-1);
     if (filtered) {

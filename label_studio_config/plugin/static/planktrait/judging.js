@@ -1,18 +1,12 @@
 // Judgements: made at once on screen, saved in order, never lost, and undone batch by batch.
 
 import { ApiError, postJson } from "./api.js";
+import { GivenUp, newKey, relabel, sendBatch } from "./batches.js";
 import { announce, plural, shown } from "./dom.js";
 import { Outbox } from "./outbox.js";
 
 const MOST = 500;
 const LEAST_LOOK_S = 0.3;
-
-/** A label of one's own; the suggestion that was on screen goes with it. */
-function relabel(crop, label) {
-  const judgement = { task: crop.task, label };
-  if (crop.suggestion) judgement.prediction = crop.suggestion.prediction;
-  return judgement;
-}
 
 /** Events: `change` (what is not saved, what can be undone), `saved` {crops, n}. */
 export class Judging extends EventTarget {
@@ -23,9 +17,13 @@ export class Judging extends EventTarget {
     super();
     Object.assign(this, { mosaic, crops, selection, view, pace });
     this.outbox = new Outbox(user.id);
-    for (const kept of this.outbox.leftOver()) this.history.push({ ...kept, status: "unsaved" });
+    const { batches, givenUp } = this.outbox.leftOver();
+    for (const kept of batches) this.history.push({ ...kept, status: "unsaved" });
+    this.givenUp = new GivenUp(givenUp);
+    this.#changed();
+    this.#tellGivenUp();
     window.addEventListener("beforeunload", (event) => {
-      if (this.unsaved.length) event.preventDefault();
+      if (this.unsaved.length || this.outbox.full) event.preventDefault();
     });
     window.addEventListener("online", () => this.retry());
   }
@@ -77,15 +75,18 @@ export class Judging extends EventTarget {
   #submit(items, words) {
     const seen = items.map(({ crop }) => crop.seenAt).filter(Boolean).sort();
     const leadTime = this.pace.leadTime;
-    this.#supersede(new Set(items.map(({ crop }) => crop.task)));
+    const control = this.view.get("control");
+    this.#supersede(this.unsaved, { control, items });
     for (let from = 0; from < items.length; from += MOST) {
       const some = items.slice(from, from + MOST);
       const batch = {
+        key: newKey(),
         words,
         items: some,
-        control: this.view.get("control"),
+        control,
         leadTime: (leadTime * some.length) / items.length,
         seenAt: seen[0] ?? null,
+        judgedAt: new Date().toISOString(),
         status: "sending",
       };
       this.history.push(batch);
@@ -95,12 +96,31 @@ export class Judging extends EventTarget {
     this.pace.crops();
   }
 
-  /** An older judgement of these tasks that is not saved yet must not come after the new one. */
-  #supersede(tasks) {
-    for (const batch of this.unsaved) {
+  /** Older judgements that are not saved yet must not come after a newer one of the same tasks. */
+  #supersede(older, { control, items }) {
+    const tasks = new Set(items.map(({ judgement }) => judgement.task));
+    for (const batch of older) {
+      if (batch.control !== control) continue;
       batch.items = batch.items.filter(({ judgement }) => !tasks.has(judgement.task));
-      if (!batch.items.length) this.#forget(batch);
+      if (!batch.items.length) this.#giveUp(batch);
     }
+  }
+
+  /** It may have been saved, and only its answer lost; or be on its way still. */
+  #giveUp(batch) {
+    this.#forget(batch);
+    this.givenUp.add(batch.key);
+    this.#tellGivenUp();
+  }
+
+  #tellGivenUp() {
+    if (!this.givenUp.keys.length) return;
+    this.#afterwards(async () => {
+      const rows = await this.givenUp.tell();
+      this.crops.update(rows.filter((row) => !this.crops.find(row.task)?.before));
+      this.mosaic.refresh();
+      this.#changed();
+    });
   }
 
   /** As if it were saved already: judged crops leave, or bear their answer. */
@@ -123,26 +143,33 @@ export class Judging extends EventTarget {
   #enqueue(batch) {
     batch.status = "sending";
     this.#changed();
-    batch.sent = this.#chain = this.#chain.then(() => this.#send(batch));
-    return batch.sent;
+    return (batch.sent = this.#afterwards(() => this.#send(batch)));
+  }
+
+  /** One after the other; what goes wrong with one does not hold up the next. */
+  #afterwards(run) {
+    const done = this.#chain.then(run);
+    this.#chain = done.catch((error) => reportError(error));
+    return done;
   }
 
   async #send(batch) {
     if (batch.status !== "sending") return;
+    let answer = null;
     try {
-      const answer = await postJson("judgements", {
-        control: batch.control,
-        judgements: batch.items.map((item) => item.judgement),
-        lead_time_s: Math.round(batch.leadTime * 100) / 100,
-        seen_at: batch.seenAt,
-      });
-      batch.status = "saved";
-      batch.id = answer.batch;
-      this.#settle(batch, answer);
+      answer = await sendBatch({ ...batch, judgements: batch.items.map((item) => item.judgement) });
     } catch (error) {
       batch.status = "unsaved";
       batch.why = error instanceof ApiError ? error.message : String(error);
-      this.#showUnsaved(batch);
+      const at = this.history.indexOf(batch);
+      for (const newer of this.history.slice(at + 1)) this.#supersede([batch], newer);
+      if (batch.items.length) this.#showUnsaved(batch);
+    }
+    if (answer) {
+      batch.status = "saved";
+      batch.id = answer.batch;
+      this.#settle(batch, answer);
+      this.#tellGivenUp();
     }
     this.#changed();
   }
@@ -157,6 +184,8 @@ export class Judging extends EventTarget {
       return crop;
     });
     const shownAgain = back.filter(Boolean);
+    if (answer.saved) this.pace.count(answer.saved);
+    else this.#forget(batch);
     if (shownAgain.length) {
       this.mosaic.restore(shownAgain);
       // What was seen now is newer than the page.
@@ -165,8 +194,6 @@ export class Judging extends EventTarget {
         () => {},
       );
     } else this.mosaic.refresh();
-    if (answer.saved) this.pace.count(answer.saved);
-    if (!answer.saved) this.#forget(batch);
     const met = conflicts.length ? `, ${conflicts.length} not` : "";
     announce(`${batch.words}: ${plural(answer.saved, "image")} saved${met}.`, {
       tone: met ? "warn" : "good",
@@ -185,6 +212,7 @@ export class Judging extends EventTarget {
 
   /** Send again what was not saved, in the order in which it was made. */
   retry() {
+    this.#tellGivenUp();
     return Promise.all(
       this.unsaved.map((batch) => {
         const crops = batch.items.map((item) => item.crop).filter(Boolean);
@@ -208,7 +236,7 @@ export class Judging extends EventTarget {
         Object.assign(crop, crop.before, { unsaved: null, before: null });
         if (this.crops.find(crop.task) === crop) back.push(crop);
       }
-      this.#forget(batch);
+      this.#giveUp(batch);
     }
     this.mosaic.restore(back);
     this.#changed();
@@ -264,7 +292,11 @@ export class Judging extends EventTarget {
   }
 
   #changed() {
-    this.outbox.keep(this.history.filter((batch) => batch.status !== "saved"));
+    const { full } = this.outbox;
+    this.outbox.keep(this.history.filter((batch) => batch.status !== "saved"), this.givenUp.keys);
+    if (this.outbox.full && !full) {
+      announce("The browser has no room left: leave this page open until all is saved.", { tone: "warn" });
+    }
     this.dispatchEvent(new Event("change"));
   }
 }

@@ -1,7 +1,7 @@
 // How long the crops have been looked at, how many were judged, and how many an hour.
 
 import { PROJECT } from "./api.js";
-import { byId, make, whole } from "./dom.js";
+import { byId, make, remember, whole } from "./dom.js";
 
 const WINDOW_S = 600;
 const LEAST_S = 20;
@@ -53,7 +53,7 @@ export class Pace {
   count(n) {
     this.visit = Math.max(0, this.visit + n);
     this.#judged.push({ at: this.#watch.seconds, n });
-    window.localStorage.setItem(this.key, Math.max(0, this.today + n));
+    remember(this.key, Math.max(0, this.today + n));
     this.show();
   }
 

@@ -1,7 +1,7 @@
 // How large crops are shown: at one common scale, or all in one size; and the scale bar.
 
 import { cropSize } from "./layout.js";
-import { byId } from "./dom.js";
+import { byId, remember } from "./dom.js";
 
 const KEY = "planktrait-gallery-size";
 const SIDE = 72;
@@ -41,7 +41,7 @@ export class Scale extends EventTarget {
     Object.assign(this, change);
     this.zoom = Math.min(2.5, Math.max(-2, this.zoom));
     const { zoom, fixed, details } = this;
-    window.localStorage.setItem(KEY, JSON.stringify({ zoom, fixed, details }));
+    remember(KEY, JSON.stringify({ zoom, fixed, details }));
     this.show();
     this.dispatchEvent(new Event("change"));
   }
