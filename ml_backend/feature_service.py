@@ -7,13 +7,14 @@
 | POST `/neighbours` | `NeighboursRequest` | `{"tasks": [{"task", "similarity"}], "features"}` |
 | POST `/next` | `NextRequest` | `{"tasks": [task]}`, the most useful to label first |
 | GET `/clusters` | `?project=` | `{"made_at", "n_images", "clusters", "outliers", "job"}` |
-| GET `/clusters/<id>` | `?project=&after=&limit=` | `{"made_at", "tasks", "next"}`, nearest first |
+| GET `/clusters/<id>` | `?project=&after=&limit=&made_at=` | `{"made_at", "tasks", "next"}` |
 | GET `/map` | `?project=` | `{"made_at", "n", "last_task", "job"}` |
 | GET `/map/points` | `?project=` | n float32 x, n float32 y, n int64 task ids, little-endian |
 | POST `/clusters`, `/map` | project | 202 `{"job", "coalesced"}` |
 
 Blind tasks are in no answer that they were blind in when their job ran or they were added; whoever
-asks leaves out those that have become blind since.
+asks leaves out those that have become blind since. The tasks of a cluster are nearest to its centre
+first; `/clusters?members=1` has all of them, too. `made_at` refuses clusters of another time (409).
 """
 
 from __future__ import annotations
@@ -158,6 +159,9 @@ def add_feature_service(app: Flask, home: Home) -> None:
             }
             for number, start in enumerate(starts[:-1])
         ]
+        if request.args.get("members") == "1":
+            for one, start, end in zip(shown, starts, starts[1:], strict=False):
+                one["members"] = tasks[start:end].tolist()
         return jsonify(
             made_at=str(made["made_at"]),
             n_images=int(made["n_images"]),
@@ -169,6 +173,9 @@ def add_feature_service(app: Flask, home: Home) -> None:
     @app.get("/clusters/<int:number>")
     def cluster(number: int) -> Answer:
         made = _read(home, _project(), CLUSTERS_FILE)
+        wanted = request.args.get("made_at")
+        if made is not None and wanted not in (None, str(made["made_at"])):
+            abort(409, "the clusters have been made anew since")
         if made is None or number >= len(made["starts"]) - 1:
             abort(404, f"there is no cluster {number}: GET /clusters lists them")
         after, limit = _number("after", 0), min(_number("limit", 200), MOST_OF_A_CLUSTER)

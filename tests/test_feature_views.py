@@ -211,6 +211,30 @@ def test_clusters_come_from_a_job(shown: Shown) -> None:
     shown.api.get(f"{shown.path}/gallery")
     labels = [one["label"] for one in shown.api.get(f"{shown.path}/clusters")["clusters"]]
     assert labels == ["bar"] + [None] * (len(labels) - 1)
+    # Not where the project hides suggestions from people.
+    project = f"/api/projects/{shown.project.id}"
+    shown.api.patch(project, {"show_collab_predictions": False})
+    shown.api.post(f"{shown.path}/model-version", {"model_version": "by-hand"})
+    clusters = shown.api.get(f"{shown.path}/clusters")["clusters"]
+    assert {one["label"] for one in clusters} == {None}
+    shown.api.patch(project, {"show_collab_predictions": True})
+
+    # What is gone or has become blind is neither shown nor counted.
+    first, second = told["clusters"][0]["tasks"][:2]
+    shown.server.request("DELETE", f"/api/tasks/{first}").raise_for_status()
+    shown.tasks.remove(first)
+    data = shown.api.get(f"/api/tasks/{second}")["data"]
+    shown.api.patch(f"/api/tasks/{second}", {"data": {**data, "blind": "yes"}})
+    now = shown.api.get(f"{shown.path}/clusters")["clusters"][0]
+    assert now["size"] == told["clusters"][0]["size"] - 2
+    assert now["tasks"] == told["clusters"][0]["tasks"][2:]
+    shown.api.patch(f"/api/tasks/{second}", {"data": data})
+    # The number of a cluster is another one's once they are made anew.
+    place = f"{shown.path}/clusters/{now['id']}/tasks"
+    assert shown.api.get(place, made_at=told["made_at"])["tasks"]
+    old = shown.server.request("GET", f"{place}?made_at=2014-06-01T12:00:00%2B00:00")
+    assert old.status_code == 409
+    assert "made anew" in old.text
 
 
 def test_a_map_comes_from_a_job(shown: Shown) -> None:

@@ -26,7 +26,7 @@ from tasks.models import Task
 
 from label_studio_config.blind import is_blind_data
 from label_studio_config.plugin import backend
-from label_studio_config.plugin.gallery_catch_up import catch_up
+from label_studio_config.plugin.gallery_catch_up import catch_up, shown_version
 from label_studio_config.plugin.gallery_rows import questions_of
 from label_studio_config.plugin.model_views import ModelView
 from label_studio_config.plugin.models import Crop, SuggestedLabel
@@ -99,11 +99,9 @@ class Clusters(ModelView):
 
     def get(self, request: Request, pk: int) -> Response:
         project = self.project(request, pk)
-        answer = backend.ask("GET", "clusters", params={"project": project.id})
-        clusters = answer["clusters"]
-        shown = _shown(project, (task for one in clusters for task in one["tasks"]))
-        for one in clusters:
-            one["tasks"] = [task for task in one["tasks"] if task in shown]
+        asked = {"project": project.id, "members": 1}
+        answer = backend.ask("GET", "clusters", params=asked, timeout_s=TIMEOUT_S)
+        clusters = answer["clusters"] = _shown_clusters(project, answer["clusters"])
         said = _suggested(
             project, [task for one in clusters for task in one["tasks"][:_SAID_PER_CLUSTER]]
         )
@@ -119,13 +117,17 @@ class Clusters(ModelView):
 
 
 class ClusterTasks(ModelView):
-    """GET `?after=&limit=`: the tasks of a cluster, nearest to its centre first."""
+    """GET `?after=&limit=&made_at=`: the tasks of a cluster, nearest to its centre first.
+
+    409 where the clusters are not those that were made at that time: the number is another one's.
+    """
 
     def get(self, request: Request, pk: int, number: int) -> Response:
         project = self.project(request, pk)
         page = {
             "after": _number(request.query_params.get("after", "0"), "after", 0, 10**9),
             "limit": _number(request.query_params.get("limit", "200"), "limit", 1, MOST_FOUND),
+            "made_at": request.query_params.get("made_at"),
         }
         answer = backend.ask("GET", f"clusters/{number}", params={"project": project.id, **page})
         shown = _shown(project, answer["tasks"])
@@ -179,6 +181,18 @@ class MapState(ModelView):
         return Response({**told, "new": newer.count() if told["n"] else 0})
 
 
+def _shown_clusters(project: Project, clusters: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The clusters that have images to show, with the size of that part and its first images."""
+    known = _all_shown(project) if clusters else np.zeros(0, dtype=np.int64)
+    found = []
+    for one in clusters:
+        members = np.array(one.pop("members"), dtype=np.int64)
+        shown = members[np.isin(members, known)]
+        if len(shown):
+            found.append({**one, "size": len(shown), "tasks": shown[: len(one["tasks"])].tolist()})
+    return found
+
+
 def _points(project: Project, content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Task ids, x and y, as `/map/points` packs them; of what may be shown."""
     n = len(content) // 16
@@ -222,14 +236,15 @@ def _all_shown(project: Project) -> np.ndarray:
 def _suggested(project: Project, task_ids: list[int]) -> dict[int, str]:
     """What is suggested for tasks for the primary control, as far as the gallery has indexed it."""
     questions = questions_of(project.label_config)
-    if questions is None or questions.primary is None or not project.model_version:
+    version = shown_version(project)
+    if questions is None or questions.primary is None or not version:
         return {}
     found: dict[int, str] = defaultdict(str)
     for ids in batches(task_ids, _TASKS_PER_QUERY):
         rows = SuggestedLabel.objects.filter(
             task_id__in=ids,
             project_id=project.id,
-            model_version=project.model_version,
+            model_version=version,
             control=questions.primary.name,
         )
         found.update(rows.values_list("task_id", "label"))

@@ -1,6 +1,7 @@
 // Clusters of images without annotations, a row each: seen at a glance, labelled as a whole.
 
 import { getJson, postJson } from "./api.js";
+import { newKey, relabel, sendBatch, takeBack } from "./batches.js";
 import { announce, byId, make, plural, shown, whole } from "./dom.js";
 import { Sprites } from "./sprites.js";
 
@@ -8,7 +9,8 @@ const ROW_PX = 64;
 const TIER = 160;
 const ROWS = 30;
 const TASKS_A_PAGE = 200;
-const MOST = 1000;
+const TASKS_AT_ONCE = 2000;
+const ANEW = 409;
 const ASK_AGAIN_MS = 3000;
 const ACTIVE = ["queued", "running"];
 
@@ -34,12 +36,24 @@ export class Clusters {
     }
     const working = ACTIVE.includes(answer.job?.state);
     this.#showHead(answer, working);
+    if (working) this.#loadWhenMade();
     this.all = answer.clusters ?? [];
+    this.madeAt = answer.made_at;
     this.next = 0;
     this.list.replaceChildren();
     if (this.all.length) this.#more();
     else if (!working) this.#say("No clusters yet. They group images that look alike, from learned features, so that a whole group is judged at once.");
-    if (working) setTimeout(() => this.load(), ASK_AGAIN_MS);
+  }
+
+  /** The rows stay as they are while the job runs. */
+  #loadWhenMade() {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(async () => {
+      const { jobs } = await getJson("jobs").catch(() => ({ jobs: [] }));
+      const works = jobs.some((job) => job.key.startsWith("clusters ") && ACTIVE.includes(job.state));
+      if (works) this.#loadWhenMade();
+      else await this.load();
+    }, ASK_AGAIN_MS);
   }
 
   #say(words) {
@@ -116,69 +130,93 @@ export class Clusters {
     }
   }
 
+  /** All of them; null where the clusters on the screen are old, and others are shown now. */
   async #tasks(cluster) {
     const tasks = [];
-    let after = 0;
-    while (after != null && tasks.length < MOST) {
-      const page = await getJson(`clusters/${cluster.id}/tasks`, { after, limit: MOST });
-      tasks.push(...page.tasks);
-      after = page.next;
+    const query = { made_at: this.madeAt, limit: TASKS_AT_ONCE };
+    try {
+      for (let after = 0; after != null; ) {
+        const page = await getJson(`clusters/${cluster.id}/tasks`, { ...query, after });
+        tasks.push(...page.tasks);
+        after = page.next;
+      }
+    } catch (error) {
+      if (error.status !== ANEW) throw error;
+      await this.load();
+      announce("The clusters have been made anew meanwhile: nothing was done, these are the new ones.", { tone: "warn" });
+      return null;
     }
-    return tasks.slice(0, MOST);
+    return tasks;
   }
 
   async #open(cluster) {
     try {
       const tasks = await this.#tasks(cluster);
-      this.open(tasks.map((task) => ({ task })), `Cluster of ${plural(cluster.size, "image")}`);
+      if (tasks) this.open(tasks.map((task) => ({ task })), `Cluster of ${plural(cluster.size, "image")}`);
     } catch (error) {
       announce(error.message, { tone: "bad" });
     }
   }
 
-  /** As in the gallery: with the suggestions that are shown, and what others answered meanwhile. */
   async #label(cluster, label, row) {
     if (!label) return announce("Choose a label first.");
-    let began = performance.now();
     row.classList.add("busy");
-    const batches = [];
-    let saved = 0;
-    let conflicts = 0;
     try {
       const tasks = await this.#tasks(cluster);
-      const control = this.view.get("control");
-      for (let first = 0; first < tasks.length; first += TASKS_A_PAGE) {
-        const some = tasks.slice(first, first + TASKS_A_PAGE);
-        const page = await getJson("gallery/page", { control, tasks: some.join(","), limit: TASKS_A_PAGE });
-        const waiting = page.crops.filter((crop) => ["suggested", "open"].includes(crop.state));
-        if (!waiting.length) continue;
-        const judgements = waiting.map((crop) => ({ task: crop.task, label, ...(crop.suggestion && { prediction: crop.suggestion.prediction }) }));
-        const lead_time_s = (performance.now() - began) / 1000;
-        began = performance.now(); // each batch has its own share of the time
-        const answer = await postJson("judgements", { control, judgements, lead_time_s, seen_at: page.seen_at });
-        if (answer.batch) batches.push(answer.batch);
-        saved += answer.saved;
-        conflicts += answer.conflicts.length;
-      }
-      announce(`${shown(label)}: ${plural(saved, "image")} saved.${conflicts ? ` ${plural(conflicts, "image")} had been answered by others meanwhile.` : ""}`, { tone: "good" });
+      if (tasks) await this.#labelTasks(row, label, { tasks, keys: [], saved: 0, conflicts: 0 });
     } catch (error) {
-      announce(`${plural(saved, "image")} saved, then: ${error.message}`, { tone: "bad" });
+      announce(error.message, { tone: "bad" });
     }
     row.classList.remove("busy");
-    if (batches.length) this.#done(row, label, saved, batches);
     return undefined;
   }
 
-  #done(row, label, saved, batches) {
-    row.classList.add("done");
-    const undo = make("button", { type: "button", onclick: () => this.#undo(row, batches) }, "Undo");
-    row.querySelector(".cluster-actions").replaceChildren(make("span", {}, `✓ ${plural(saved, "image")}: ${shown(label)}`), undo);
+  /** As in the gallery: with the suggestions that are shown, and what others answered meanwhile.
+   * `work`: the tasks that are left, the keys of the batches, and what has come of them. */
+  async #labelTasks(row, label, work) {
+    const control = this.view.get("control");
+    const judgedAt = new Date().toISOString();
+    let began = performance.now();
+    row.classList.add("busy");
+    try {
+      while (work.tasks.length) {
+        const some = work.tasks.slice(0, TASKS_A_PAGE);
+        const page = await getJson("gallery/page", { control, tasks: some.join(","), limit: TASKS_A_PAGE });
+        const waiting = page.crops.filter((crop) => ["suggested", "open"].includes(crop.state));
+        const leadTime = (performance.now() - began) / 1000;
+        if (waiting.length) {
+          const key = newKey();
+          began = performance.now(); // each batch has its own share of the time
+          work.keys.push(key); // undone with the others, also if only its answer is lost
+          const answer = await sendBatch({ key, control, judgements: waiting.map((crop) => relabel(crop, label)), leadTime, seenAt: page.seen_at, judgedAt });
+          work.saved += answer.saved;
+          work.conflicts += answer.conflicts.length;
+        }
+        work.tasks = work.tasks.slice(TASKS_A_PAGE);
+        if (work.tasks.length) announce(`${shown(label)}: ${plural(work.saved, "image")} saved so far …`);
+      }
+      const met = work.conflicts ? ` ${plural(work.conflicts, "image")} had been answered by others meanwhile.` : "";
+      announce(`${shown(label)}: ${plural(work.saved, "image")} saved.${met}`, { tone: "good" });
+    } catch (error) {
+      announce(`${plural(work.saved, "image")} saved, then: ${error.message}`, { tone: "bad" });
+    }
+    row.classList.remove("busy");
+    if (work.keys.length) this.#done(row, label, work);
   }
 
-  async #undo(row, batches) {
+  #done(row, label, work) {
+    const left = work.tasks.length;
+    row.classList.toggle("done", !left);
+    const said = make("span", {}, `${left ? "" : "✓ "}${plural(work.saved, "image")}: ${shown(label)}`);
+    const undo = make("button", { type: "button", onclick: () => this.#undo(work.keys) }, "Undo");
+    const rest = make("button", { type: "button", class: "primary", onclick: () => this.#labelTasks(row, label, work) }, `Label the other ${whole(left)}`);
+    row.querySelector(".cluster-actions").replaceChildren(said, undo, ...(left ? [rest] : []));
+  }
+
+  async #undo(keys) {
     try {
       let undone = 0;
-      for (const batch of batches) undone += (await postJson(`judgements/${batch}/undo`)).undone;
+      for (const key of keys) undone += (await takeBack(key)).undone;
       announce(`${plural(undone, "judgement")} undone.`);
       byId("view-clusters").scrollTop = 0;
       await this.load();
