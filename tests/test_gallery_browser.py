@@ -416,6 +416,7 @@ def test_where_nothing_is_left_nothing_is_shown(browser, shelf):
         page.route("**/next", lambda route: route.fulfill(json=answer))
         page.goto(f"{filled.address}?order=next")
         expect(page.locator("#empty")).to_contain_text("What to label next: no images")
+        expect(page.locator("#empty")).to_contain_text("Nothing is left to choose from")
         expect(page.locator("#count")).to_have_text("0 of 0 images")
         expect(page.locator("#accept")).to_be_disabled()
         expect(window.cells).to_have_count(0)

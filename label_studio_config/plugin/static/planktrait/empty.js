@@ -31,6 +31,7 @@ export class Empty {
     const none = similar?.title ? `${shown(similar.title)}: no images` : "No images here";
     const title = judged ? `${shown(view.title)}: nothing left to judge` : none;
     const words = [make("h2", {}, title)];
+    if (similar?.why) words.push(make("p", {}, similar.why));
     const next = labels.neighbour(1) ?? labels.neighbour(-1);
     if (filtered) {
       const clear = () => view.set({ filters: {} });

@@ -249,7 +249,7 @@ class Gallery {
     if (asked !== this.#asked) return undefined;
     const found = tasks.map((task) => ({ task }));
     const words = "What to label next";
-    this.#similar = { key: words, found, words, title: words, leave: { order: "certain" } };
+    this.#similar = { key: words, found, words, title: words, why: this.next.why, leave: { order: "certain" } };
     this.#showTitle();
     return this.crops.reset(this.view.filterQuery(), found);
   }

@@ -23,18 +23,21 @@ export class NextOrder {
     this.#place.hidden = true;
   }
 
-  /** The tasks to label next, most useful first, with the choices above them; [] where there are none. */
+  /** The tasks to label next, most useful first, with the choices above them; [] where there are
+   * none: `why` says why. */
   async choose() {
+    this.why = null;
     announce("Choosing what to label next …");
     this.#place.hidden = false;
     await this.#draw();
     try {
       const answer = await getJson("next");
       const from = plural(answer.considered, "image that nobody has judged", "images that nobody has judged");
-      announce(answer.tasks.length ? `Chosen from ${from}.` : "Nothing is left to choose from, or its features are still being computed.");
+      if (answer.tasks.length) announce(`Chosen from ${from}.`);
+      else announce((this.why = "Nothing is left to choose from, or its features are still being computed."));
       return answer.tasks;
     } catch (error) {
-      announce(error.message, { tone: "bad" });
+      announce((this.why = error.message), { tone: "bad" });
       return [];
     }
   }
