@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -121,6 +122,8 @@ def ndsb_project(
     n_images = n_images or len(held_out)
     with tempfile.TemporaryDirectory(prefix="ndsb-project-") as name:
         home = Home(Path(name) / "home")
+        # Nobody asked for the trainings that so many judgements would start.
+        os.environ["PLANKTRAIT_TRAIN_EVERY"] = "1000000"
         servers = start_in_background(
             home,
             images_root=data,
@@ -146,7 +149,10 @@ def ndsb_project(
             chosen = model or _trained(data, table, labels, share, seed)
             version = registry.add(partial(_copy, chosen))
             registry.promote(version.name, reason="trained on a part of the other images")
-            yield known
+            try:
+                yield known
+            finally:
+                hpc_jobs.cancel_all(home.jobs_folder)
 
 
 def _trained(data: Path, table: pd.DataFrame, labels: str, share: float, seed: int) -> Path:
