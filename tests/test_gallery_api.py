@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import requests
 
@@ -342,6 +344,23 @@ def test_a_project_of_another_organisation_is_refused(new_gallery):
     for path in ("gallery", "gallery/page", f"gallery/sprite?tasks={gallery.tasks[0]}"):
         assert gallery.call("GET", path, stranger).status_code == 403
     assert gallery.call("POST", "judgements", stranger, json={}).status_code == 403
+    assert gallery.call("DELETE", "suggestions?model_version=x", stranger).status_code == 403
+    # The Data Manager's actions, too: ours and Label Studio's own.
+    call = partial(
+        requests.request, headers={"Authorization": f"Token {stranger.token}"}, timeout=60
+    )
+    actions = f"{gallery.server.url}/api/dm/actions"
+    project = f"project={gallery.project.id}"
+    assert call("GET", f"{actions}?{project}").json() == []
+    everything = {"selectedItems": {"all": True, "excluded": []}, "label": "Copepod"}
+    for action in (
+        *("suggest_labels", "learn_features", "accept_suggestions", "label_as", "mark_blind"),
+        *("find_similar", "second_opinion", "export_selection", "next_task", "delete_tasks"),
+    ):
+        done = call("POST", f"{actions}?id={action}&{project}", json=everything)
+        assert done.status_code == 403, (action, done.text)
+    assert call("GET", f"{actions}/label_as/form?{project}").status_code == 403
+    assert gallery.task(gallery.tasks[0])["annotations"] == []
 
 
 def test_a_config_without_a_question_for_the_gallery_says_so(new_gallery):
