@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pandas as pd
 import pytest
@@ -299,6 +300,8 @@ def test_a_restart_keeps_everything_and_a_wider_images_root_finds_the_images(own
         project = create_project(server.home, "Wider", config)
         import_manifest(server.home, project.id, Manifest(table, folder))
         token = server.home.secrets.api_token
+        gallery = f"/api/planktrait/projects/{project.id}/gallery/page?suggested=0"
+        (crop,) = server.get(gallery)["crops"]
     (tmp_path / "other").mkdir()
     with pytest.raises(HostingError, match="does not hold"):
         start_in_background(own_home, images_root=tmp_path / "other")
@@ -309,6 +312,13 @@ def test_a_restart_keeps_everything_and_a_wider_images_root_finds_the_images(own
         (task,) = server.get("/api/tasks", params={"project": project.id})["tasks"]
         assert server.home.resolve_image(task["data"]["image"]) == (folder / "a+b.png").resolve()
         assert server.request("GET", task["data"]["image"]).content == b"an image"
+        assert task["data"]["image"] != crop["image"]
+        path = server.home.label_studio_folder / "label_studio.sqlite3"
+        with closing(sqlite3.connect(path)) as database:
+            rows = database.execute("SELECT image FROM planktrait_crop").fetchall()
+        assert crop["image"] not in {image for (image,) in rows}
+        (crop,) = server.get(gallery)["crops"]
+        assert crop["image"] == task["data"]["image"]
         again = import_manifest(server.home, project.id, Manifest(table, folder))
         assert (again.added, again.present) == (0, 1)
         assert len(server.get(f"/api/storages/localfiles?project={project.id}")) == 1

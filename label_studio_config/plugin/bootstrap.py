@@ -87,6 +87,8 @@ def follow_images_root(home: Home) -> None:
     from django.db import transaction
     from io_storages.localfiles.models import LocalFilesImportStorage
 
+    from label_studio_config.plugin.gallery_index import forget_project
+
     if home.settings.images_root is None:
         return
     root = Path(home.settings.images_root)
@@ -104,6 +106,8 @@ def follow_images_root(home: Home) -> None:
             continue
         with transaction.atomic():
             count = _move_images(storage.project_id, old.relative_to(root).as_posix())
+            # Changed in bulk: nobody else tells the gallery's index of the new addresses.
+            forget_project(storage.project_id)
             storage.path = str(root)
             storage.save(update_fields=["path"])
         logger.info("Project %d: %d images found from %s", storage.project_id, count, root)
