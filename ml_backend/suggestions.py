@@ -120,12 +120,11 @@ def set_model_version(home: Home, project_id: int, version: str) -> None:
 def delete_old_suggestions(home: Home, project_id: int, live: LiveModel) -> int:
     """Remove the suggestions of versions before the live one and the one before it.
 
-    Not those of other origins, and not while an annotation refers to one of them: there the
-    suggestion is part of the record of what the annotator saw.
+    Not those of other origins, and none that an annotation came from: it is part of the record of
+    what the annotator saw.
     """
     api = Api(home)
-    path = f"/api/projects/{project_id}/model-versions/"
-    present = api.get(path) or {}
+    present = api.get(f"/api/projects/{project_id}/model-versions/") or {}
     prefix, _, _ = live.version.name.rpartition("-v")
     ours = sorted(
         (name for name in present if name.rpartition("-v")[0] == prefix),
@@ -133,14 +132,16 @@ def delete_old_suggestions(home: Home, project_id: int, live: LiveModel) -> int:
         reverse=True,
     )
     old = [name for name in ours if name != live.version.name][VERSIONS_KEPT - 1 :]
-    if not old:
-        return 0
-    used = _versions_annotators_saw(home, project_id)
-    deleted = 0
+    total = sum(int(present[name]) for name in old)
+    path = f"/api/planktrait/projects/{project_id}/suggestions"
+    deleted = kept = 0
     for name in old:
-        if name not in used:
-            api.call("DELETE", path, json={"model_version": name})
-            deleted += int(present[name])
+        after = 0
+        while after is not None:
+            asked = {"model_version": name, "after": after}
+            done = api.call("DELETE", path, params=asked)
+            deleted, kept, after = deleted + done["deleted"], kept + done["kept"], done["next"]
+            progress.report("delete old suggestions", deleted + kept, total, name)
     return deleted
 
 
@@ -205,17 +206,6 @@ def _suggest(
         if saved is not None:
             saved.result()
     tally.report()
-
-
-def _versions_annotators_saw(home: Home, project_id: int) -> set[str]:
-    return {
-        str(prediction.get("model_version"))
-        for task in fetch_tasks(home, project_id, annotated_only=True)
-        for annotation in task.get("annotations") or []
-        if annotation.get("parent_prediction")
-        for prediction in task.get("predictions") or []
-        if prediction["id"] == annotation["parent_prediction"]
-    }
 
 
 def _batches(tasks: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -62,6 +63,14 @@ def test_suggestions_reach_an_index_that_exists_at_once(new_gallery):
     gallery.api.post(path, {"model_version": VERSION})
     assert gallery.on_page() == [1, 0]
     assert gallery.on_page(suggested=0) == [2, 3]
+    # Without a version that is not shown, what is shown stays.
+    gallery.suggest({gallery.tasks[0]: ("Copepod", 0.5)}, version="project-0-v0002")
+    gallery.api.post(path, {"model_version": VERSION})
+    assert gallery.get("gallery/labels")["open"] == 2
+    versions = f"/api/projects/{gallery.project.id}/model-versions/"
+    gallery.api.call("DELETE", versions, json={"model_version": "project-0-v0002"})
+    assert gallery.get("gallery/labels")["open"] == 2
+    assert gallery.on_page() == [1, 0]
 
 
 def test_what_comes_through_label_studio_itself_is_indexed(new_gallery):
@@ -107,6 +116,80 @@ def test_what_is_changed_in_a_task_is_found(new_gallery):
     assert gallery.on_page(label="Copepod") == [0]
     gallery.api.call("DELETE", f"/api/predictions/{newer['id']}/")
     assert gallery.on_page(label="Copepod", order="task") == [0, 1]
+
+
+def test_a_task_that_becomes_blind_loses_its_predictions(new_gallery):
+    gallery = new_gallery(3)
+    gallery.suggest(dict.fromkeys(gallery.tasks, ("Copepod", 0.9)))
+    gallery.accept(gallery.tasks[:1])
+
+    def mark(task_id):
+        data = {**gallery.task(task_id)["data"], "blind": "yes"}
+        gallery.api.patch(f"/api/tasks/{task_id}/", {"data": data})
+
+    mark(gallery.tasks[0])
+    (task,) = gallery.get("tasks", ids=gallery.tasks[0])["tasks"]
+    (annotation,) = task["annotations"]
+    assert annotation["parent_prediction"] is None
+    assert annotation["prediction"]["model_version"] == VERSION
+    # Where nobody has opened the gallery yet, too.
+    other = new_gallery(1)
+    other.suggest({other.tasks[0]: ("Copepod", 0.9)})
+    assert len(other.task(other.tasks[0])["predictions"]) == 1
+    other.api.patch(f"/api/tasks/{other.tasks[0]}/", {"data": {"image": "/x.png", "blind": "yes"}})
+    # With SQL: found when the gallery would show it.
+    gallery.run(
+        "from tasks.models import Task\n"
+        f"Task.objects.filter(id={gallery.tasks[1]}).update(data={{'image': 'x', 'blind': 'yes'}})"
+    )
+    assert gallery.on_page() == [2]
+    for task_id in (*gallery.tasks[:2], *other.tasks):
+        task = gallery.task(task_id)
+        assert (task["predictions"], task["total_predictions"]) == ([], 0)
+    assert len(gallery.task(gallery.tasks[2])["predictions"]) == 1
+
+
+def test_old_suggestions_go_but_for_those_that_an_annotation_came_from(new_gallery):
+    from ml_backend.suggestions import delete_old_suggestions
+
+    gallery = new_gallery(5)
+    versions = [f"project-0-v000{n}" for n in range(1, 5)]
+    for version in versions:
+        gallery.suggest(dict.fromkeys(gallery.tasks, ("Copepod", 0.9)), version=version)
+        if version == versions[0]:
+            gallery.accept(gallery.tasks[1:2])
+    gallery.get("gallery")
+    live = SimpleNamespace(version=SimpleNamespace(name=versions[3]))
+    assert delete_old_suggestions(gallery.server.home, gallery.project.id, live) == 9
+    assert delete_old_suggestions(gallery.server.home, gallery.project.id, live) == 0
+    tasks = [gallery.task(task_id) for task_id in gallery.tasks]
+    kept = [[p["model_version"] for p in task["predictions"]] for task in tasks]
+    assert [sorted(names) for names in kept] == [
+        versions[2:],
+        [versions[0], *versions[2:]],
+        *([versions[2:]] * 3),
+    ]
+    assert [task["total_predictions"] for task in tasks] == [2, 3, 2, 2, 2]
+    assert tasks[1]["annotations"][0]["parent_prediction"] is not None
+    index = contents(gallery)
+    assert len(index[1]) == 11
+    # Thousands are deleted in several calls, of which each goes on where the one before stopped.
+    said = gallery.run(
+        "from label_studio_config.plugin import old_versions\n"
+        "from projects.models import Project\n"
+        "old_versions.CHUNK = 2\n"
+        f"project, after = Project.objects.get(id={gallery.project.id}), 0\n"
+        "while after is not None:\n"
+        f"    done = old_versions.remove_version(project, '{versions[2]}', after)\n"
+        "    after = done.next\n"
+        "    print(done.deleted, end=' ')"
+    )
+    assert said.split()[-3:] == ["2", "2", "1"]
+    assert reindex(gallery, "--project", str(gallery.project.id)).returncode == 0
+    assert len(contents(gallery)[1]) == 6
+    path = f"suggestions?model_version={versions[3]}"
+    assert gallery.call("DELETE", path).status_code == 400
+    assert len(gallery.on_page(order="task", state="suggested")) == 4
 
 
 def test_what_is_gone_is_never_shown(new_gallery):
@@ -158,14 +241,29 @@ def test_the_index_is_made_anew_from_label_studios_tables(new_gallery):
 
 def test_another_config_asks_other_questions(new_gallery):
     gallery = new_gallery(2)
-    gallery.suggest({gallery.tasks[0]: ("Copepod", 0.9)})
-    assert gallery.on_page() == [0]
+    gallery.suggest({gallery.tasks[0]: ("Copepod", 0.9), gallery.tasks[1]: ("Detritus", 0.8)})
+    assert gallery.on_page() == [0, 1]
+    config = gallery.project.schema.xml.replace('"Detritus"', '"Marine snow"')
+    gallery.api.patch(f"/api/projects/{gallery.project.id}/", {"label_config": config})
+    counts = gallery.get("gallery/labels")
+    assert counts == {"labels": [{"label": "Copepod", "count": 1}], "open": 1}
+    assert gallery.on_page(suggested=0) == [1]
     config = gallery.project.schema.xml.replace('name="group"', 'name="taxon"')
     config = config.replace('whenTagName="group"', 'whenTagName="taxon"')
     gallery.api.patch(f"/api/projects/{gallery.project.id}/", {"label_config": config})
     assert gallery.get("gallery")["control"] == "taxon"
     assert gallery.on_page() == []
     assert gallery.on_page(suggested=0) == [0, 1]
+
+
+def test_judging_tasks_of_another_project_leaves_its_index_alone(new_gallery):
+    mine, other = new_gallery(1), new_gallery(2)
+    for gallery in (mine, other):
+        gallery.suggest(dict.fromkeys(gallery.tasks, ("Copepod", 0.9)))
+        assert gallery.get("gallery")["index"]["tasks"] == len(gallery.tasks)
+    done = mine.judge([{"task": task_id, "label": "Copepod"} for task_id in other.tasks])
+    assert (done["saved"], done["crops"], len(done["conflicts"])) == (0, [], 2)
+    assert other.get("gallery")["index"] == {"tasks": 2, "suggestions": 2, "complete": True}
 
 
 def test_ten_requests_at_once_index_everything_once(new_gallery):

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+
 import pytest
 
 from label_studio_config.api import Api, ApiError
+from label_studio_config.hosting import server_environment
 from label_studio_config.project import create_project
 from label_studio_config.results import write_result
 from label_studio_config.server_tasks import fetch_tasks
@@ -69,12 +76,24 @@ def labels(home, project):
     }
 
 
+def blind_in_index(home, project):
+    """The tasks that the gallery's index takes for blind."""
+    query = "SELECT task_id FROM planktrait_crop WHERE project_id = ? AND blind"
+    with closing(sqlite3.connect(home.label_studio_folder / "label_studio.sqlite3")) as database:
+        return [task_id for (task_id,) in database.execute(query, (project.id,))]
+
+
 def test_sure_suggestions_are_accepted_with_an_estimate_of_errors(home, project):
     form = Api(home).get("/api/dm/actions/accept_suggestions/form", project=project.id)
     (field,) = form[0]["fields"]
     at_95 = next(option for option in field["options"] if option.startswith("95 %"))
     assert field["value"] == at_95
     assert "3 in the project, about 0 wrong" in at_95
+    answer = run(home, project, "accept_suggestions", confidence=at_95)
+    assert (answer["processed_items"], answer["left"]) == (3, 0)
+    (batch,) = answer["batches"]
+    path = f"/api/planktrait/projects/{project.id}/judgements/{batch}/undo"
+    assert Api(home).post(path)["undone"] == 3
     answer = run(home, project, "accept_suggestions", confidence=at_95)
     assert answer["processed_items"] == 3
     assert "about 0" in answer["detail"]
@@ -101,14 +120,56 @@ def test_a_label_for_all_that_is_selected(home, project):
     assert form[0]["fields"][0]["options"] == ["Copepod", "Detritus", "Cannot tell"]
 
 
+def test_so_many_a_call_and_how_many_are_left(home, project):
+    code = f"""
+import json, django
+django.setup()
+from types import SimpleNamespace
+from projects.models import Project
+from tasks.models import Task
+from users.models import User
+from label_studio_config.plugin import gallery_catch_up, judging_actions as actions
+project = Project.objects.get(id={project.id})
+request = SimpleNamespace(user=User.objects.order_by("id").first(), data={{"confidence": "0.9"}})
+images = Task.objects.filter(project=project)
+def call(action):
+    answer = action(project, images, request=request)
+    print(json.dumps([answer["processed_items"], answer["left"], answer["detail"]]))
+actions.CATCH_UP_S, gallery_catch_up.CHUNK = 0, 5
+call(actions.accept_suggestions)
+actions.CATCH_UP_S, actions.MOST_A_CALL = 60, 2
+call(actions.accept_suggestions)
+call(actions.accept_suggestions)
+request.data = {{"label": "Detritus"}}
+for _ in range(4):
+    call(actions.label_as)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=server_environment(home), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    first, *accepted = answers[:3]
+    assert first[:2] == [0, 0]
+    assert "still being made: call it again" in first[2]
+    assert [answer[:2] for answer in accepted] == [[2, 1], [1, 0]]
+    assert "1 images are left: call it again" in accepted[0][2]
+    assert [answer[:2] for answer in answers[3:]] == [[2, 3], [2, 1], [1, 0], [0, 0]]
+    assert set(map(tuple, labels(home, project).values())) == {("Detritus",)}
+
+
 def test_blind_images_lose_their_suggestion_unless_somebody_judged_them(home, project):
     run(home, project, "label_as", numbers=[0], label="Detritus")
+    tasks_before = numbered(home, project)
+    assert blind_in_index(home, project) == []
     answer = run(home, project, "mark_blind", numbers=[0, 1])
     assert answer["processed_items"] == 1
     assert "1 were judged already" in answer["detail"]
+    # Before any page of the gallery looks.
+    assert blind_in_index(home, project) == [tasks_before[1]["id"]]
     tasks = numbered(home, project)
     assert tasks[1]["data"]["blind"] == "yes"
-    assert tasks[1]["predictions"] == []
+    assert (tasks[1]["predictions"], tasks[1]["total_predictions"]) == ([], 0)
     assert tasks[0]["data"]["blind"] == "no"
     assert len(tasks[0]["predictions"]) == 1
     page = Api(home).get(f"/api/planktrait/projects/{project.id}/gallery/page", limit=100)

@@ -7,15 +7,19 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import psycopg
 import pytest
 
 from label_studio_config.api import Api
+from label_studio_config.home import Home
 from label_studio_config.manifest import Manifest
 from label_studio_config.processes import free_port
 from label_studio_config.project import create_project
@@ -132,3 +136,50 @@ def test_everything_works_on_postgresql(tmp_path, monkeypatch):
                 list(pool.map(lambda _: Api(home).post(path, at_once), range(6)))
             shown = api.get("/api/tasks", view=tab["suggested"], project=project.id)
             assert shown["total_predictions"] == 2 * (300 - len(blind))
+            with open_connection(variables) as other:
+                check_locks(home, project.id, suggestions, other)
+
+
+def open_connection(variables: dict[str, str]) -> psycopg.Connection[Any]:
+    """For a transaction of somebody else."""
+    return psycopg.connect(
+        host=variables["POSTGRE_HOST"],
+        port=variables["POSTGRE_PORT"],
+        user=variables["POSTGRE_USER"],
+        dbname=variables["POSTGRE_NAME"],
+    )
+
+
+def check_locks(
+    home: Home, project_id: int, suggestions: list[Any], other: psycopg.Connection[Any]
+) -> None:
+    """Saving suggestions while somebody else's transaction is open."""
+    api = Api(home, timeout_s=20)
+    path = f"/api/planktrait/projects/{project_id}/suggestions"
+    # As an annotation holds its project while it is committed: nobody waits for it.
+    other.execute("SELECT 1 FROM project WHERE id = %s FOR KEY SHARE", (project_id,))
+    saved = api.post(path, [one | {"model_version": "v3"} for one in suggestions])["saved"]
+    assert saved > 0
+    other.rollback()
+
+    # A task is marked blind meanwhile: it alone gets none.
+    found = other.execute(
+        "SELECT min(task_id) FROM prediction WHERE project_id = %s", (project_id,)
+    )
+    ((task_id,),) = found.fetchall()
+    mark = "UPDATE task SET data = data || jsonb_build_object('blind', 'yes') WHERE id = %s"
+    other.execute(mark, (task_id,))
+    with ThreadPoolExecutor(1) as pool:
+        newest = [one | {"model_version": "v4"} for one in suggestions]
+        answer = pool.submit(api.post, path, newest)
+        waits, end = False, time.monotonic() + 20
+        while not waits and not answer.done() and time.monotonic() < end:
+            time.sleep(0.05)
+            found = other.execute("SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted)")
+            ((waits,),) = found.fetchall()
+        other.commit()
+        assert waits
+        assert answer.result() == {"saved": saved - 1}
+    versions = {one["model_version"] for one in api.get(f"/api/tasks/{task_id}/")["predictions"]}
+    assert "v3" in versions
+    assert "v4" not in versions

@@ -22,6 +22,7 @@ from users.models import User
 from label_studio_config.home import HomeError
 from label_studio_config.plugin.access import Guarded
 from label_studio_config.plugin.bootstrap import STORAGE_TITLE
+from label_studio_config.plugin.old_versions import remove_version
 from label_studio_config.plugin.suggestions import SuggestionError, save_suggestions
 from label_studio_config.plugin.task_pages import MOST_TASKS, Query, page_of_tasks
 
@@ -140,7 +141,15 @@ class Suggestions(ProjectView):
     """POST `[{"task", "result", "score", "model_version"}]`: save suggestions in bulk.
 
     Older suggestions of the same version are replaced; blind tasks are left without.
+
+    DELETE `?model_version=&after=0`: the next thousands of one version that is not shown, but for
+    those that an annotation came from; `{"deleted", "kept", "next"}`. Call it again with `next` as
+    `after` until that is null.
     """
+
+    permission_required = ViewClassPermission(
+        POST=all_permissions.projects_change, DELETE=all_permissions.projects_change
+    )
 
     def post(self, request: Request, pk: int) -> Response:
         project = self.project(request, pk)
@@ -153,6 +162,16 @@ class Suggestions(ProjectView):
         except SuggestionError as error:
             raise ValidationError(str(error)) from error
         return Response({"saved": saved})
+
+    def delete(self, request: Request, pk: int) -> Response:
+        project = self.project(request, pk)
+        version = request.query_params.get("model_version", "")
+        if not version:
+            raise ValidationError("model_version: name the version")
+        if version == project.model_version:
+            raise ValidationError(f"{version} is shown: make another version live first")
+        after = _whole_number(request.query_params, "after", 0, 2**63 - 1)
+        return Response(vars(remove_version(project, version, after)))
 
 
 class Users(Guarded):

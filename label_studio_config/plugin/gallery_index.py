@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from django.db.models import Exists, OuterRef
@@ -27,6 +27,7 @@ from label_studio_config.plugin.models import (
     SuggestedLabel,
     SuggestionList,
 )
+from label_studio_config.plugin.task_predictions import delete_predictions_of
 
 PREDICTION_FIELDS = ("id", "task_id", "model_version", "score", "result")
 ANNOTATION_FIELDS = (
@@ -39,9 +40,15 @@ _ROWS_A_QUERY = 2000
 def index_tasks(
     questions: Questions, project_id: int, tasks: Iterable[tuple[int, dict[str, Any]]]
 ) -> list[Crop]:
-    """Write the rows of tasks, given as (id, data); what was read from files or people is kept."""
+    """Write the rows of tasks, given as (id, data); what was read from files or people is kept.
+
+    Whatever predictions blind tasks have are deleted.
+    """
     given = [(task_id, data or {}) for task_id, data in tasks]
     rows = [crop_of(questions, project_id, task_id, data) for task_id, data in given]
+    blind = [row.task_id for row in rows if row.blind]
+    # Tasks are locked before rows of the index, as everywhere.
+    delete_predictions_of(blind)
     Crop.objects.bulk_create(
         rows,
         batch_size=_ROWS_A_QUERY,
@@ -59,7 +66,6 @@ def index_tasks(
         unique_fields=["task_id"],
         update_fields=["project_id", "text"],
     )
-    blind = [row.task_id for row in rows if row.blind]
     SuggestedLabel.objects.filter(task_id__among=blind).delete()
     Crop.objects.filter(task_id__among=blind, suggested=1).update(suggested=0)
     return rows
@@ -205,7 +211,7 @@ def index_again(questions: Questions, state: IndexState, task_ids: Iterable[int]
         Task.objects.filter(id__among=ids, project_id=state.project_id).values_list("id", "data")
     )
     present = {task_id for task_id, _ in tasks}
-    forget_tasks(ids - present)
+    forget_tasks(ids - present, state.project_id)
     before = dict(Crop.objects.filter(task_id__among=present).values_list("task_id", "image"))
     crops = index_tasks(questions, state.project_id, tasks)
     changed = [crop.task_id for crop in crops if before.get(crop.task_id, "") != crop.image]
@@ -217,11 +223,30 @@ def index_again(questions: Questions, state: IndexState, task_ids: Iterable[int]
     index_predictions(questions, state, list(predictions.values_list(*PREDICTION_FIELDS)))
 
 
-def forget_tasks(task_ids: Iterable[int]) -> None:
-    """Remove the rows of tasks that are gone."""
+def predictions_removed(
+    questions: Questions,
+    state: IndexState,
+    version: str,
+    prediction_ids: Iterable[int],
+    task_ids: Collection[int],
+) -> None:
+    """Remove the rows of a version's predictions that are gone from tasks.
+
+    Where a task has others of the version, those count again.
+    """
+    SuggestedLabel.objects.filter(prediction_id__among=prediction_ids).delete()
+    left = Prediction.objects.filter(task__id__among=task_ids, model_version=version)
+    index_predictions(questions, state, list(left.order_by("id").values_list(*PREDICTION_FIELDS)))
+    if version == state.model_version:
+        crops = Crop.objects.filter(task_id__among=task_ids, suggested=1)
+        crops.exclude(_has_suggestion(questions, state, version)).update(suggested=0)
+
+
+def forget_tasks(task_ids: Iterable[int], project_id: int | None) -> None:
+    """Remove the rows of a project's tasks that are gone."""
     ids = list(task_ids)
     for table in (Crop, CropText, SuggestedLabel, GivenAnswer):
-        table.objects.filter(task_id__among=ids).delete()
+        table.objects.filter(task_id__among=ids, project_id=project_id).delete()
 
 
 def forget_project(project_id: int) -> None:
@@ -233,11 +258,16 @@ def forget_project(project_id: int) -> None:
 
 def show_version(questions: Questions, state: IndexState, version: str) -> None:
     """Make `Crop.suggested` say which tasks have a suggestion of this version."""
-    primary = questions.primary.name if questions.primary else ""
     crops = Crop.objects.filter(project_id=state.project_id)
-    list_id = SuggestionList.id_of(state.project_id, version, primary)
-    has = Exists(SuggestedLabel.objects.filter(task_id=OuterRef("task_id"), list_id=list_id))
+    has = _has_suggestion(questions, state, version)
     crops.filter(suggested=1).exclude(has).update(suggested=0)
     crops.filter(has, suggested=0).update(suggested=1)
     state.model_version = version
     state.save(update_fields=["model_version"])
+
+
+def _has_suggestion(questions: Questions, state: IndexState, version: str) -> Exists:
+    """Whether a crop has a suggestion of a version for the primary control."""
+    primary = questions.primary.name if questions.primary else ""
+    list_id = SuggestionList.id_of(state.project_id, version, primary)
+    return Exists(SuggestedLabel.objects.filter(task_id=OuterRef("task_id"), list_id=list_id))

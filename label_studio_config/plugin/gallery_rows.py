@@ -79,7 +79,8 @@ class Questions:
     def key(self) -> str:
         """Differs where rows of the index would differ."""
         primary = self.primary.name if self.primary else ""
-        return json.dumps([self.schema.image_key, primary, sorted(self.names)])
+        labels = {c.name: [sorted(c.labels), sorted(c.not_assessable)] for c in self.controls}
+        return json.dumps([self.schema.image_key, primary, labels], sort_keys=True)
 
 
 @lru_cache(maxsize=64)

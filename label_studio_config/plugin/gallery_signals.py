@@ -11,10 +11,12 @@ from contextvars import ContextVar
 from typing import Any
 
 from django.db import connection, transaction
+from django.db.models import Exists, OuterRef
 from django.db.models.signals import post_delete, post_save
 from projects.models import Project
 from tasks.models import Annotation, Prediction, Task, post_bulk_create
 
+from label_studio_config.blind import is_blind_data
 from label_studio_config.plugin.gallery_index import (
     forget_tasks,
     index_again,
@@ -25,6 +27,7 @@ from label_studio_config.plugin.gallery_index import (
 )
 from label_studio_config.plugin.gallery_rows import Questions, questions_of
 from label_studio_config.plugin.models import Crop, IndexState, SuggestedLabel
+from label_studio_config.plugin.task_predictions import delete_predictions_of
 
 _held = ContextVar("held", default=False)
 
@@ -56,7 +59,7 @@ def connect() -> None:
 
 def predictions_saved(project: Any, predictions: Sequence[Prediction]) -> None:
     """Index predictions that were saved in bulk, if the project has an index."""
-    found = _index_of(project.id, project.label_config)
+    found = index_of(project.id, project.label_config)
     if found is None or not predictions:
         return
     state, questions = found
@@ -84,7 +87,15 @@ def predictions_created(predictions: Sequence[Prediction]) -> None:
             predictions_saved(Project.objects.get(id=project_id), rows)
 
 
-def _index_of(project_id: int | None, config: str) -> tuple[IndexState, Questions] | None:
+def tasks_changed(project: Project, task_ids: Sequence[int]) -> None:
+    """Index tasks again that were changed in bulk, if the project has an index."""
+    found = index_of(project.id, project.label_config)
+    if found is not None and task_ids:
+        index_again(found[1], found[0], task_ids)
+
+
+def index_of(project_id: int | None, config: str) -> tuple[IndexState, Questions] | None:
+    """A project's index as far as it can be added to; None where it is not there yet."""
     state = IndexState.objects.filter(project_id=project_id).first()
     questions = questions_of(config) if state is not None else None
     # With another config all rows are made anew at the next request.
@@ -106,7 +117,10 @@ def _task_saved(instance: Task, update_fields: Any = None, **kwargs: Any) -> Non
     # Counters change with every annotation.
     if instance.project_id is None or (update_fields and "data" not in update_fields):
         return
-    found = _index_of(instance.project_id, instance.project.label_config)
+    if is_blind_data(instance.data or {}):
+        delete_predictions_of([instance.id])
+        instance.total_predictions = 0
+    found = index_of(instance.project_id, instance.project.label_config)
     # The editor saves the whole task with every change of an annotation.
     if found is not None and not is_indexed(found[1], instance.id, instance.data):
         with transaction.atomic():
@@ -114,7 +128,7 @@ def _task_saved(instance: Task, update_fields: Any = None, **kwargs: Any) -> Non
 
 
 def _task_deleted(instance: Task, **kwargs: Any) -> None:
-    forget_tasks([instance.id])
+    forget_tasks([instance.id], instance.project_id)
 
 
 def _prediction_saved(instance: Prediction, **kwargs: Any) -> None:
@@ -128,13 +142,17 @@ def _prediction_deleted(instance: Prediction, **kwargs: Any) -> None:
     deleted, _ = rows.delete()
     if not deleted:
         return
-    Crop.objects.filter(task_id=instance.task_id, suggested=1).update(suggested=0)
+    shown = IndexState.objects.filter(
+        project_id=OuterRef("project_id"), model_version=instance.model_version
+    )
+    crops = Crop.objects.filter(Exists(shown), task_id=instance.task_id, suggested=1)
+    crops.update(suggested=0)
     # An older one of the same version counts again.
     others = Prediction.objects.filter(
         task_id=instance.task_id, model_version=instance.model_version
     ).exclude(id=instance.id)
     project = instance.project if others.exists() else None
-    found = _index_of(project.id, project.label_config) if project else None
+    found = index_of(project.id, project.label_config) if project else None
     if found is not None:
         with transaction.atomic():
             index_again(found[1], found[0], [instance.task_id])
@@ -155,7 +173,7 @@ def _annotations_created(objs: Sequence[Annotation], **kwargs: Any) -> None:
 def _answers_changed(project: Any, task_ids: set[int]) -> None:
     if _held.get():
         return
-    found = _index_of(project.id, project.label_config) if project else None
+    found = index_of(project.id, project.label_config) if project else None
     if found is not None:
         with transaction.atomic():
             index_answers(found[1], found[0].project_id, task_ids)

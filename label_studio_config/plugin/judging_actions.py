@@ -4,30 +4,42 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from core.permissions import AllPermissions
 from data_manager.actions import register_action
 from django.db import transaction
-from django.db.models import Count, QuerySet, Sum
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Sum
 from projects.models import Project
-from tasks.models import Prediction, Task
+from tasks.models import Task
 from users.models import User
 
 from label_studio_config.blind import is_blind_data
+from label_studio_config.plugin.deadlocks import persistent
 from label_studio_config.plugin.gallery_catch_up import catch_up, shown_version
 from label_studio_config.plugin.gallery_parts import View
 from label_studio_config.plugin.gallery_rows import questions_of
+from label_studio_config.plugin.gallery_signals import tasks_changed
 from label_studio_config.plugin.judgements import save
 from label_studio_config.plugin.judgements_asked import MOST, Asked, Judged
-from label_studio_config.plugin.models import Answered, SuggestedLabel, SuggestionList
+from label_studio_config.plugin.models import (
+    Answered,
+    GivenAnswer,
+    SuggestedLabel,
+    SuggestionList,
+)
 from label_studio_config.plugin.suggestions import batches
+from label_studio_config.plugin.task_predictions import delete_predictions_of
 
 logger = logging.getLogger(__name__)
 
 SURE_ENOUGH = (0.99, 0.95, 0.9, 0.8, 0.7, 0.5)
 USUAL = 0.95
 MOST_ALIKE = 50
+MOST_A_CALL = 20_000
+"""Images judged while the browser waits: some minutes."""
+CATCH_UP_S = 10.0
 _ROWS_A_QUERY = 500
 
 Answer = dict[str, Any]
@@ -86,41 +98,57 @@ def accept_suggestions(project: Project, queryset: QuerySet, **kwargs: Any) -> A
     """Accept what is suggested with the confidence asked for; the action of that name."""
     request = kwargs["request"]
     try:
-        view = _view(project, request.user)
+        view, complete = _view(project, request.user)
         least = _share(request.data.get("confidence"))
     except CannotJudge as error:
         return _refused(str(error))
     rows = _waiting(view).filter(confidence__gte=least, task_id__in=_ids(queryset))
-    found = list(rows.values_list("task_id", "prediction_id", "confidence"))
+    total = rows.count()
+    chosen = rows.order_by("task_id")[:MOST_A_CALL]
+    found = list(chosen.values_list("task_id", "prediction_id", "confidence"))
     judged = [Judged(task_id, prediction_id=prediction) for task_id, prediction, _ in found]
-    saved, left = _judge(view, request.user, judged)
+    done = _judge(view, request.user, judged)
     wrong = sum(1 - confidence for _, _, confidence in found)
-    detail = f"Accepted {saved} suggestions; about {wrong:.0f} of them will be wrong."
-    return _done(saved, detail + _left(left))
+    detail = f"Accepted {done.saved} suggestions; about {wrong:.0f} of them will be wrong."
+    return _judged(done, detail, total - len(found), complete)
 
 
 def label_as(project: Project, queryset: QuerySet, **kwargs: Any) -> Answer:
     """Give every selected image one label; the action of that name."""
     request = kwargs["request"]
     try:
-        view = _view(project, request.user)
+        view, complete = _view(project, request.user)
         label = str(request.data.get("label") or "")
         if not view.control.knows(label):
             raise CannotJudge(f"{view.control.name} has no label {label!r}: choose one of the list")
     except CannotJudge as error:
         return _refused(str(error))
+    given = GivenAnswer.objects.filter(task_id=OuterRef("id"), control=view.control.name)
+    # Those that have the label: called again, it goes on where it stopped.
+    waiting = queryset.exclude(Exists(given.filter(user_id=view.user_id, label=label)))
+    spoken = 0
+    if not view.several_votes:
+        others = Exists(given.exclude(user_id=view.user_id))
+        # Unless a second opinion is asked for.
+        by_others = Q(others) & ~Q(id__among=sorted(view.asked_again))
+        spoken = waiting.filter(by_others).count()
+        waiting = waiting.exclude(by_others)
+    total = waiting.count()
+    ids = list(waiting.order_by("id").values_list("id", flat=True)[:MOST_A_CALL])
     known = dict(
         SuggestedLabel.objects.filter(
             project_id=project.id,
             model_version=view.version,
             control=view.control.name,
-            task_id__in=_ids(queryset),
+            task_id__among=ids,
         ).values_list("task_id", "prediction_id")
     )
-    ids = queryset.order_by("id").values_list("id", flat=True)
     judged = [Judged(task_id, label=label, prediction_id=known.get(task_id)) for task_id in ids]
-    saved, left = _judge(view, request.user, judged)
-    return _done(saved, f"Labelled {saved} images as {label}." + _left(left))
+    done = _judge(view, request.user, judged)
+    detail = f"Labelled {done.saved} images as {label}."
+    if spoken:
+        detail += f" Somebody else has judged {spoken}: left alone."
+    return _judged(done, detail, total - len(ids), complete)
 
 
 def mark_blind(project: Project, queryset: QuerySet, **kwargs: Any) -> Answer:
@@ -128,24 +156,8 @@ def mark_blind(project: Project, queryset: QuerySet, **kwargs: Any) -> Answer:
     ids = list(queryset.order_by("id").values_list("id", flat=True))
     marked = judged = 0
     for some in batches(ids, _ROWS_A_QUERY):
-        with transaction.atomic():
-            tasks = Task.objects.select_for_update(of=("self",)).filter(
-                id__in=some, project=project
-            )
-            fresh = []
-            for task in tasks:
-                if is_blind_data(task.data):
-                    continue
-                if task.total_annotations or task.cancelled_annotations:
-                    judged += 1
-                    continue
-                task.data = {**task.data, "blind": "yes"}
-                fresh.append(task)
-            Task.objects.bulk_update(fresh, ["data"], batch_size=100)
-            chosen = [task.id for task in fresh]
-            Prediction.objects.filter(task_id__in=chosen).delete()
-            Task.objects.filter(id__in=chosen).update(total_predictions=0)
-            marked += len(fresh)
+        fresh, before = _mark_some(project, some)
+        marked, judged = marked + fresh, judged + before
     detail = f"Marked {marked} images blind."
     if judged:
         detail += f" {judged} were judged already, perhaps with a suggestion on screen: left alone."
@@ -163,10 +175,31 @@ def find_similar(project: Project, queryset: QuerySet, **kwargs: Any) -> Answer:
     return {"processed_items": len(ids), "detail": detail, "reload": False, "address": address}
 
 
+@persistent
+def _mark_some(project: Project, ids: list[int]) -> tuple[int, int]:
+    """How many were marked, and how many were not since somebody had judged them."""
+    with transaction.atomic():
+        tasks = Task.objects.select_for_update(of=("self",)).filter(id__in=ids, project=project)
+        judged, fresh = 0, []
+        for task in tasks.order_by("id"):
+            if is_blind_data(task.data):
+                continue
+            if task.total_annotations or task.cancelled_annotations:
+                judged += 1
+                continue
+            task.data = {**task.data, "blind": "yes"}
+            fresh.append(task)
+        Task.objects.bulk_update(fresh, ["data"], batch_size=100)
+        chosen = [task.id for task in fresh]
+        delete_predictions_of(chosen)
+        tasks_changed(project, chosen)
+    return len(fresh), judged
+
+
 def _thresholds(user: User, project: Project) -> list[dict[str, Any]]:
     """How sure is sure enough: with the number of images, and of errors to expect."""
     try:
-        rows = _waiting(_view(project, user))
+        rows = _waiting(_view(project, user)[0])
     except CannotJudge:
         rows = SuggestedLabel.objects.none()
     options = []
@@ -207,12 +240,14 @@ def _share(text: Any) -> float:
     return share
 
 
-def _view(project: Project, user: User) -> View:
+def _view(project: Project, user: User) -> tuple[View, bool]:
+    """What the person looks at, and whether all of it is indexed yet."""
     questions = questions_of(project.label_config)
     if questions is None or questions.primary is None:
         raise CannotJudge("the labeling config asks for no label that an image has one of")
-    catch_up(project)
-    return View.of(project, questions, questions.primary, shown_version(project), user.id)
+    complete = catch_up(project, CATCH_UP_S)
+    view = View.of(project, questions, questions.primary, shown_version(project), user.id)
+    return view, complete
 
 
 def _waiting(view: View) -> QuerySet[SuggestedLabel]:
@@ -221,21 +256,34 @@ def _waiting(view: View) -> QuerySet[SuggestedLabel]:
     return SuggestedLabel.objects.filter(list_id=list_id, answered=Answered.NO)
 
 
-def _judge(view: View, user: User, judged: Sequence[Judged]) -> tuple[int, list[str]]:
-    """How many were saved, and why the others were not."""
-    saved = 0
-    left: list[str] = []
+@dataclass
+class _Done:
+    """What was saved, in which batches, and why the rest was not."""
+
+    saved: int = 0
+    batches: list[int] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+
+def _judge(view: View, user: User, judged: Sequence[Judged]) -> _Done:
+    done = _Done()
     for some in batches(judged, MOST):
-        done = save(view, user, Asked(tuple(some), lead_time_s=0.0, seen_at=None))
-        saved += done.saved
-        left += [conflict.why for conflict in done.conflicts]
-    return saved, left
+        saved = save(view, user, Asked(tuple(some), lead_time_s=0.0, seen_at=None))
+        done.saved += saved.saved
+        done.batches += [saved.batch_id] if saved.batch_id is not None else []
+        done.reasons += [conflict.why for conflict in saved.conflicts]
+    return done
 
 
-def _left(reasons: list[str]) -> str:
-    if not reasons:
-        return ""
-    return f" {len(reasons)} were left alone, the first because {reasons[0]}."
+def _judged(done: _Done, detail: str, left: int, complete: bool) -> Answer:
+    """The answer: each of `batches` can be undone, `left` images wait for the next call."""
+    if done.reasons:
+        detail += f" {len(done.reasons)} were left alone, the first because {done.reasons[0]}."
+    if left:
+        detail += f" {left} images are left: call it again."
+    if not complete:
+        detail += " The gallery's index is still being made: call it again for the rest."
+    return _done(done.saved, detail) | {"batches": done.batches, "left": left}
 
 
 def _ids(queryset: QuerySet) -> QuerySet:

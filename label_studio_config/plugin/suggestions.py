@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Count
 from django.utils import timezone
 from projects.models import Project
 from tasks.models import Prediction, Task
 
 from label_studio_config.blind import is_blind_data
+from label_studio_config.plugin.deadlocks import persistent
 from label_studio_config.plugin.gallery_signals import held, predictions_saved
+from label_studio_config.plugin.task_predictions import count_predictions, lock_tasks
 from label_studio_config.results import ResultError, read_result
 from label_studio_config.schema import LabelSchema, SchemaError
 
@@ -21,8 +22,12 @@ class SuggestionError(ValueError):
     """A suggestion that does not fit the project; the message names the task."""
 
 
+@persistent
 def save_suggestions(project: Project, suggestions: Sequence[dict[str, Any]]) -> int:
     """Save predictions in one transaction; those of the same task and version are replaced.
+
+    The tasks are locked: one that is marked blind meanwhile gets none, and of two that save the
+    same version at once the second replaces what the first saved.
 
     Parameters
     ----------
@@ -31,7 +36,7 @@ def save_suggestions(project: Project, suggestions: Sequence[dict[str, Any]]) ->
     Returns
     -------
     int
-        How many were saved: blind tasks are left out.
+        How many were saved: blind tasks, and those that are deleted meanwhile, are left out.
 
     Raises
     ------
@@ -51,11 +56,12 @@ def save_suggestions(project: Project, suggestions: Sequence[dict[str, Any]]) ->
         if not is_blind_data(tasks.get(suggestion.get("task"), {}))
     ]
     with transaction.atomic():
-        # Two that save the same version at once would both find none to replace.
-        list(Project.objects.select_for_update().filter(id=project.id).values_list("id"))
+        locked = lock_tasks(project.id, [row.task_id for row in rows])
+        still_open = {task_id for task_id, data in locked.items() if not is_blind_data(data or {})}
+        rows = [row for row in rows if row.task_id in still_open]
         with held():
             _replace_or_create(project, rows)
-        _count([row.task_id for row in rows])
+        count_predictions(still_open)
         predictions_saved(project, rows)
     return len(rows)
 
@@ -78,20 +84,6 @@ def _replace_or_create(project: Project, rows: list[Prediction]) -> None:
         (created if row.id is None else replaced).append(row)
     Prediction.objects.bulk_update(replaced, ["result", "score", "updated_at"], batch_size=200)
     Prediction.objects.bulk_create(created, batch_size=500)
-
-
-def _count(task_ids: list[int]) -> None:
-    """Label Studio's own recount joins annotations and predictions; only these have changed."""
-    counted = (
-        Prediction.objects.filter(task_id__in=task_ids)
-        .values_list("task_id")
-        .annotate(count=Count("id"))
-    )
-    by_count: dict[int, list[int]] = {}
-    for task_id, count in counted:
-        by_count.setdefault(count, []).append(task_id)
-    for count, ids in by_count.items():
-        Task.objects.filter(id__in=ids).update(total_predictions=count)
 
 
 def _prediction(

@@ -1,0 +1,65 @@
+"""Removing the predictions of a model version that is no longer shown, some thousands a call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.db import transaction
+from projects.models import Project
+from tasks.models import Annotation, Prediction
+
+from label_studio_config.plugin.deadlocks import persistent
+from label_studio_config.plugin.gallery_index import predictions_removed
+from label_studio_config.plugin.gallery_signals import index_of
+from label_studio_config.plugin.models import SuggestedLabel
+from label_studio_config.plugin.task_predictions import (
+    count_predictions,
+    delete_predictions,
+    lock_tasks,
+)
+
+CHUNK = 5000
+"""Predictions deleted in one transaction: about a second, in which others wait on SQLite."""
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What a call did.
+
+    Attributes
+    ----------
+    deleted : predictions that are gone
+    kept : those that an annotation came from: part of the record of what the annotator saw
+    next : the prediction after which the next call goes on; None where nothing is left
+    """
+
+    deleted: int
+    kept: int
+    next: int | None
+
+
+@persistent
+def remove_version(project: Project, version: str, after: int = 0) -> Removed:
+    """Delete the next predictions of one version that no annotation refers to.
+
+    Parameters
+    ----------
+    after : a prediction's id; only later ones are deleted
+    """
+    found = Prediction.objects.filter(project=project, model_version=version, id__gt=after)
+    with transaction.atomic():
+        rows = dict(found.order_by("id").values_list("id", "task_id")[:CHUNK])
+        task_ids = set(rows.values())
+        lock_tasks(project.id, task_ids)
+        used = Annotation.objects.filter(parent_prediction__id__among=rows)
+        kept = set(used.values_list("parent_prediction_id", flat=True))
+        gone = [prediction_id for prediction_id in rows if prediction_id not in kept]
+        delete_predictions(gone)
+        count_predictions(task_ids)
+        index = index_of(project.id, project.label_config)
+        if index is None:
+            SuggestedLabel.objects.filter(prediction_id__among=gone).delete()
+        else:
+            state, questions = index
+            predictions_removed(questions, state, version, gone, task_ids)
+    return Removed(len(gone), len(kept), max(rows) if len(rows) == CHUNK else None)
