@@ -13,7 +13,7 @@ METHODS = {
     "simclr": ("SimCLR on the images, then fine-tuned", "#00689d", "o-"),
     "self-trained": ("the same, self-trained on images without labels", "#56b4e9", "D"),
     "scratch": ("supervised from scratch", "#c8102e", "s-"),
-    "bound": ("the same from a network taught all 121 classes by all labels", "#009e73", "*"),
+    "bound": ("bound: from a network taught by all labels", "#009e73", "*"),
     "imagenet": ("regression on ImageNet features", "#767676", "^--"),
 }
 
@@ -42,7 +42,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> Path:
                 panel.set_xlabel("labelled images")
             if column == 0:
                 panel.set_ylabel(title)
-    axes[0, 0].legend(loc="upper left", frameon=False)
+    axes[0, 0].legend(loc="lower right", frameon=False, fontsize="small")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
