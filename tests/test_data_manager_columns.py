@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import requests
 
 from label_studio_config.api import Api
+from label_studio_config.hosting import server_environment
 from label_studio_config.project import create_project
 from label_studio_config.results import write_result
 from label_studio_config.users import add_user
@@ -106,6 +110,31 @@ def test_they_sort_and_filter(api, project):
     assert set(sure) == {0, 2}
     copepods = where("suggested_label", "equal", "Copepod", "String")
     assert set(listed(api, project, filters=[copepods])) == {0, 2}
+
+
+def test_a_page_catches_up_once(label_studio, api, project):
+    token = label_studio.home.secrets.api_token
+    code = f"""
+import django
+django.setup()
+from rest_framework.test import APIClient
+from label_studio_config.plugin import data_manager_columns as columns
+calls = []
+columns.catch_up = lambda project, budget_s: calls.append(project.id)
+client = APIClient(HTTP_HOST="localhost", HTTP_AUTHORIZATION="Token {token}")
+for _ in range(2):
+    page = client.get("/api/tasks", {{"project": {project.id}, "page_size": 100, "fields": "all"}})
+    assert len(page.json()["tasks"]) == 5, page.content
+    print(calls)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=server_environment(label_studio.home),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-2:] == [str([project.id]), str([project.id] * 2)]
 
 
 def test_agreement_of_two_people(label_studio, api, project):

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from core.current_request import get_current_request
 from data_manager.api import TaskListAPI
 from data_manager.functions import get_all_columns as label_studio_columns
 from data_manager.managers import update_annotation_map
@@ -118,5 +119,14 @@ def _control(tasks: QuerySet) -> str | None:
     questions = questions_of(tasks.project.label_config)
     if questions is None or questions.primary is None:
         return None
-    catch_up(tasks.project, CATCH_UP_S)
+    _catch_up_once(tasks.project)
     return questions.primary.name
+
+
+def _catch_up_once(project: Project) -> None:
+    """Each column asks for it, and filters before the page: once a request is enough."""
+    request = get_current_request()
+    done = vars(request).setdefault("planktrait_caught_up", set()) if request else set()
+    if project.id not in done:
+        done.add(project.id)
+        catch_up(project, CATCH_UP_S)
