@@ -44,10 +44,17 @@ class Model(ModelView):
 
 
 class Jobs(ModelView):
-    """GET: `{"jobs"}` of the project, the newest first; quick, for pages that ask often."""
+    """GET: `{"jobs"}` of the project, the newest first; quick, for pages that ask often.
+
+    Without a backend that answers there are none: pages that only show progress go on without.
+    """
 
     def get(self, request: Request, pk: int) -> Response:
-        return Response({"jobs": _jobs(self.project(request, pk))})
+        project = self.project(request, pk)
+        try:
+            return Response({"jobs": _jobs(project)})
+        except backend.BackendError:
+            return Response({"jobs": []})
 
 
 class Report(ModelView):
