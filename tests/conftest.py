@@ -10,8 +10,6 @@ import pytest
 # Before torch is imported: its threads must not spin while real servers run beside the tests.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Several workers share the processors.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     # A worker is told the width of a terminal that tables would be cut to.
     os.environ["COLUMNS"] = "160"
 
@@ -22,6 +20,14 @@ from tests.label_studio_fixtures import (
     label_studio,
     label_studio_with_backend,
 )
+
+SLOWEST = ("test_end_to_end", "test_demo", "test_gallery_browser", "test_backend_faults")
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """The longest modules first: the workers then end at about the same time."""
+    places = {name: place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(SLOWEST)))
 
 
 def pytest_sessionfinish(session) -> None:
