@@ -16,7 +16,12 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from label_studio_config.home import Home
-from label_studio_config.processes import HostingError, ServerProcess, require_free_port
+from label_studio_config.processes import (
+    KEEP_ALIVE_S,
+    HostingError,
+    ServerProcess,
+    require_free_port,
+)
 from label_studio_config.serve_lock import ServeLock
 from label_studio_config.serve_settings import planned_settings
 
@@ -225,6 +230,7 @@ def _backend_process(home: Home, application: str) -> ServerProcess:
     command = [sys.executable, "-m", "gunicorn", application]
     command += ["--bind", f"127.0.0.1:{settings.backend_port}", "--worker-class", "gthread"]
     command += ["--workers", "2", "--threads", "4", "--timeout", "600", "--graceful-timeout", "5"]
+    command += ["--keep-alive", str(KEEP_ALIVE_S)]
     # Loading torch once for all workers halves the start and the memory. Gunicorn's control socket
     # would lie outside the home, one for all servers of this user.
     command += ["--preload", "--no-control-socket"]

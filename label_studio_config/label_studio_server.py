@@ -12,6 +12,8 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
+from label_studio_config.processes import KEEP_ALIVE_S
+
 
 class _Server(BaseApplication):
     """Gunicorn around an application that is already loaded, so that workers share its memory."""
@@ -60,6 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
             "preload_app": True,
             "graceful_timeout": 5,
             "timeout": 120,
+            "keepalive": KEEP_ALIVE_S,
             "loglevel": "warning",
         },
     ).run()

@@ -17,6 +17,10 @@ import requests
 
 logger = logging.getLogger(__name__)
 
+KEEP_ALIVE_S = 75
+"""How long a server keeps an idle connection. With gunicorn's two seconds many a call came just
+when it was closed, and failed."""
+
 _TAIL_LINES = 25
 _STOP_SECONDS = 15.0
 

@@ -573,7 +573,7 @@ def test_only_what_is_near_the_window_is_in_the_page(window, filled):
     seen: list[int] = []
     expected = [task for task in filled.tasks if task in filled.labels]
     most = 0
-    for _ in range(120):
+    for _ in range(200):
         window.wait()
         for task in window.in_view():
             if task not in seen:
@@ -586,7 +586,7 @@ def test_only_what_is_near_the_window_is_in_the_page(window, filled):
         # What looks like the end may be a page that is on its way.
         if end and len(seen) == len(expected):
             break
-        page.evaluate("document.getElementById('mosaic').scrollBy(0, 300)")
+        page.evaluate("document.getElementById('mosaic').scrollBy(0, 180)")
     assert seen == expected
     assert most < 330
     pages = sum("gallery/page" in url and "label=" not in url for url in asked)
