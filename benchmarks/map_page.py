@@ -31,6 +31,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import requests
+from django.conf import settings
+from django.template import Context, Engine
 
 from benchmarks.gallery_fill import LABELS, VERSION, config
 from benchmarks.map_fill import label_numbers
@@ -111,9 +113,10 @@ def answers(n: int) -> dict[str, bytes]:
 def page_server(n: int) -> Iterator[str]:
     """The address of the gallery, whose API has n points."""
     api = answers(n)
-    html = (STATIC / "gallery.html").read_text()
-    for name, value in (("project_id", "1"), ("version", "v"), ("csrf_token", "")):
-        html = html.replace("{{ " + name + " }}", value)
+    if not settings.configured:
+        settings.configure()
+    page = Engine(dirs=[str(STATIC)]).get_template("gallery.html")
+    html = page.render(Context({"project_id": "1", "version": "v", "csrf_token": ""}))
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:

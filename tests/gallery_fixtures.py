@@ -62,6 +62,19 @@ class GalleryForTests:
         """A colleague."""
         return add_user(self.server.home, f"{name}-{self.project.id}@example.org")
 
+    def stranger(self) -> UserInfo:
+        """Somebody of another organisation."""
+        person = self.person("stranger")
+        self.run(
+            "from organizations.models import Organization\n"
+            "from users.models import User\n"
+            f"user = User.objects.get(id={person.id})\n"
+            "other = Organization.create_organization(created_by=user, title='Other')\n"
+            "other.jwt.legacy_api_tokens_enabled = True; other.jwt.save()\n"
+            "user.active_organization = other; user.save()\n"
+        )
+        return person
+
     def log_in(self, person: UserInfo) -> None:
         """From now on this person's calls come from a browser's session, with its CSRF token."""
         session = requests.Session()

@@ -332,15 +332,7 @@ def test_who_may_see_it(new_gallery):
 
 def test_a_project_of_another_organisation_is_refused(new_gallery):
     gallery = new_gallery(1)
-    stranger = gallery.person("stranger")
-    gallery.run(
-        "from organizations.models import Organization\n"
-        "from users.models import User\n"
-        f"user = User.objects.get(id={stranger.id})\n"
-        "other = Organization.create_organization(created_by=user, title='Other')\n"
-        "other.jwt.legacy_api_tokens_enabled = True; other.jwt.save()\n"
-        "user.active_organization = other; user.save()\n"
-    )
+    stranger = gallery.stranger()
     for path in ("gallery", "gallery/page", f"gallery/sprite?tasks={gallery.tasks[0]}"):
         assert gallery.call("GET", path, stranger).status_code == 403
     assert gallery.call("POST", "judgements", stranger, json={}).status_code == 403

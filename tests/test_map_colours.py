@@ -127,15 +127,7 @@ def test_hidden_suggestions_colour_nothing(new_gallery: NewGallery) -> None:
 
 def test_who_may_see_it(new_gallery: NewGallery) -> None:
     gallery = new_gallery(1)
-    stranger = gallery.person("stranger")
-    gallery.run(
-        "from organizations.models import Organization\n"
-        "from users.models import User\n"
-        f"user = User.objects.get(id={stranger.id})\n"
-        "other = Organization.create_organization(created_by=user, title='Other')\n"
-        "other.jwt.legacy_api_tokens_enabled = True; other.jwt.save()\n"
-        "user.active_organization = other; user.save()\n"
-    )
+    stranger = gallery.stranger()
     url = f"{gallery.server.url}/api/planktrait/projects/{gallery.project.id}"
     for path in ("map/colours", "map/state", "map"):
         assert gallery.call("GET", path, stranger).status_code == 403, path

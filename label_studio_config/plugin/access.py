@@ -36,12 +36,18 @@ class Guarded(APIView):
         return view
 
 
+def in_organisation(user: User, project: Project) -> bool:
+    """Whether the project is one of the organisation that the person is in.
+
+    Label Studio's own check of a project lets everybody pass.
+    """
+    return bool(project.organization_id == user.active_organization_id)
+
+
 def may_act(user: User, action: dict[str, Any], project: Project) -> bool:
     """Whether somebody may run an action of the Data Manager, or see its form.
 
     Label Studio's setting DATA_MANAGER_CHECK_ACTION_PERMISSION: its own check asks for no project,
     so that people of other organisations could run every action, ours and its own.
     """
-    if project.organization_id != user.active_organization_id:
-        return False
-    return bool(check_action_permission(user, action, project))
+    return in_organisation(user, project) and bool(check_action_permission(user, action, project))

@@ -20,7 +20,7 @@ from users.forms import UserSignupForm
 from users.models import User
 
 from label_studio_config.home import HomeError
-from label_studio_config.plugin.access import Guarded
+from label_studio_config.plugin.access import Guarded, in_organisation
 from label_studio_config.plugin.bootstrap import STORAGE_TITLE
 from label_studio_config.plugin.old_versions import remove_version
 from label_studio_config.plugin.suggestions import SuggestionError, save_suggestions
@@ -38,14 +38,14 @@ class ProjectView(Guarded):
     )
 
     def project(self, request: Request, pk: int) -> Project:
-        """The project, if the person may see it; Label Studio's own check lets everybody pass.
+        """The project, if the person may see it.
 
         Raises
         ------
         Http404, PermissionDenied
         """
         project = get_object_or_404(Project, pk=pk)
-        if project.organization_id != request.user.active_organization_id:
+        if not in_organisation(request.user, project):
             raise PermissionDenied("this project belongs to another organisation")
         self.check_object_permissions(request, project)
         return project
@@ -91,13 +91,13 @@ class Tasks(ProjectView):
     def get(self, request: Request, pk: int) -> Response:
         project = self.project(request, pk)
         asked = request.query_params
-        annotated = _whole_number(asked, "annotated", -1, 1)
+        annotated = whole_number(asked, "annotated", -1, 1)
         query = Query(
-            after=_whole_number(asked, "after", 0, 2**63 - 1),
-            limit=_whole_number(asked, "limit", 500, MOST_TASKS),
+            after=whole_number(asked, "after", 0, 2**63 - 1),
+            limit=whole_number(asked, "limit", 500, MOST_TASKS),
             annotated=None if annotated < 0 else bool(annotated),
             missing_version=asked.get("missing_version", ""),
-            full=bool(_whole_number(asked, "full", 1, 1)),
+            full=bool(whole_number(asked, "full", 1, 1)),
             ids=_ids(asked.get("ids")),
         )
         return Response({"tasks": page_of_tasks(project, query)})
@@ -112,12 +112,15 @@ def _ids(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(part) for part in parts)
 
 
-def _whole_number(asked: Mapping[str, str], name: str, default: int, most: int) -> int:
+def whole_number(
+    asked: Mapping[str, str], name: str, default: int, most: int, least: int = 0
+) -> int:
+    """A number of a query; ValidationError names what is none, or out of range."""
     text = asked.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit()) or int(text) > most:
-        raise ValidationError(f"{name}={text!r}: expected a whole number from 0 to {most}")
+    if not (text.isascii() and text.isdigit()) or not least <= int(text) <= most:
+        raise ValidationError(f"{name}={text!r}: expected a whole number from {least} to {most}")
     return int(text)
 
 
@@ -170,7 +173,7 @@ class Suggestions(ProjectView):
             raise ValidationError("model_version: name the version")
         if version == project.model_version:
             raise ValidationError(f"{version} is shown: make another version live first")
-        after = _whole_number(request.query_params, "after", 0, 2**63 - 1)
+        after = whole_number(request.query_params, "after", 0, 2**63 - 1)
         return Response(vars(remove_version(project, version, after)))
 
 

@@ -17,7 +17,7 @@ from core.permissions import ViewClassPermission, all_permissions
 from django.conf import settings
 from django.http import FileResponse
 from projects.models import Project
-from rest_framework.exceptions import APIException, NotFound, ValidationError
+from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -25,7 +25,7 @@ from label_studio_config.folders import TABLE_SUFFIXES, FolderError, look_into
 from label_studio_config.home import HomeError
 from label_studio_config.kept_files import forget, kept_file, list_kept
 from label_studio_config.plugin import backend, data_state
-from label_studio_config.plugin.api_views import ProjectView
+from label_studio_config.plugin.model_views import ModelView, jobs_of
 
 KINDS = ("exports", "counts")
 WORK = {
@@ -46,7 +46,7 @@ _TYPES = {
 }
 
 
-class DataView(ProjectView):
+class DataView(ModelView):
     """A view of a project's data; refusals of the backend are passed on with their words."""
 
     permission_required = ViewClassPermission(
@@ -55,13 +55,9 @@ class DataView(ProjectView):
         DELETE=all_permissions.projects_change,
     )
 
-    def handle_exception(self, exc: Exception) -> Response:
-        if isinstance(exc, backend.BackendError):
-            passed_on = APIException(_REFUSED.sub("", str(exc)))
-            # A 401 of the backend is our own fault, not that of whoever asks.
-            passed_on.status_code = exc.status if exc.status in (400, 404, 409, 422) else 503
-            exc = passed_on
-        return super().handle_exception(exc)
+    def words(self, error: backend.BackendError) -> str:
+        """Without our own ones: the person has asked for exactly this."""
+        return _REFUSED.sub("", str(error))
 
 
 class Data(DataView):
@@ -88,12 +84,9 @@ class DataJobs(DataView):
 
     def get(self, request: Request, pk: int) -> Response:
         project = self.project(request, pk)
-        jobs = backend.ask("GET", "jobs", params={"project": project.id})["jobs"]
         firsts = tuple(f"{work.split('-')[0]} " for work in WORK)
-        mine = [job for job in jobs if str(job["key"]).startswith(firsts)]
-        return Response(
-            {"jobs": [{key: value for key, value in job.items() if key != "log"} for job in mine]}
-        )
+        jobs = [job for job in jobs_of(project) if str(job["key"]).startswith(firsts)]
+        return Response({"jobs": jobs})
 
 
 class Start(DataView):

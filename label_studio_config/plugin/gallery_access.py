@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from core.permissions import ViewClassPermission, all_permissions
-from django.shortcuts import get_object_or_404
 from projects.models import Project
 from rest_framework.exceptions import PermissionDenied, ValidationError
 from rest_framework.request import Request
 
-from label_studio_config.plugin.access import Guarded
+from label_studio_config.plugin import api_views
 from label_studio_config.plugin.gallery_catch_up import shown_version
 from label_studio_config.plugin.gallery_parts import View
 from label_studio_config.plugin.gallery_rows import Questions, questions_of
 
 
-class ProjectView(Guarded):
+class ProjectView(api_views.ProjectView):
     """A view of one project, for those who may see it in Label Studio."""
 
     permission_required = ViewClassPermission(
@@ -22,16 +21,13 @@ class ProjectView(Guarded):
     )
 
     def project(self, request: Request, pk: int) -> Project:
-        """The project, if the person may see it.
+        """The project, if the person may do with it what the method does.
 
         Raises
         ------
         Http404, PermissionDenied
         """
-        project = get_object_or_404(Project, pk=pk)
-        if project.organization_id != request.user.active_organization_id:
-            raise PermissionDenied("this project belongs to another organisation")
-        self.check_object_permissions(request, project)
+        project = super().project(request, pk)
         needed = getattr(self.permission_required, request.method or "GET", None)
         if needed and not request.user.has_perm(needed, project):
             raise PermissionDenied()

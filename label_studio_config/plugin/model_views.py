@@ -26,11 +26,15 @@ class ModelView(ProjectView):
 
     def handle_exception(self, exc: Exception) -> Response:
         if isinstance(exc, backend.BackendError):
-            passed_on = APIException(str(exc))
+            passed_on = APIException(self.words(exc))
             # A 401 of the backend is our own fault, not that of whoever asks.
             passed_on.status_code = exc.status if exc.status in (400, 404, 409, 422) else 503
             exc = passed_on
         return super().handle_exception(exc)
+
+    def words(self, error: backend.BackendError) -> str:
+        """What is told of a refusal."""
+        return str(error)
 
 
 class Model(ModelView):
@@ -40,7 +44,7 @@ class Model(ModelView):
         project = self.project(request, pk)
         asked = {"project": project.id}
         answer = backend.ask("GET", "models", params=asked)
-        return Response({**answer, "jobs": _jobs(project)})
+        return Response({**answer, "jobs": jobs_of(project)})
 
 
 class Jobs(ModelView):
@@ -52,7 +56,7 @@ class Jobs(ModelView):
     def get(self, request: Request, pk: int) -> Response:
         project = self.project(request, pk)
         try:
-            return Response({"jobs": _jobs(project)})
+            return Response({"jobs": jobs_of(project)})
         except backend.BackendError:
             return Response({"jobs": []})
 
@@ -111,7 +115,8 @@ class CancelJob(ModelView):
         return Response(_shown(backend.ask("POST", f"jobs/{job}/cancel")))
 
 
-def _jobs(project: Project) -> list[dict[str, Any]]:
+def jobs_of(project: Project) -> list[dict[str, Any]]:
+    """The project's jobs as people may see them, the newest first."""
     answer = backend.ask("GET", "jobs", params={"project": project.id})
     return [_shown(job) for job in answer["jobs"]]
 
@@ -122,5 +127,5 @@ def _shown(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_job(project: Project, job: str) -> None:
-    if job not in {known["id"] for known in _jobs(project)}:
+    if job not in {known["id"] for known in jobs_of(project)}:
         raise NotFound(f"project {project.id} has no job {job!r}")

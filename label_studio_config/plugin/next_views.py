@@ -11,6 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from label_studio_config.plugin import backend
+from label_studio_config.plugin.api_views import whole_number
 from label_studio_config.plugin.label_order import order_of, set_order
 from label_studio_config.plugin.model_views import ModelView
 from label_studio_config.plugin.models import LabelOrder
@@ -29,10 +30,8 @@ class NextTasks(ModelView):
     def get(self, request: Request, pk: int) -> Response:
         project = self.project(request, pk)
         strategy = _strategy(request.query_params.get("strategy", usual(order_of(project))))
-        text = request.query_params.get("limit", str(USUAL))
-        if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= MOST:
-            raise ValidationError(f"limit={text!r}: expected a whole number from 1 to {MOST}")
-        return Response({**choose(project, strategy, int(text)), "strategy": strategy})
+        limit = whole_number(request.query_params, "limit", USUAL, MOST, least=1)
+        return Response({**choose(project, strategy, limit), "strategy": strategy})
 
 
 class Order(ModelView):

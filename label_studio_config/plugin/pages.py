@@ -12,6 +12,8 @@ from django.shortcuts import get_object_or_404
 from django.template import Context, Engine
 from projects.models import Project
 
+from label_studio_config.plugin.access import in_organisation
+
 FOLDER = Path(__file__).parent / "static" / "planktrait"
 _CONTENT_TYPES = {
     ".js": "text/javascript; charset=utf-8",
@@ -84,14 +86,14 @@ def _files() -> dict[str, Path]:
 
 def _project_page(request: HttpRequest, pk: int, name: str) -> HttpResponse:
     project = get_object_or_404(Project, pk=pk)
-    mine = project.organization_id == request.user.active_organization_id
-    if not mine or not project.has_permission(request.user):
+    if not in_organisation(request.user, project) or not project.has_permission(request.user):
         raise Http404
     return _page(request, name, {"project_id": pk})
 
 
 def _page(request: HttpRequest, name: str, values: dict[str, object]) -> HttpResponse:
-    template = Engine().from_string((FOLDER / name).read_text(encoding="utf-8"))
+    # A new engine each time: pages are read anew where somebody changes them.
+    template = Engine(dirs=[str(FOLDER)]).get_template(name)
     known = {"version": files_version(), "csrf_token": get_token(request), **values}
     response = HttpResponse(template.render(Context(known)))
     response["Content-Security-Policy"] = _POLICY

@@ -126,8 +126,13 @@ def guard() -> None:
         for ids in batches(list(asked), _ROWS_A_QUERY):
             Task.objects.filter(id__in=ids).update(overlap=1)
         theirs(self, *changed, **named)
+        alike: dict[int, list[int]] = defaultdict(list)
         for task_id, opinions in asked.items():
-            Task.objects.filter(id=task_id, overlap__lt=opinions).update(overlap=opinions)
+            alike[opinions].append(task_id)
+        for opinions, some in alike.items():
+            for ids in batches(some, _ROWS_A_QUERY):
+                fewer = Task.objects.filter(id__in=ids, overlap__lt=opinions)
+                fewer.update(overlap=opinions)
         load_func(settings.BULK_UPDATE_IS_LABELED)(list(asked), self)
         return None
 
