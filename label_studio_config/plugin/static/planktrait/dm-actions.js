@@ -15,7 +15,7 @@
   const style = document.createElement("style");
   style.textContent = `
     .${CLASS} { display: inline-flex; align-items: center; gap: 8px; height: 32px; margin-left: 12px;
-      margin-right: 12px; align-self: center; font: 400 13px/1 Figtree, system-ui, sans-serif; text-decoration: none;
+      margin-right: 12px; align-self: center; font: 400 13px/1.4 Figtree, system-ui, sans-serif; text-decoration: none;
       white-space: nowrap; color: var(--color-neutral-content, #333); max-width: 330px; overflow: hidden; }
     .${CLASS} progress { width: 96px; height: 6px; accent-color: var(--color-primary-content, #4c5fa9); }
     .${CLASS} span { overflow: hidden; text-overflow: ellipsis; }
