@@ -24,10 +24,11 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from hpc_jobs import progress
 from ml_backend.calibrate import SMALLEST_PRIOR
 from ml_backend.fit_heads import head_loss, standard_targets
-from ml_backend.model import TraitModel, turned
+from ml_backend.model import TraitModel
 from ml_backend.targets import LearningSet
 from ml_backend.whole_files import replacing
 from simclr.augment import Augmentation
+from simclr.turned import turned
 
 logger = logging.getLogger(__name__)
 

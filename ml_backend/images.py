@@ -1,8 +1,14 @@
-"""Images in batches, decoded while the model computes; a bad image is skipped and listed."""
+"""Images in batches, decoded while the model computes; a bad image is skipped and listed.
+
+Many images are decoded by processes of their own: Pillow holds Python's lock for half of its work
+on small images, so that two threads are slower than one.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 from label_studio_config.manifest import Manifest, Skipped
 from simclr.preprocessing import Preprocessing, PreprocessingError, read_image
@@ -18,8 +26,15 @@ logger = logging.getLogger(__name__)
 
 DECODERS = 2
 BATCHES_AHEAD = 2
+FEW_IMAGES = 2000
+"""Up to these the start of processes costs more than it saves."""
+SHARED_MEMORY = Path("/dev/shm")
 
 Decoded = tuple[np.ndarray, np.ndarray] | str
+
+
+class DecodingError(RuntimeError):
+    """The processes that decode have died; what they did is lost, a repetition goes on."""
 
 
 @dataclass(frozen=True)
@@ -43,56 +58,143 @@ class ImageBatch:
 
 
 def read_batches(
-    manifest: Manifest, preprocessing: Preprocessing, batch_size: int, extent_unit: str = "px"
+    manifest: Manifest,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    extent_unit: str = "px",
+    processes: int | None = None,
 ) -> Iterator[ImageBatch]:
     """Yield the images of a manifest in its order, at most `batch_size` at a time.
 
     With `extent_unit` "um", images without a pixel size are skipped: their size would be read as
     if a pixel were a micrometre.
-    """
-    paths = manifest.paths
-    sizes_um = manifest.pixel_sizes_um if extent_unit == "um" else [None] * len(paths)
 
-    def decode(row: int) -> Decoded:
-        if extent_unit == "um" and sizes_um[row] is None:
+    Parameters
+    ----------
+    processes : int, optional
+        That decode; 0 decodes in threads of this process. By default one a processor for more
+        than 2,000 images.
+
+    Raises
+    ------
+    DecodingError
+        A decoding process was killed.
+    """
+    decoder = _Decoder(manifest, preprocessing, extent_unit, batch_size)
+    if processes is None:
+        many = len(manifest) > FEW_IMAGES and _shared_memory_holds(decoder)
+        processes = len(os.sched_getaffinity(0)) if many else 0
+    batches = _in_processes(decoder, processes) if processes else _in_threads(decoder)
+    for batch in batches:
+        for skip in batch.skipped:
+            logger.warning("skipped %s: %s", skip.path, skip.reason)
+        yield batch
+
+
+class _Decoder(Dataset):
+    """The batches by number, as PyTorch's loader takes them."""
+
+    def __init__(
+        self, manifest: Manifest, preprocessing: Preprocessing, extent_unit: str, batch_size: int
+    ) -> None:
+        self.paths = manifest.paths
+        self.sizes_um = manifest.pixel_sizes_um if extent_unit == "um" else [None] * len(self.paths)
+        self.preprocessing = preprocessing
+        self.extent_unit = extent_unit
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.paths) // self.batch_size)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, torch.Tensor, np.ndarray, list[str]]:
+        rows = self.rows(number)
+        batch = self.gather(rows, [self.decode(int(row)) for row in rows])
+        # A tensor travels between processes in shared memory, an array is copied through a pipe.
+        pixels = torch.from_numpy(batch.pixels)
+        return batch.rows, pixels, batch.log_extents, [s.reason for s in batch.skipped]
+
+    def rows(self, number: int) -> np.ndarray:
+        first = number * self.batch_size
+        return np.arange(first, min(first + self.batch_size, len(self.paths)))
+
+    def decode(self, row: int) -> Decoded:
+        size_um = self.sizes_um[row]
+        if self.extent_unit == "um" and size_um is None:
             return "has no pixel_size_um, and the model measures sizes in µm"
         try:
-            return preprocessing.preprocess_image(read_image(paths[row]), sizes_um[row])
+            return self.preprocessing.preprocess_image(read_image(self.paths[row]), size_um)
         except (PreprocessingError, OSError) as error:
             return str(error)
 
-    starts = range(0, len(paths), batch_size)
+    def gather(self, rows: np.ndarray, decoded: list[Decoded]) -> ImageBatch:
+        kept, pixels, extents, skipped = [], [], [], []
+        for row, result in zip(rows, decoded, strict=True):
+            if isinstance(result, str):
+                skipped.append(Skipped(str(self.paths[row]), result))
+                continue
+            kept.append(row)
+            pixels.append(result[0])
+            extents.append(result[1])
+        settings = self.preprocessing
+        shape = (0, settings.channels, settings.image_size_px, settings.image_size_px)
+        return ImageBatch(
+            np.array(kept, dtype=int),
+            np.stack(pixels) if pixels else np.zeros(shape, dtype=np.uint8),
+            np.stack(extents) if extents else np.zeros((0, 2), dtype=np.float32),
+            skipped,
+        )
+
+
+def _in_threads(decoder: _Decoder) -> Iterator[ImageBatch]:
     with ThreadPoolExecutor(DECODERS) as pool:
         ahead: deque[tuple[np.ndarray, list[Future[Decoded]]]] = deque()
-        for start in starts:
-            rows = np.arange(start, min(start + batch_size, len(paths)))
-            ahead.append((rows, [pool.submit(decode, int(row)) for row in rows]))
+        for number in range(len(decoder)):
+            rows = decoder.rows(number)
+            ahead.append((rows, [pool.submit(decoder.decode, int(row)) for row in rows]))
             if len(ahead) > BATCHES_AHEAD:
-                yield _gather(*ahead.popleft(), paths, preprocessing)
-        while ahead:
-            yield _gather(*ahead.popleft(), paths, preprocessing)
+                rows, futures = ahead.popleft()
+                yield decoder.gather(rows, [future.result() for future in futures])
+        for rows, futures in ahead:
+            yield decoder.gather(rows, [future.result() for future in futures])
 
 
-def _gather(
-    rows: np.ndarray,
-    futures: list[Future[Decoded]],
-    paths: list[Path],
-    preprocessing: Preprocessing,
-) -> ImageBatch:
-    kept, pixels, extents, skipped = [], [], [], []
-    for row, future in zip(rows, futures, strict=True):
-        decoded = future.result()
-        if isinstance(decoded, str):
-            skipped.append(Skipped(str(paths[row]), decoded))
-            logger.warning("skipped %s: %s", paths[row], decoded)
-            continue
-        kept.append(row)
-        pixels.append(decoded[0])
-        extents.append(decoded[1])
-    shape = (0, preprocessing.channels, preprocessing.image_size_px, preprocessing.image_size_px)
-    return ImageBatch(
-        np.array(kept, dtype=int),
-        np.stack(pixels) if pixels else np.zeros(shape, dtype=np.uint8),
-        np.stack(extents) if extents else np.zeros((0, 2), dtype=np.float32),
-        skipped,
+def _in_processes(decoder: _Decoder, processes: int) -> Iterator[ImageBatch]:
+    loader = DataLoader(
+        decoder,
+        batch_size=None,
+        shuffle=False,
+        num_workers=processes,
+        prefetch_factor=BATCHES_AHEAD,
+        multiprocessing_context="fork",  # the children only decode, and start at once
+        collate_fn=_as_it_is,
     )
+    try:
+        for number, (rows, pixels, log_extents, reasons) in enumerate(loader):
+            bad = sorted(set(decoder.rows(number).tolist()) - set(rows.tolist()))
+            skipped = [
+                Skipped(str(decoder.paths[row]), reason)
+                for row, reason in zip(bad, reasons, strict=True)
+            ]
+            yield ImageBatch(rows, pixels.numpy(), log_extents, skipped)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DecodingError(
+            f"a process that decodes images was killed ({error}): was the memory full? A "
+            "repetition goes on where this run stopped"
+        ) from error
+
+
+def _as_it_is(batch: object) -> object:
+    return batch
+
+
+def _shared_memory_holds(decoder: _Decoder) -> bool:
+    """Whether the batches on their way fit; a container may have 64 MB of it."""
+    settings = decoder.preprocessing
+    image_bytes = settings.channels * settings.image_size_px**2
+    ahead = (BATCHES_AHEAD + 1) * len(os.sched_getaffinity(0)) + 4
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).free > 2 * ahead * decoder.batch_size * image_bytes
+    except OSError:
+        return False

@@ -23,10 +23,10 @@ from ml_backend.head import Head
 from ml_backend.novelty import Novelty
 from simclr.encoder import Encoder
 from simclr.precision import cpu_computes_in_bf16
+from simclr.turned import VIEWS, turned
 
 FORMAT = 2  # 1 knew no unit of a number and no leaning of suggestions
 SIZE_INPUTS = 5
-VIEWS = (1, 2, 4, 8)
 
 
 class ModelError(ValueError):
@@ -41,14 +41,6 @@ def size_inputs(log_extents: Tensor) -> Tensor:
     long = log_extents.amax(dim=1)
     short = log_extents.amin(dim=1)
     return torch.stack([long, short, long**2, short**2, long * short], dim=1)
-
-
-def turned(images: Tensor, view: int) -> Tensor:
-    """Return one of the eight exact turns and mirror images of square images (n, c, s, s)."""
-    # The first four include both mirror images, so that 2 or 4 views differ as much as they can.
-    turns, mirrored = ((0, 0), (2, 1), (1, 1), (3, 0), (2, 0), (0, 1), (1, 0), (3, 1))[view]
-    images = torch.rot90(images, turns, dims=(2, 3)) if turns else images
-    return images.flip(3) if mirrored else images
 
 
 class TraitModel(nn.Module):
@@ -172,10 +164,17 @@ class TraitModel(nn.Module):
             torch.from_numpy(np.require(images, requirements=["C", "W"])),
             torch.from_numpy(np.ascontiguousarray(log_extents, dtype=np.float32)),
         )
-        logits = {name: value.numpy() for name, value in self.classify(inputs).items()}
         self.train(was_training)
+        return self.answer_features(inputs[:, : self.encoder.feature_count].numpy(), log_extents)
+
+    @torch.inference_mode()
+    def answer_features(self, features: np.ndarray, log_extents: np.ndarray) -> Answers:
+        """The same from the encoder's features, float32 (n, d), averaged over the views."""
+        extents = torch.from_numpy(np.ascontiguousarray(log_extents, dtype=np.float32))
+        inputs = torch.cat([torch.from_numpy(features), size_inputs(extents)], dim=1)
+        logits = {name: value.numpy() for name, value in self.classify(inputs).items()}
         values = {head.control: head.answer(logits[head.control]) for head in self.heads}
-        return Answers(inputs[:, : self.encoder.feature_count].numpy(), values)
+        return Answers(features, values)
 
     def save(self, folder: str | Path) -> Path:
         """Write encoder/, heads.safetensors, model.json and schema.xml into a folder."""

@@ -10,23 +10,27 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpc_jobs import progress
 from label_studio_config.manifest import Manifest, Skipped
 from label_studio_config.schema import LabelSchema
-from ml_backend.images import read_batches
+from ml_backend.images import ImageBatch, read_batches
 from ml_backend.model import TraitModel
 from ml_backend.predictions import Predictions
 from ml_backend.schema_change import serve
 from ml_backend.whole_files import replacing
+from simclr.inference import FeatureExtractor
 
 logger = logging.getLogger(__name__)
 
-BATCH_SIZE = 128
+BATCH_SIZE = 64
 SHARD_SIZE = 20_000
 
 
@@ -41,6 +45,8 @@ def predict(
     schema: LabelSchema | None = None,
     model_version: str = "",
     batch_size: int = BATCH_SIZE,
+    extractor: FeatureExtractor | None = None,
+    processes: int | None = None,
 ) -> Predictions:
     """Predict every image of a manifest that can be read.
 
@@ -52,6 +58,11 @@ def predict(
     schema : LabelSchema, optional
         The config as it is now; by default the one the model was trained for. Heads that do not
         fit it are named in the log.
+    extractor : FeatureExtractor, optional
+        The model's encoder, made ready for many images (see `extractor_of`); by default PyTorch
+        computes its features.
+    processes : int, optional
+        That decode, as `read_batches` takes them.
 
     Returns
     -------
@@ -69,10 +80,12 @@ def predict(
     }
     skipped: list[Skipped] = []
     preprocessing = model.encoder.preprocessing
-    for batch in read_batches(manifest, preprocessing, batch_size, model.extent_unit):
+    extractor = extractor or FeatureExtractor(model.encoder, model.views, "torch")
+    batches = read_batches(manifest, preprocessing, batch_size, model.extent_unit, processes)
+    for batch, features in extractor.stream(batches, _pixels):
         skipped += batch.skipped
         if len(batch.rows):
-            answers = model.answer(batch.pixels, batch.log_extents)
+            answers = model.answer_features(features, batch.log_extents)
             rows.append(batch.rows)
             embeddings.append(answers.embedding)
             for s in served:
@@ -95,6 +108,11 @@ def predict(
     )
 
 
+def extractor_of(model: TraitModel) -> FeatureExtractor:
+    """The model's encoder made ready for many images, which takes a second or two."""
+    return FeatureExtractor(model.encoder, model.views)
+
+
 def write_predictions(
     model: TraitModel,
     manifest: Manifest,
@@ -103,11 +121,18 @@ def write_predictions(
     schema: LabelSchema | None = None,
     model_version: str = "",
     shard_size: int = SHARD_SIZE,
+    part: tuple[int, int] = (0, 1),
 ) -> tuple[list[Path], list[Skipped]]:
     """Predict a manifest into Parquet shards; goes on where a killed run stopped.
 
     Each shard appears whole or not at all, and says which images, at which pixel sizes, of which
-    weights it holds: a version's name may come again in another models folder.
+    weights it holds: a version's name may come again in another models folder. A shard that was
+    cut off or damaged since is made anew.
+
+    Parameters
+    ----------
+    part : (int, int)
+        (k, n): only every nth shard, from the kth on, so that n calls share the work.
 
     Returns
     -------
@@ -124,25 +149,57 @@ def write_predictions(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     schema = schema or model.schema
-    weights = model.fingerprint
-    _refuse_surplus(folder, -(-len(manifest) // shard_size))
+    n_shards = -(-len(manifest) // shard_size)
+    _refuse_surplus(folder, n_shards)
+    marks = _Marks(model.fingerprint, model_version, schema.fingerprint)
     shards, skipped = [], []
-    for number, start in enumerate(range(0, len(manifest), shard_size)):
-        mask = np.zeros(len(manifest), dtype=bool)
-        mask[start : start + shard_size] = True
-        part = manifest.select(mask)
-        path = folder / f"part-{number:05d}.parquet"
-        sizes = part.pixel_sizes_um
-        marks = (part.fingerprint, sizes, model_version, weights, schema.fingerprint)
-        mark = hashlib.sha256(repr(marks).encode()).hexdigest()
-        if path.exists():
-            skipped += _read_mark(path, mark)
-        else:
-            predictions = predict(model, part, schema=schema, model_version=model_version)
-            _write_shard(predictions, path, mark)
-            skipped += predictions.skipped
-        shards.append(path)
+    extractor: FeatureExtractor | None = None
+    # A shard is written while the next one is predicted.
+    with ThreadPoolExecutor(1) as writing:
+        written: Future[None] | None = None
+        for number in range(part[0], n_shards, part[1]):
+            images = _stretch(manifest, number, shard_size)
+            path = folder / f"part-{number:05d}.parquet"
+            mark = marks.of(images)
+            known = _read_mark(path, mark) if path.exists() else None
+            if known is None:
+                extractor = extractor or extractor_of(model)
+                predictions = predict(
+                    model, images, schema=schema, model_version=model_version, extractor=extractor
+                )
+                known = predictions.skipped
+                if written is not None:
+                    written.result()
+                written = writing.submit(_write_shard, predictions, path, mark)
+            skipped += known
+            shards.append(path)
+        if written is not None:
+            written.result()
     return shards, skipped
+
+
+@dataclass(frozen=True)
+class _Marks:
+    """What a shard says of itself, so that nothing else is taken for it."""
+
+    weights: str
+    model_version: str
+    config: str
+
+    def of(self, images: Manifest) -> str:
+        sizes = images.pixel_sizes_um
+        facts = (images.fingerprint, sizes, self.model_version, self.weights, self.config)
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def _pixels(batch: ImageBatch) -> np.ndarray:
+    return batch.pixels
+
+
+def _stretch(manifest: Manifest, number: int, size: int) -> Manifest:
+    mask = np.zeros(len(manifest), dtype=bool)
+    mask[number * size : (number + 1) * size] = True
+    return manifest.select(mask)
 
 
 def _refuse_surplus(folder: Path, n_shards: int) -> None:
@@ -164,9 +221,16 @@ def _write_shard(predictions: Predictions, path: Path, mark: str) -> None:
         pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
 
 
-def _read_mark(path: Path, mark: str) -> list[Skipped]:
-    metadata = pq.read_schema(path).metadata or {}
-    record = json.loads(metadata.get(b"planktrait", b"{}"))
+def _read_mark(path: Path, mark: str) -> list[Skipped] | None:
+    """The skipped images of a shard that is there; None where it has to be made anew."""
+    try:
+        # The footer is at the end: a file that was cut off has none.
+        with pq.ParquetFile(path) as file:
+            metadata = file.schema_arrow.metadata or {}
+            record = json.loads(metadata.get(b"planktrait", b"{}"))
+    except (pa.ArrowInvalid, OSError, ValueError) as error:
+        logger.warning("%s is damaged (%s): made anew", path, error)
+        return None
     if record.get("mark") != mark:
         raise PredictionError(
             f"{path} holds predictions of another version, of other images or at other pixel "

@@ -21,10 +21,11 @@ from ml_backend.fit_heads import (
     set_priors,
 )
 from ml_backend.head import Head
-from ml_backend.model import ModelError, TraitModel, size_inputs, turned
+from ml_backend.model import ModelError, TraitModel, size_inputs
 from ml_backend.schema_change import serve
 from ml_backend.targets import ControlTargets, LearningSet
 from simclr.encoder import Encoder
+from simclr.turned import turned
 from tests.trait_fixtures import XML
 
 SCHEMA = LabelSchema.from_xml(XML)
