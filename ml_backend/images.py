@@ -56,6 +56,10 @@ class ImageBatch:
     log_extents: np.ndarray
     skipped: list[Skipped]
 
+    def __len__(self) -> int:
+        """Images of this stretch, read or skipped."""
+        return len(self.rows) + len(self.skipped)
+
 
 def read_batches(
     manifest: Manifest,

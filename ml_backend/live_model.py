@@ -9,23 +9,26 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from hpc_jobs import progress
 from label_studio_config.home import Home
 from label_studio_config.manifest import Manifest, pixel_size
 from label_studio_config.schema import LabelSchema
 from ml_backend.model import TraitModel
-from ml_backend.predict import predict
+from ml_backend.predict import extractor_of
+from ml_backend.predict_pieces import predict_in_pieces
 from ml_backend.registry import ModelVersion, Registry
+from simclr.inference import FeatureExtractor
 
 logger = logging.getLogger(__name__)
 
 MODELS_KEPT = 4
+FEW_IMAGES = 400
+"""Up to these a call is answered before the encoder is made ready for many."""
 REASONS_LOGGED = 20
 
 
@@ -42,6 +45,7 @@ class LiveModel:
     def __init__(self, version: ModelVersion) -> None:
         self.version = version
         self.model = TraitModel.load(version.folder)
+        self._extractor: FeatureExtractor | None = None
 
     @property
     def schema(self) -> LabelSchema:
@@ -67,15 +71,36 @@ class LiveModel:
         list of dict
             `{"result", "score", "model_version"}` as Label Studio takes it.
         """
+        suggested = dict(self.suggest_many(tasks, schema, home))
+        return [suggested.get(row) for row in range(len(tasks))]
+
+    def suggest_many(
+        self,
+        tasks: Sequence[Mapping[str, Any]],
+        schema: LabelSchema,
+        home: Home,
+        tasks_a_piece: int | None = None,
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The same one by one, with the task's place among them, while others are at work."""
         manifest, refused = _manifest(tasks, schema, home)
-        with progress.quiet():
-            predictions = predict(
-                self.model, manifest, schema=schema, model_version=self.version.name
-            )
-        _log_refused(refused + [f"{skip.path}: {skip.reason}" for skip in predictions.skipped])
-        by_row = predictions.suggestions()
-        # A config none of whose controls the model knows gets nothing, not an empty suggestion.
-        return [_unless_empty(by_row.get(str(row))) for row in range(len(tasks))]
+        _log_refused(refused)
+        if len(manifest) > FEW_IMAGES and self._extractor is None:
+            self._extractor = extractor_of(self.model)
+        pieces = predict_in_pieces(
+            self.model,
+            manifest,
+            tasks_a_piece or max(len(manifest), 1),
+            schema=schema,
+            model_version=self.version.name,
+            extractor=self._extractor,
+        )
+        for predictions in pieces:
+            _log_refused([f"{skip.path}: {skip.reason}" for skip in predictions.skipped])
+            for row, suggestion in predictions.suggestions().items():
+                # A config none of whose controls the model knows gets nothing, not an empty
+                # suggestion.
+                if suggestion["result"]:
+                    yield int(row), suggestion
 
 
 class LiveModels:
@@ -169,7 +194,3 @@ def _log_refused(reasons: list[str]) -> None:
         logger.warning("no suggestion: %s", reason)
     if len(reasons) > REASONS_LOGGED:
         logger.warning("no suggestion for %d more tasks", len(reasons) - REASONS_LOGGED)
-
-
-def _unless_empty(suggestion: dict[str, Any] | None) -> dict[str, Any] | None:
-    return suggestion if suggestion is not None and suggestion["result"] else None

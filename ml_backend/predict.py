@@ -18,19 +18,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hpc_jobs import progress
 from label_studio_config.manifest import Manifest, Skipped
 from label_studio_config.schema import LabelSchema
-from ml_backend.images import ImageBatch, read_batches
 from ml_backend.model import TraitModel
+from ml_backend.predict_pieces import BATCH_SIZE, predict_in_pieces
 from ml_backend.predictions import Predictions
-from ml_backend.schema_change import serve
 from ml_backend.whole_files import replacing
 from simclr.inference import FeatureExtractor
 
 logger = logging.getLogger(__name__)
 
-BATCH_SIZE = 64
 SHARD_SIZE = 20_000
 
 
@@ -47,6 +44,7 @@ def predict(
     batch_size: int = BATCH_SIZE,
     extractor: FeatureExtractor | None = None,
     processes: int | None = None,
+    counted: tuple[int, int] | None = None,
 ) -> Predictions:
     """Predict every image of a manifest that can be read.
 
@@ -63,49 +61,26 @@ def predict(
         computes its features.
     processes : int, optional
         That decode, as `read_batches` takes them.
+    counted : (int, int), optional
+        For the progress: images that were done before, and all of them.
 
     Returns
     -------
     Predictions
         In the order of the manifest, without the skipped images.
     """
-    schema = schema or model.schema
-    served, unfit = serve(model.heads, schema)
-    for control, reason in unfit.items():
-        logger.info("control %r gets no prediction: %s", control, reason)
-    rows: list[np.ndarray] = [np.zeros(0, dtype=int)]
-    embeddings = [np.zeros((0, model.encoder.feature_count), dtype=np.float32)]
-    values: dict[str, list[np.ndarray]] = {
-        s.head.control: [np.zeros((0, len(s.labels) or 1))] for s in served
-    }
-    skipped: list[Skipped] = []
-    preprocessing = model.encoder.preprocessing
-    extractor = extractor or FeatureExtractor(model.encoder, model.views, "torch")
-    batches = read_batches(manifest, preprocessing, batch_size, model.extent_unit, processes)
-    for batch, features in extractor.stream(batches, _pixels):
-        skipped += batch.skipped
-        if len(batch.rows):
-            answers = model.answer_features(features, batch.log_extents)
-            rows.append(batch.rows)
-            embeddings.append(answers.embedding)
-            for s in served:
-                values[s.head.control].append(s.narrow(answers.values[s.head.control]))
-        done = sum(map(len, rows)) + len(skipped)
-        progress.report("predict", done, len(manifest), f"{len(skipped)} skipped")
-    table = manifest.table.reindex(columns=["image_id", "sample_id", "path"]).astype(object)
-    embedding = np.concatenate(embeddings)
-    unknown = np.full(len(embedding), np.nan, dtype=np.float32)
-    return Predictions(
-        images=table.iloc[np.concatenate(rows)].reset_index(drop=True),
+    pieces = predict_in_pieces(
+        model,
+        manifest,
+        max(len(manifest), 1),
         schema=schema,
-        served=served,
-        unfit=unfit,
-        values={name: np.concatenate(parts) for name, parts in values.items()},
-        embedding=embedding,
-        novelty=model.novelty.score(embedding) if model.novelty is not None else unknown,
         model_version=model_version,
-        skipped=skipped,
+        batch_size=batch_size,
+        extractor=extractor,
+        processes=processes,
+        counted=counted or (0, len(manifest)),
     )
+    return next(pieces)
 
 
 def extractor_of(model: TraitModel) -> FeatureExtractor:
@@ -165,7 +140,12 @@ def write_predictions(
             if known is None:
                 extractor = extractor or extractor_of(model)
                 predictions = predict(
-                    model, images, schema=schema, model_version=model_version, extractor=extractor
+                    model,
+                    images,
+                    schema=schema,
+                    model_version=model_version,
+                    extractor=extractor,
+                    counted=(number * shard_size, len(manifest)),
                 )
                 known = predictions.skipped
                 if written is not None:
@@ -190,10 +170,6 @@ class _Marks:
         sizes = images.pixel_sizes_um
         facts = (images.fingerprint, sizes, self.model_version, self.weights, self.config)
         return hashlib.sha256(repr(facts).encode()).hexdigest()
-
-
-def _pixels(batch: ImageBatch) -> np.ndarray:
-    return batch.pixels
 
 
 def _stretch(manifest: Manifest, number: int, size: int) -> Manifest:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from hpc_jobs import progress
 from hpc_jobs.files import read_json, write_json
@@ -24,7 +24,10 @@ from ml_backend.live_model import LiveModel
 
 logger = logging.getLogger(__name__)
 
+Item = TypeVar("Item")
+
 TASKS_PER_CALL = 500
+TASKS_PER_CHUNK = 20_000
 VERSIONS_KEPT = 2
 WRITTEN_FOR_FILE = "suggested.json"
 
@@ -186,28 +189,28 @@ def _suggest(
 ) -> None:
     path = f"/api/planktrait/projects/{project_id}/suggestions"
     api = Api(home)
-    # Label Studio saves a batch while the next one is classified.
+    # Label Studio saves some while the next ones are classified.
     with ThreadPoolExecutor(1) as saving:
         saved: Future[Any] | None = None
-        for batch in _batches(tasks):
-            seen = [task for task in batch if not is_blind(task)]
-            predictions = [
-                suggestion | {"task": task["id"]}
-                for task, suggestion in zip(seen, live.suggest(seen, schema, home), strict=True)
-                if suggestion is not None
-            ]
-            if saved is not None:
-                saved.result()
-                tally.report()
-            saved = saving.submit(api.post, path, predictions) if predictions else None
-            tally.suggested += len(predictions)
-            tally.blind += len(batch) - len(seen)
-            tally.without += len(seen) - len(predictions)
+        for chunk in _chunks(tasks, TASKS_PER_CHUNK):
+            seen = [task for task in chunk if not is_blind(task)]
+            tally.blind += len(chunk) - len(seen)
+            suggested = live.suggest_many(seen, schema, home, TASKS_PER_CALL)
+            n_suggested = 0
+            for batch in _chunks(suggested, TASKS_PER_CALL):
+                predictions = [suggestion | {"task": seen[row]["id"]} for row, suggestion in batch]
+                if saved is not None:
+                    saved.result()
+                    tally.report()
+                saved = saving.submit(api.post, path, predictions)
+                n_suggested += len(batch)
+                tally.suggested += len(batch)
+            tally.without += len(seen) - n_suggested
         if saved is not None:
             saved.result()
     tally.report()
 
 
-def _batches(tasks: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    while batch := list(islice(tasks, TASKS_PER_CALL)):
-        yield batch
+def _chunks(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    while chunk := list(islice(items, size)):
+        yield chunk

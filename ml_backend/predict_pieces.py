@@ -1,0 +1,112 @@
+"""What a model says about many images, some hundred at a time, while the next ones are at work."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from hpc_jobs import progress
+from label_studio_config.manifest import Manifest, Skipped
+from label_studio_config.schema import LabelSchema
+from ml_backend.images import ImageBatch, read_batches
+from ml_backend.model import TraitModel
+from ml_backend.predictions import Predictions
+from ml_backend.schema_change import ServedHead, serve
+from simclr.inference import FeatureExtractor
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZE = 64
+
+
+def predict_in_pieces(
+    model: TraitModel,
+    manifest: Manifest,
+    images_a_piece: int,
+    *,
+    schema: LabelSchema | None = None,
+    model_version: str = "",
+    batch_size: int = BATCH_SIZE,
+    extractor: FeatureExtractor | None = None,
+    processes: int | None = None,
+    counted: tuple[int, int] | None = None,
+) -> Iterator[Predictions]:
+    """As `predict`, but about so many images at a time, while the next ones are at work.
+
+    Yields at least once, also for no images. Tells of its progress where `counted` is given.
+    """
+    schema = schema or model.schema
+    served, unfit = serve(model.heads, schema)
+    for control, reason in unfit.items():
+        logger.info("control %r gets no prediction: %s", control, reason)
+    table = manifest.table.reindex(columns=["image_id", "sample_id", "path"]).astype(object)
+    extractor = extractor or FeatureExtractor(model.encoder, model.views, "torch")
+    batches = read_batches(
+        manifest, model.encoder.preprocessing, batch_size, model.extent_unit, processes
+    )
+    done, total = counted or (0, 0)
+    n_skipped = 0
+    piece = _Piece(model, served)
+    for batch, features in extractor.stream(batches, _pixels):
+        if len(piece) and len(piece) + len(batch) > images_a_piece:
+            yield piece.predictions(table, schema, unfit, model_version)
+            piece = _Piece(model, served)
+        piece.add(batch, features)
+        done, n_skipped = done + len(batch), n_skipped + len(batch.skipped)
+        if counted:
+            progress.report("predict", done, total, f"{n_skipped} skipped")
+    yield piece.predictions(table, schema, unfit, model_version)
+
+
+class _Piece:
+    """The answers of some batches."""
+
+    def __init__(self, model: TraitModel, served: list[ServedHead]) -> None:
+        self.model, self.served = model, served
+        self.skipped: list[Skipped] = []
+        self._rows: list[np.ndarray] = [np.zeros(0, dtype=int)]
+        self._embeddings = [np.zeros((0, model.encoder.feature_count), dtype=np.float32)]
+        self._values: dict[str, list[np.ndarray]] = {
+            s.head.control: [np.zeros((0, len(s.labels) or 1))] for s in served
+        }
+
+    def __len__(self) -> int:
+        return sum(map(len, self._rows)) + len(self.skipped)
+
+    def add(self, batch: ImageBatch, features: np.ndarray) -> None:
+        self.skipped += batch.skipped
+        if not len(batch.rows):
+            return
+        answers = self.model.answer_features(features, batch.log_extents)
+        self._rows.append(batch.rows)
+        self._embeddings.append(answers.embedding)
+        for s in self.served:
+            self._values[s.head.control].append(s.narrow(answers.values[s.head.control]))
+
+    def predictions(
+        self,
+        table: pd.DataFrame,
+        schema: LabelSchema,
+        unfit: dict[str, str],
+        model_version: str,
+    ) -> Predictions:
+        embedding, novelty = np.concatenate(self._embeddings), self.model.novelty
+        unknown = np.full(len(embedding), np.nan, dtype=np.float32)
+        return Predictions(
+            images=table.iloc[np.concatenate(self._rows)].reset_index(drop=True),
+            schema=schema,
+            served=self.served,
+            unfit=unfit,
+            values={name: np.concatenate(parts) for name, parts in self._values.items()},
+            embedding=embedding,
+            novelty=novelty.score(embedding) if novelty is not None else unknown,
+            model_version=model_version,
+            skipped=self.skipped,
+        )
+
+
+def _pixels(batch: ImageBatch) -> np.ndarray:
+    return batch.pixels
