@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit, log_softmax, logit, softmax
-from torchmetrics.functional.classification import binary_calibration_error
 
 ECE_BINS = 15
 MIN_IMAGES_FOR_TEMPERATURE = 20
@@ -175,6 +174,9 @@ def expected_calibration_error(confidence: np.ndarray, right: np.ndarray) -> flo
     right : array (m,)
         Whether that was so.
     """
+    # It brings half of SciPy and torchvision along: seconds, for every process that only predicts.
+    from torchmetrics.functional.classification import binary_calibration_error
+
     error = binary_calibration_error(
         torch.as_tensor(np.asarray(confidence, dtype=np.float32)),
         torch.as_tensor(np.asarray(right)).long(),
