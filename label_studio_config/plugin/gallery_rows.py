@@ -117,7 +117,16 @@ DATA_FIELDS = (
 def suggestions_of(questions: Questions, result: Any, score: float | None) -> dict[str, Suggested]:
     """What a prediction suggests, by control; what does not fit the config is left out."""
     items = [item for item in result if isinstance(item, dict)] if isinstance(result, list) else []
-    answers = read_result(questions.schema, items, [])
+    return suggested_by(questions, read_result(questions.schema, items, []), items, score)
+
+
+def suggested_by(
+    questions: Questions,
+    answers: Mapping[str, Answer],
+    items: Iterable[dict[str, Any]],
+    score: float | None,
+) -> dict[str, Suggested]:
+    """As `suggestions_of`, from the answers that were read from the result's items."""
     try:
         probabilities = read_probabilities(items)
         novelty = _number(read_novelty(items))
@@ -131,25 +140,32 @@ def suggestions_of(questions: Questions, result: Any, score: float | None) -> di
         if len(answer.labels) != 1:
             continue
         label = answer.labels[0]
-        shares = {
-            str(other): p
-            for other, value in probabilities.get(name, {}).items()
-            if (p := _number(value)) is not None
-        }
-        said = [answer.items[0].get("score"), shares.get(label)]
+        shares = _numbers(probabilities.get(name, {}))
+        said = [answer.items[0].get("score"), shares.pop(label, None)]
         if name == primary:
             said.append(score)
         confidence = next((n for n in map(_number, said) if n is not None), UNKNOWN)
-        others = [(p, other) for other, p in shares.items() if other != label]
-        second = max(others, key=lambda pair: pair[0], default=(UNKNOWN, ""))
+        second = max(shares, key=shares.__getitem__, default="")
         found[name] = Suggested(
             label=label,
             confidence=confidence,
             novelty=UNKNOWN if novelty is None else novelty,
-            second_label=second[1],
-            second_confidence=second[0],
+            second_label=second,
+            second_confidence=shares.get(second, UNKNOWN),
         )
     return found
+
+
+def _numbers(shares: Mapping[Any, Any]) -> dict[str, float]:
+    """A copy without what is no number."""
+    kinds = {*map(type, shares), *map(type, shares.values())}
+    if kinds <= {str, float} and math.isfinite(sum(shares.values())):
+        return dict(shares)
+    return {
+        str(label): number
+        for label, value in shares.items()
+        if (number := _number(value)) is not None
+    }
 
 
 def answers_of(

@@ -63,7 +63,7 @@ def predictions_saved(project: Any, predictions: Sequence[Prediction]) -> None:
     if found is None or not predictions:
         return
     state, questions = found
-    _require_crops(questions, state, {prediction.task_id for prediction in predictions})
+    require_crops(questions, state, {prediction.task_id for prediction in predictions})
     index_predictions(
         questions,
         state,
@@ -104,9 +104,9 @@ def index_of(project_id: int | None, config: str) -> tuple[IndexState, Questions
     return state, questions
 
 
-def _require_crops(questions: Questions, state: IndexState, task_ids: set[int]) -> None:
-    """Whether a task is blind stands in its row."""
-    present = Crop.objects.filter(task_id__in=task_ids).values_list("task_id", flat=True)
+def require_crops(questions: Questions, state: IndexState, task_ids: set[int]) -> None:
+    """Index those of the tasks that are not: whether a task is blind stands in its row."""
+    present = Crop.objects.filter(task_id__among=task_ids).values_list("task_id", flat=True)
     missing = task_ids - set(present)
     if missing:
         tasks = Task.objects.filter(id__in=missing, project_id=state.project_id)

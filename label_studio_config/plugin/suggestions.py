@@ -1,25 +1,51 @@
-"""Saving suggestions with Django's bulk calls: fast, checked against the config, never blind."""
+"""Saving suggestions in bulk: fast, checked against the config, never blind."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 from projects.models import Project
 from tasks.models import Prediction, Task
 
-from label_studio_config.blind import is_blind_data
+from label_studio_config.plugin.bulk_rows import JsonError, insert, json_text, moment, new_ids
 from label_studio_config.plugin.deadlocks import persistent
-from label_studio_config.plugin.gallery_signals import held, predictions_saved
-from label_studio_config.plugin.task_predictions import count_predictions, lock_tasks
+from label_studio_config.plugin.gallery_added import Added, add_suggestions
+from label_studio_config.plugin.gallery_index import index_predictions
+from label_studio_config.plugin.gallery_rows import Questions, Suggested, questions_of, suggested_by
+from label_studio_config.plugin.gallery_signals import index_of, require_crops
+from label_studio_config.plugin.task_predictions import count_predictions, lock_open_tasks
 from label_studio_config.results import ResultError, read_result
 from label_studio_config.schema import LabelSchema, SchemaError
+
+COLUMNS = (
+    *("id", "project_id", "task_id", "result", "score", "model_version"),
+    *("created_at", "updated_at"),
+)
 
 
 class SuggestionError(ValueError):
     """A suggestion that does not fit the project; the message names the task."""
+
+
+class Read(NamedTuple):
+    """A suggestion that fits the config.
+
+    Attributes
+    ----------
+    result, text : the same, as an object and as the database's JSON
+    found : what it suggests, by control
+    """
+
+    task_id: int
+    model_version: str
+    score: float | None
+    result: list[Any]
+    text: str
+    found: dict[str, Suggested]
 
 
 @persistent
@@ -44,69 +70,136 @@ def save_suggestions(project: Project, suggestions: Sequence[dict[str, Any]]) ->
         For a task of another project, a missing version or a result that the config does not
         allow; nothing is saved then.
     """
-    try:
-        schema = LabelSchema.from_xml(project.label_config)
-    except SchemaError as error:
-        raise SuggestionError(f"cannot read the config of project {project.id}: {error}") from error
-    ids = [suggestion.get("task") for suggestion in suggestions]
-    tasks = dict(Task.objects.filter(project=project, id__in=ids).values_list("id", "data"))
-    rows = [
-        _prediction(project, schema, suggestion, tasks)
-        for suggestion in suggestions
-        if not is_blind_data(tasks.get(suggestion.get("task"), {}))
-    ]
+    questions = questions_to(project)
+    ids = {suggestion.get("task") for suggestion in suggestions}
+    _require_tasks(project, ids)
+    read = {}
+    for suggestion in suggestions:
+        one = read_suggestion(questions, suggestion)
+        read[one.task_id, one.model_version] = one
     with transaction.atomic():
-        locked = lock_tasks(project.id, [row.task_id for row in rows])
-        still_open = {task_id for task_id, data in locked.items() if not is_blind_data(data or {})}
-        rows = [row for row in rows if row.task_id in still_open]
-        with held():
-            _replace_or_create(project, rows)
-        count_predictions(still_open)
-        predictions_saved(project, rows)
-    return len(rows)
+        open_tasks = lock_open_tasks(project.id, {one.task_id for one in read.values()})
+        return write(project, [one for one in read.values() if one.task_id in open_tasks])
 
 
-def _replace_or_create(project: Project, rows: list[Prediction]) -> None:
-    """Rows that exist keep their id: annotations refer to it, and deleting is 20 times slower."""
-    versions = {row.model_version for row in rows}
+def questions_to(project: Project) -> Questions:
+    """What the project's config asks.
+
+    Raises
+    ------
+    SuggestionError
+        It cannot be read.
+    """
+    questions = questions_of(project.label_config)
+    if questions is None:
+        try:
+            LabelSchema.from_xml(project.label_config)
+        except SchemaError as error:
+            raise SuggestionError(
+                f"cannot read the config of project {project.id}: {error}"
+            ) from error
+    assert questions is not None
+    return questions
+
+
+def read_suggestion(questions: Questions, suggestion: Mapping[str, Any]) -> Read:
+    """A suggestion that was checked.
+
+    Raises
+    ------
+    SuggestionError
+        The config does not allow it, it has no version, or a database cannot hold it.
+    """
+    task_id = suggestion.get("task")
+    version = suggestion.get("model_version")
+    if not isinstance(version, str) or not version:
+        raise SuggestionError(f"the suggestion for task {task_id} has no model_version")
+    result = suggestion.get("result") or []
+    score = suggestion.get("score")
+    try:
+        answers = read_result(questions.schema, result)
+        text = json_text(result)
+        number = None if score is None else float(score)
+        if number is not None and not math.isfinite(number):
+            raise ResultError(f"its score is {number}")
+    except (ResultError, JsonError, TypeError, ValueError) as error:
+        raise SuggestionError(f"the suggestion for task {task_id} is not valid: {error}") from error
+    found = suggested_by(questions, answers, result, number)
+    return Read(int(task_id), version, number, result, text, found)  # type: ignore[arg-type]
+
+
+def write(project: Project, suggestions: Sequence[Read]) -> int:
+    """Save what was read, for tasks that this transaction has locked and that are not blind.
+
+    Rows that exist keep their id: annotations refer to it, and deleting is 20 times slower.
+    """
+    versions = {one.model_version for one in suggestions}
+    task_ids = {one.task_id for one in suggestions}
     existing = {
         (task_id, version): prediction_id
         for prediction_id, task_id, version in Prediction.objects.filter(
-            project=project, task_id__in=[row.task_id for row in rows], model_version__in=versions
+            project=project, task__id__among=task_ids, model_version__in=versions
         ).values_list("id", "task_id", "model_version")
     }
-    now = timezone.now()
-    replaced: list[Prediction] = []
-    created: list[Prediction] = []
-    for row in rows:
-        row.updated_at = now
-        row.id = existing.get((row.task_id, row.model_version))
-        (created if row.id is None else replaced).append(row)
-    Prediction.objects.bulk_update(replaced, ["result", "score", "updated_at"], batch_size=200)
-    Prediction.objects.bulk_create(created, batch_size=500)
+    replaced = [one for one in suggestions if (one.task_id, one.model_version) in existing]
+    created = [one for one in suggestions if (one.task_id, one.model_version) not in existing]
+    ids = insert_predictions(project.id, created)
+    _replace([(existing[one.task_id, one.model_version], one) for one in replaced])
+    if created:
+        count_predictions({one.task_id for one in created})
+    index = index_of(project.id, project.label_config)
+    if index is not None and suggestions:
+        state, questions = index
+        require_crops(questions, state, task_ids)
+        add_suggestions(questions, state, added(ids, created))
+        if replaced:
+            index_predictions(
+                questions,
+                state,
+                [(existing[one.task_id, one.model_version], *one[:4]) for one in replaced],
+            )
+    return len(suggestions)
 
 
-def _prediction(
-    project: Project, schema: LabelSchema, suggestion: dict[str, Any], tasks: dict[int, Any]
-) -> Prediction:
-    task_id = suggestion.get("task")
-    if task_id not in tasks:
-        raise SuggestionError(f"task {task_id} is not in project {project.id}")
-    version = suggestion.get("model_version")
-    if not version:
-        raise SuggestionError(f"the suggestion for task {task_id} has no model_version")
-    result = suggestion.get("result") or []
-    try:
-        read_result(schema, result)
-    except ResultError as error:
-        raise SuggestionError(f"the suggestion for task {task_id} is not valid: {error}") from error
-    return Prediction(
-        project=project,
-        task_id=task_id,
-        result=result,
-        score=suggestion.get("score"),
-        model_version=version,
+def insert_predictions(project_id: int, suggestions: Sequence[Read]) -> Sequence[int]:
+    """New rows; their ids. Neither counts nor the gallery's index follow."""
+    ids = new_ids(Prediction, len(suggestions))
+    now = moment(timezone.now())
+    insert(
+        Prediction,
+        COLUMNS,
+        (
+            (number, project_id, one.task_id, one.text, one.score, one.model_version, now, now)
+            for number, one in zip(ids, suggestions, strict=True)
+        ),
     )
+    return ids
+
+
+def added(ids: Iterable[int], suggestions: Iterable[Read]) -> list[Added]:
+    """New predictions, for the gallery's index."""
+    return [
+        Added(number, one.task_id, one.model_version, one.found)
+        for number, one in zip(ids, suggestions, strict=True)
+    ]
+
+
+def _replace(rows: Sequence[tuple[int, Read]]) -> None:
+    now = moment(timezone.now())
+    json_type = "::jsonb" if connection.vendor == "postgresql" else ""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            f"UPDATE prediction SET result = %s{json_type}, score = %s, updated_at = %s "
+            "WHERE id = %s",
+            [(one.text, one.score, now, number) for number, one in rows],
+        )
+
+
+def _require_tasks(project: Project, ids: set[Any]) -> None:
+    whole = {number for number in ids if isinstance(number, int)}
+    there = set(Task.objects.filter(id__among=whole, project=project).values_list("id", flat=True))
+    for number in ids - there:
+        raise SuggestionError(f"task {number} is not in project {project.id}")
 
 
 def batches(items: Iterable[Any], size: int) -> Iterable[list[Any]]:

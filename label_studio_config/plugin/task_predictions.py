@@ -12,6 +12,7 @@ from django.db import transaction
 from django.db.models import Count
 from tasks.models import Annotation, Prediction, PredictionMeta, Task
 
+from label_studio_config.blind import is_blind_data
 from label_studio_config.plugin import gallery_lookup  # noqa: F401  (registers `among`)
 
 
@@ -25,6 +26,15 @@ def lock_tasks(project_id: int, task_ids: Iterable[int]) -> dict[int, Any]:
         id__among=set(task_ids), project_id=project_id
     )
     return dict(tasks.order_by("id").values_list("id", "data"))
+
+
+def lock_open_tasks(project_id: int, task_ids: Iterable[int]) -> set[int]:
+    """Lock a project's tasks as `lock_tasks` does; those of them that are not blind."""
+    tasks = Task.objects.select_for_update(of=("self",), no_key=True).filter(
+        id__among=set(task_ids), project_id=project_id
+    )
+    marks = tasks.order_by("id").values_list("id", "data__blind")
+    return {task_id for task_id, mark in marks if not is_blind_data({"blind": mark})}
 
 
 def count_predictions(task_ids: Iterable[int]) -> None:
