@@ -110,6 +110,9 @@ def serve(
         list[str] | None,
         typer.Option(help="A host name under which others reach it; may be given several times."),
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes of Label Studio, of 8 threads each.")
+    ] = 2,
     home: HomeOption = None,
 ) -> None:
     """Run Label Studio with our plugin and the ML backend, until Ctrl-C.
@@ -135,10 +138,52 @@ def serve(
             host=host,
             allowed_hosts=allow_host or (),
             backend_application="ml_backend.server:create_app()",
+            workers=workers,
             report=errors.print,
         )
         for job in hpc_jobs.cancel_all(place.jobs_folder):
             errors.print(f"Ended {job.name}: start it again, and it goes on where it was.")
+
+
+@app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(help="A new folder, such as one with the date.")],
+    home: HomeOption = None,
+) -> None:
+    """Back up a home and its database, also while people annotate and jobs run.
+
+    The folder then holds the database, models, secrets, uploads and exports, not the images: it
+    says where they lie. Keep it as safe as the home. PostgreSQL with the variables of `serve`.
+    """
+    from hpc_jobs import progress
+    from label_studio_config.backup import back_up
+
+    with told_plainly():
+        show(back_up(home_of(home), folder, progress.report).facts)
+
+
+@app.command()
+def restore(
+    folder: Annotated[Path, typer.Argument(help="A folder that `planktrait backup` wrote.")],
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Home or database may hold something: files are moved aside, tables dropped.",
+        ),
+    ] = False,
+    home: HomeOption = None,
+) -> None:
+    """Make a new home, and its empty database, what they were when a backup was made.
+
+    The images must lie where they lay (`images_root` in backup.json; a symbolic link will do).
+    PostgreSQL with the variables of `serve`. Then run `planktrait serve`.
+    """
+    from hpc_jobs import progress
+    from label_studio_config.backup import restore as restore_home
+
+    with told_plainly():
+        show(restore_home(folder, home_of(home), progress.report, replace=replace).facts)
 
 
 @user_app.command("add")

@@ -189,7 +189,7 @@ def serving(database: str, folder: Path) -> Iterator[Home]:
     """A server of its own with drawn images, on SQLite or PostgreSQL."""
     with ExitStack() as stack:
         if database == "postgresql":
-            from tests.test_postgres import postgres_cluster
+            from tests.postgres_fixtures import postgres_cluster
 
             os.environ.update(stack.enter_context(postgres_cluster()))
         images = folder / "images"

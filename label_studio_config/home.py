@@ -56,7 +56,10 @@ class Secrets:
 
 @dataclass(frozen=True)
 class Settings:
-    """What anyone may read (`settings.json`): where the images and the two servers are."""
+    """What anyone may read (`settings.json`): where the images and the two servers are.
+
+    `database` is the kind, "SQLite" or "PostgreSQL", with which the home was served.
+    """
 
     images_root: str | None = None
     label_studio_port: int = 8080
@@ -64,6 +67,7 @@ class Settings:
     label_studio_url: str = "http://127.0.0.1:8080"
     backend_url: str = "http://127.0.0.1:9090"
     allowed_hosts: tuple[str, ...] = ()
+    database: str | None = None
 
 
 class Home:

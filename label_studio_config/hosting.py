@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import FrameType, TracebackType
 
+from label_studio_config.database_choice import database_of, require_same_kind
 from label_studio_config.home import Home
 from label_studio_config.processes import (
     KEEP_ALIVE_S,
@@ -133,10 +134,15 @@ def start_in_background(
     HostingError
         If this home is being served already or lies inside the images root, a port is taken, or a
         server stops or is too slow. Settings are kept only of a start that passed these checks.
+    DatabaseError
+        The environment names another kind of database than before, or it does not answer.
     """
     lock = ServeLock(home)
     processes: list[ServerProcess] = []
     try:
+        database = database_of(home)
+        require_same_kind(home, database)
+        database.require_reachable()
         settings = planned_settings(
             home,
             images_root=images_root,
@@ -148,7 +154,7 @@ def start_in_background(
         require_free_port(settings.label_studio_port, host, "--port")
         if backend_application is not None:
             require_free_port(settings.backend_port, "127.0.0.1", "--backend-port")
-        home.change_settings(**asdict(settings))
+        home.change_settings(**asdict(settings) | {"database": database.kind})
         processes.append(_label_studio_process(home, host, workers, threads))
         if backend_application is not None:
             processes.append(_backend_process(home, backend_application))
@@ -172,7 +178,7 @@ def serve(home: Home, **options: object) -> None:
 
     Raises
     ------
-    HostingError
+    HostingError, DatabaseError
         As `start_in_background`, and when a server stops by itself.
     """
     # SIGHUP: the terminal was closed, which must not leave the servers behind.

@@ -16,6 +16,8 @@ from label_studio_config.processes import HostingError
 
 logger = logging.getLogger(__name__)
 
+LOCK_NAME = "serve.lock"
+
 
 class ServeLock:
     """Held while a home is served; goes with the process, however that ends.
@@ -30,7 +32,7 @@ class ServeLock:
 
     def __init__(self, home: Home) -> None:
         self.home = home
-        self._file: IO[str] = (home.folder / "serve.lock").open("a+", encoding="utf-8")
+        self._file: IO[str] = (home.folder / LOCK_NAME).open("a+", encoding="utf-8")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

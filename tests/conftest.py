@@ -20,6 +20,7 @@ from tests.label_studio_fixtures import (
     label_studio,
     label_studio_with_backend,
 )
+from tests.postgres_fixtures import postgres_template
 from tests.slurm_fixtures import slurm
 
 SLOWEST = ("test_end_to_end", "test_demo", "test_gallery_browser", "test_backend_faults")
@@ -59,4 +60,11 @@ def pytest_terminal_summary(terminalreporter) -> None:
             terminalreporter.write_line(line)
 
 
-__all__ = ["browser", "database_template", "label_studio", "label_studio_with_backend", "slurm"]
+__all__ = [
+    "browser",
+    "database_template",
+    "label_studio",
+    "label_studio_with_backend",
+    "postgres_template",
+    "slurm",
+]

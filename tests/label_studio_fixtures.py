@@ -69,7 +69,7 @@ class LabelStudioForTests:
 
 def migrated_database(cache: Path, folder: Path) -> Path:
     """A migrated SQLite database without users, made once a checkout (about 25 s)."""
-    template = cache / f"label-studio-{version('label-studio')}-{_our_migrations()}.sqlite3"
+    template = cache / f"label-studio-{version('label-studio')}-{our_migrations()}.sqlite3"
     if not template.exists():
         home = Home(folder / "template-home")
         subprocess.run(
@@ -98,7 +98,7 @@ def migrated_database(cache: Path, folder: Path) -> Path:
     return template
 
 
-def _our_migrations() -> str:
+def our_migrations() -> str:
     """Differs where the plugin's migrations do."""
     digest = hashlib.sha256()
     for path in sorted(Path(migrations.__file__).parent.glob("[0-9]*.py")):

@@ -14,6 +14,8 @@ from planktrait import app
 
 COMMANDS = (
     ["serve"],
+    ["backup"],
+    ["restore"],
     ["user", "add"],
     ["project", "create"],
     ["import"],

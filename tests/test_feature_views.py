@@ -20,7 +20,7 @@ from ml_backend.encoders import set_newest_encoder
 from simclr.encoder import Encoder
 from tests.backend_fixtures import CONFIG, draw_images
 from tests.label_studio_fixtures import LabelStudioForTests, serve_for_tests
-from tests.test_postgres import postgres_cluster
+from tests.postgres_fixtures import postgres_cluster
 
 pytestmark = pytest.mark.slow
 N_TASKS = 60
@@ -263,8 +263,10 @@ def test_a_map_comes_from_a_job(shown: Shown) -> None:
     }
 
 
-def test_the_same_on_postgresql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with postgres_cluster() as variables:
+def test_the_same_on_postgresql(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres_template: Path
+) -> None:
+    with postgres_cluster(postgres_template) as variables:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         with serve_for_tests(tmp_path, with_backend=True) as server:

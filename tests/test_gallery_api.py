@@ -18,7 +18,7 @@ from tests.gallery_fixtures import (
     suggestion,
 )
 from tests.label_studio_fixtures import serve_for_tests
-from tests.test_postgres import postgres_cluster
+from tests.postgres_fixtures import postgres_cluster
 
 __all__ = ["new_gallery"]
 
@@ -365,8 +365,8 @@ def test_a_config_without_a_question_for_the_gallery_says_so(new_gallery):
     assert "labeling config" in response.text
 
 
-def test_the_same_on_postgresql(tmp_path, monkeypatch):
-    with postgres_cluster() as variables:
+def test_the_same_on_postgresql(tmp_path, monkeypatch, postgres_template):
+    with postgres_cluster(postgres_template) as variables:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         with serve_for_tests(tmp_path) as server:

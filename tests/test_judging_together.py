@@ -20,7 +20,7 @@ from label_studio_config.server_tasks import fetch_tasks
 from tests.figures import FIGURES
 from tests.gallery_fixtures import CONFIG, GalleryForTests, crop_rows
 from tests.label_studio_fixtures import serve_for_tests
-from tests.test_postgres import postgres_cluster
+from tests.postgres_fixtures import postgres_cluster
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,8 @@ def gallery(request, tmp_path, monkeypatch):
         with serve_for_tests(tmp_path, template=template, workers=2) as server:
             yield suggested(server)
     else:
-        with postgres_cluster() as variables:
+        template = request.getfixturevalue("postgres_template")
+        with postgres_cluster(template) as variables:
             for name, value in variables.items():
                 monkeypatch.setenv(name, value)
             with serve_for_tests(tmp_path, workers=2) as server:

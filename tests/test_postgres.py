@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
-import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -21,76 +13,16 @@ import pytest
 from label_studio_config.api import Api
 from label_studio_config.home import Home
 from label_studio_config.manifest import Manifest
-from label_studio_config.processes import free_port
 from label_studio_config.project import create_project
 from label_studio_config.task_import import import_manifest
 from label_studio_config.users import add_user
 from tests.label_studio_fixtures import serve_for_tests
+from tests.postgres_fixtures import postgres_cluster
 
 pytestmark = pytest.mark.slow
 
 CONFIG = """<View><Image name="image" value="$image"/><Choices name="group" toName="image">
 <Choice value="Copepod"/><Choice value="Detritus"/></Choices></View>"""
-
-
-def postgres_folder() -> Path:
-    """Where PostgreSQL's programs are; skips the test where they are not."""
-    candidates = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    on_path = shutil.which("initdb")
-    if on_path:
-        candidates.append(Path(on_path).parent)
-    for folder in reversed(candidates):
-        if (folder / "initdb").exists() and (folder / "pg_ctl").exists():
-            return folder
-    pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-
-
-@contextmanager
-def postgres_cluster() -> Iterator[dict[str, str]]:
-    """A running cluster on a free port, as the variables that Label Studio reads."""
-    programs = postgres_folder()
-    user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
-    # PostgreSQL refuses to run as root.
-    prefix = ["runuser", "-u", user, "--"] if os.geteuid() == 0 else []
-    if prefix and (shutil.which("runuser") is None or not _user_exists(user)):
-        pytest.skip("tests run as root and there is no user postgres to run the cluster")
-    # Not under pytest's folder, which other users cannot enter.
-    folder = Path(tempfile.mkdtemp(prefix="planktrait-postgres-"))
-    if prefix:
-        shutil.chown(folder, user)
-    port = free_port()
-
-    def run(*command: str) -> None:
-        done = subprocess.run([*prefix, *command], cwd=folder, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    try:
-        data = str(folder / "data")
-        run(str(programs / "initdb"), "-D", data, "-U", user, "--auth", "trust", "-E", "UTF8")
-        options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -c fsync=off"
-        log = str(folder / "log")
-        run(str(programs / "pg_ctl"), "-D", data, "-w", "-l", log, "-o", options, "start")
-        try:
-            yield {
-                "DJANGO_DB": "default",
-                "POSTGRE_HOST": "127.0.0.1",
-                "POSTGRE_PORT": str(port),
-                "POSTGRE_USER": user,
-                "POSTGRE_PASSWORD": "",
-                "POSTGRE_NAME": "postgres",
-            }
-        finally:
-            run(str(programs / "pg_ctl"), "-D", data, "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _user_exists(name: str) -> bool:
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        return False
-    return True
 
 
 def test_everything_works_on_postgresql(tmp_path, monkeypatch):

@@ -31,6 +31,7 @@ def prepare_database(home: Home) -> None:
     ensure_first_user(home)
     follow_backend(home)
     follow_images_root(home)
+    mend_counters()
 
 
 def ensure_first_user(home: Home) -> None:
@@ -111,6 +112,32 @@ def follow_images_root(home: Home) -> None:
             storage.path = str(root)
             storage.save(update_fields=["path"])
         logger.info("Project %d: %d images found from %s", storage.project_id, count, root)
+
+
+def mend_counters() -> None:
+    """Count again where Label Studio was stopped between saving an annotation and counting it.
+
+    It does so in two transactions: a server that is killed, or a backup, may come between them.
+    """
+    from django.db.models import Count, F, Q
+    from projects.models import Project
+    from tasks.models import Task
+
+    n = Count("annotations", filter=Q(annotations__was_cancelled=False))
+    wrong = (
+        Task.objects.filter(Q(total_annotations__gt=0) | Q(annotations__isnull=False))
+        .annotate(n=n)
+        .filter(~Q(n=F("total_annotations")) | Q(n__gte=F("overlap"), is_labeled=False))
+        .order_by("project_id", "id")
+        .values_list("project_id", "id")
+    )
+    by_project: dict[int, list[int]] = {}
+    for project_id, task_id in wrong:
+        by_project.setdefault(project_id, []).append(task_id)
+    for project in Project.objects.filter(id__in=by_project):
+        ids = by_project[project.id]
+        project._update_tasks_counters_and_is_labeled(ids)
+        logger.info("Project %d: annotations of %d tasks counted again", project.id, len(ids))
 
 
 def _move_images(project_id: int, folder: str) -> int:
