@@ -63,6 +63,10 @@ def deaf() -> None:
     time.sleep(60)
 
 
+def niceness_of_session() -> str:
+    return Path("/proc/self/autogroup").read_text()
+
+
 def niceness_and_threads() -> tuple[int, str, str, int]:
     return (
         os.getpriority(os.PRIO_PROCESS, 0),
@@ -121,6 +125,20 @@ def test_job_is_nice_in_its_own_session_and_knows_its_folder(tmp_path):
     niceness, threads, folder, session = job.result(30)
     assert (niceness, threads, folder) == (10, "1", str(job.folder))
     assert session != os.getsid(0)
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/autogroup").exists(), reason="the kernel does not group by session"
+)
+def test_its_session_is_nice_too(tmp_path):
+    """With autogroup the niceness of a thread counts only within its session."""
+    jobs = [
+        hpc_jobs.submit(niceness_of_session, name=str(n), folder=tmp_path, niceness=n)
+        for n in (7, 10)
+    ]
+    said = [job.result(30) for job in jobs]
+    # Empty where the kernel is told not to group.
+    assert [text.split()[-1] for text in said if text] in ([], ["7", "10"])
 
 
 def test_progress_of_a_running_job(tmp_path):
