@@ -7,7 +7,7 @@ import hashlib
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,17 +74,16 @@ def import_manifest(
     ApiError
         If Label Studio refuses; a repeat goes on where it stopped.
     """
-    manifest, addresses = _ready(home, manifest, blind_share)
+    manifest, addresses, _ = ready(home, manifest, blind_share)
     api = Api(home)
     path = f"/api/planktrait/projects/{project_id}"
     api.post(f"{path}/images-folder")
-    with _one_at_a_time(home, project_id):
-        new = _new_rows(manifest, addresses, api.get(f"{path}/images")["images"])
+    with one_at_a_time(home, project_id):
+        new = new_rows(manifest, addresses, api.get(f"{path}/images")["images"])
         blind = _load(
             api, project_id, manifest, addresses, new, blind_share, seed, batch_size, report
         )
-    name = f"project-{project_id}-{manifest.fingerprint[:12]}.parquet"
-    manifest.write(home.manifests_folder / name)
+    keep_manifest(home, project_id, manifest)
     present = len(manifest) - len(new)
     logger.info("Project %d: %d images added, %d were there", project_id, len(new), present)
     return ImportReport(project_id, len(new), present, blind)
@@ -105,9 +104,9 @@ def what_is_new(
     OutsideRootError, ManifestError, ApiError
         As `import_manifest`.
     """
-    manifest, addresses = _ready(home, manifest, blind_share)
+    manifest, addresses, _ = ready(home, manifest, blind_share)
     known = Api(home).get(f"/api/planktrait/projects/{project_id}/images")["images"]
-    new = _new_rows(manifest, addresses, known)
+    new = new_rows(manifest, addresses, known)
     ids, marked = manifest.image_ids, manifest.table.get("blind")
     blind = sum(
         is_blind(ids[row], blind_share, seed) or (marked is not None and marked.iloc[row] == "yes")
@@ -149,10 +148,26 @@ def _with_checked_columns(manifest: Manifest) -> Manifest:
     return Manifest(manifest.table.assign(blind=marked), manifest.root)
 
 
-def _new_rows(manifest: Manifest, addresses: list[str], known: list[list[str]]) -> list[int]:
-    """Rows whose address no task has yet, each address once."""
+def keep_manifest(home: Home, project_id: int, manifest: Manifest) -> None:
+    """Write the manifest of what a project was given into the home."""
+    name = f"project-{project_id}-{manifest.fingerprint[:12]}.parquet"
+    manifest.write(home.manifests_folder / name)
+
+
+def new_rows(manifest: Manifest, addresses: list[str], known: Iterable[Sequence[str]]) -> list[int]:
+    """Rows whose address no task has yet, each address once.
+
+    Parameters
+    ----------
+    known : the image id and the address of every task that is there
+
+    Raises
+    ------
+    ManifestError
+        Another image of the project has the id of one of them.
+    """
+    address_of: dict[str, str] = dict(known)  # type: ignore[arg-type]
     seen = {address for _, address in known}
-    address_of = dict(known)
     new = []
     for row, (image_id, address) in enumerate(zip(manifest.image_ids, addresses, strict=True)):
         if address in seen:
@@ -168,12 +183,33 @@ def _new_rows(manifest: Manifest, addresses: list[str], known: list[list[str]]) 
     return new
 
 
-def _ready(home: Home, manifest: Manifest, blind_share: float) -> tuple[Manifest, list[str]]:
-    """The manifest as its tasks will hold it, and the address of each image."""
+def ready(
+    home: Home, manifest: Manifest, blind_share: float = 0.0
+) -> tuple[Manifest, list[str], list[str]]:
+    """The manifest as its tasks will hold it, each image's address, and the ids it had before.
+
+    Raises
+    ------
+    OutsideRootError, ManifestError
+        As `import_manifest`.
+    """
     if not 0.0 <= blind_share <= 1.0:
         raise ValueError(f"blind_share is {blind_share}: a share from 0 to 1")
-    manifest = _with_stable_ids(home, _with_checked_columns(manifest))
-    return manifest, _addresses(home, manifest)
+    manifest, ids_before = _with_stable_ids(home, _with_checked_columns(manifest))
+    return manifest, _addresses(home, manifest), ids_before
+
+
+def tasks_of_rows(
+    manifest: Manifest, addresses: list[str], rows: list[int], blind_share: float, seed: int
+) -> list[dict[str, Any]]:
+    """The data of the tasks of some rows."""
+    tasks = []
+    records = manifest.table.iloc[rows].to_dict("records")
+    for row, record in zip(rows, records, strict=True):
+        blind = is_blind(str(record["image_id"]), blind_share, seed)
+        columns = {str(key): value for key, value in record.items()}
+        tasks.append(task_data(columns, addresses[row], blind))
+    return tasks
 
 
 def _load(
@@ -192,15 +228,10 @@ def _load(
     with tqdm(total=len(new), desc="Importing", unit="image", disable=None) as bar:
         for start in range(0, len(new), batch_size):
             rows = new[start : start + batch_size]
-            records = manifest.table.iloc[rows].to_dict("records")
-            tasks = []
-            for row, record in zip(rows, records, strict=True):
-                blind = is_blind(str(record["image_id"]), blind_share, seed)
-                columns = {str(key): value for key, value in record.items()}
-                data = task_data(columns, addresses[row], blind)
-                n_blind += data["blind"] == "yes"
-                tasks.append({"data": data})
-            api.post(f"/api/projects/{project_id}/import?return_task_ids=false", tasks)
+            tasks = tasks_of_rows(manifest, addresses, rows, blind_share, seed)
+            n_blind += sum(data["blind"] == "yes" for data in tasks)
+            body = [{"data": data} for data in tasks]
+            api.post(f"/api/projects/{project_id}/import?return_task_ids=false", body)
             bar.update(len(rows))
             done = start + len(rows)
             if report is not None:
@@ -209,16 +240,17 @@ def _load(
     return n_blind
 
 
-def _with_stable_ids(home: Home, manifest: Manifest) -> Manifest:
-    """The manifest with ids that do not depend on which folder was given."""
+def _with_stable_ids(home: Home, manifest: Manifest) -> tuple[Manifest, list[str]]:
+    """The manifest with ids that do not depend on which folder was given; the ids it had."""
     is_path = manifest.table["image_id"] == manifest.table["path"]
     if not is_path.any():
-        return manifest
+        return manifest, manifest.image_ids
     below_root = pd.Series(_paths_below_root(home, manifest), index=manifest.table.index)
     image_ids = manifest.table["image_id"].where(~is_path, below_root)
     # Two names of one file, by a link, are one image.
     twin = is_path & image_ids.duplicated()
-    return Manifest(manifest.table.assign(image_id=image_ids)[~twin], manifest.root)
+    before = manifest.table["image_id"][~twin].tolist()
+    return Manifest(manifest.table.assign(image_id=image_ids)[~twin], manifest.root), before
 
 
 def _addresses(home: Home, manifest: Manifest) -> list[str]:
@@ -257,7 +289,7 @@ def _plain(value: Any) -> Any:
 
 
 @contextmanager
-def _one_at_a_time(home: Home, project_id: int) -> Iterator[None]:
+def one_at_a_time(home: Home, project_id: int) -> Iterator[None]:
     """Two imports into one project would each find the images missing."""
     with (home.cache_folder / f"import-project-{project_id}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -9,7 +9,6 @@ import orjson
 from core.permissions import ViewClassPermission, all_permissions
 from django.conf import settings
 from django.shortcuts import get_object_or_404
-from io_storages.localfiles.models import LocalFilesImportStorage
 from organizations.models import Organization
 from projects.models import Project
 from rest_framework.authtoken.models import Token
@@ -23,7 +22,7 @@ from users.models import User
 
 from label_studio_config.home import HomeError
 from label_studio_config.plugin.access import Guarded, in_organisation
-from label_studio_config.plugin.bootstrap import STORAGE_TITLE
+from label_studio_config.plugin.images_folder import show_images
 from label_studio_config.plugin.old_versions import remove_version
 from label_studio_config.plugin.suggestions import SuggestionError, save_suggestions
 from label_studio_config.plugin.task_pages import MOST_TASKS, Query, page_of_tasks
@@ -65,24 +64,15 @@ class ProjectView(Guarded):
 
 
 class ImagesFolder(ProjectView):
-    """POST: let the members of a project see the images under the images root.
-
-    Label Studio's own API refuses a storage that is the root itself, not only a folder below it.
-    Nothing is synchronised: tasks are imported by us, with the images left where they are.
-    """
+    """POST: let the members of a project see the images under the images root."""
 
     def post(self, request: Request, pk: int) -> Response:
         project = self.project(request, pk)
         try:
-            root = str(settings.PLANKTRAIT_HOME.images_root)
+            storage, created = show_images(project, settings.PLANKTRAIT_HOME)
         except HomeError as error:
             raise ValidationError(str(error)) from error
-        storage, created = LocalFilesImportStorage.objects.get_or_create(
-            project=project,
-            path=root,
-            defaults={"title": STORAGE_TITLE, "use_blob_urls": True},
-        )
-        return Response({"id": storage.id, "path": root, "created": created})
+        return Response({"id": storage.id, "path": storage.path, "created": created})
 
 
 class Images(ProjectView):

@@ -55,18 +55,18 @@ def catch_up(project: Project, budget_s: float = float("inf")) -> bool:
         return True
     end = time.monotonic() + budget_s
     state = IndexState.objects.filter(project_id=project.id).first()
-    while state is None or not _is_current(state, project, questions):
+    while state is None or not is_current(state, project, questions):
         _one_chunk(project, questions)
         state = IndexState.objects.filter(project_id=project.id).first()
         if time.monotonic() > end:
-            return state is not None and _is_current(state, project, questions)
+            return state is not None and is_current(state, project, questions)
     return True
 
 
 def reindex(project: Project, report: Callable[[IndexState], None] = lambda state: None) -> None:
     """Make the index of a project anew from Label Studio's tables."""
     with transaction.atomic():
-        _locked(project)
+        locked_state(project)
         forget_project(project.id)
     while not catch_up(project, 0):
         report(IndexState.objects.get(project_id=project.id))
@@ -90,14 +90,15 @@ def find_lost(project: Project) -> int:
     wrong = sorted(there ^ indexed)
     for start in range(0, len(wrong), CHUNK):
         with transaction.atomic():
-            index_again(questions, _locked(project), wrong[start : start + CHUNK])
+            index_again(questions, locked_state(project), wrong[start : start + CHUNK])
     logger.info(
         "Project %d: %d tasks of the gallery's index were put right", project.id, len(wrong)
     )
     return len(wrong)
 
 
-def _is_current(state: IndexState, project: Project, questions: Questions) -> bool:
+def is_current(state: IndexState, project: Project, questions: Questions) -> bool:
+    """Whether everything is indexed, as the project is now."""
     if state.questions != questions.key or state.model_version != shown_version(project):
         return False
     return not any(
@@ -109,7 +110,7 @@ def _added(table: type, project: Project, last: int) -> QuerySet:
     return table.objects.filter(project_id=project.id, id__gt=last).order_by("id")  # type: ignore[attr-defined]
 
 
-def _locked(project: Project) -> IndexState:
+def locked_state(project: Project) -> IndexState:
     """The state of a project, held until the transaction ends; two workers never do one chunk."""
     IndexState.objects.get_or_create(project_id=project.id)
     return IndexState.objects.select_for_update().get(project_id=project.id)
@@ -117,11 +118,11 @@ def _locked(project: Project) -> IndexState:
 
 @transaction.atomic
 def _one_chunk(project: Project, questions: Questions) -> None:
-    state = _locked(project)
+    state = locked_state(project)
     if state.questions != questions.key:
         if state.questions:
             forget_project(project.id)
-            state = _locked(project)
+            state = locked_state(project)
         state.questions = questions.key
         state.save(update_fields=["questions"])
     if state.model_version != shown_version(project):

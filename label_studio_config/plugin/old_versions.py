@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from django.db import transaction
@@ -29,7 +30,8 @@ class Removed:
     Attributes
     ----------
     deleted : predictions that are gone
-    kept : those that an annotation came from: part of the record of what the annotator saw
+    kept : those that an annotation came from or was made beside: part of the record of what the
+        annotator saw
     next : the prediction after which the next call goes on; None where nothing is left
     """
 
@@ -51,8 +53,7 @@ def remove_version(project: Project, version: str, after: int = 0) -> Removed:
         rows = dict(found.order_by("id").values_list("id", "task_id")[:CHUNK])
         task_ids = set(rows.values())
         lock_tasks(project.id, task_ids)
-        used = Annotation.objects.filter(parent_prediction__id__among=rows)
-        kept = set(used.values_list("parent_prediction_id", flat=True))
+        kept = _used(task_ids) & set(rows)
         gone = [prediction_id for prediction_id in rows if prediction_id not in kept]
         delete_predictions(gone)
         count_predictions(task_ids)
@@ -63,3 +64,12 @@ def remove_version(project: Project, version: str, after: int = 0) -> Removed:
             state, questions = index
             predictions_removed(questions, state, version, gone, task_ids)
     return Removed(len(gone), len(kept), max(rows) if len(rows) == CHUNK else None)
+
+
+def _used(task_ids: Collection[int]) -> set[int]:
+    """The predictions that annotations of some tasks refer to, as parent or as what was shown."""
+    annotations = Annotation.objects.filter(task__id__among=task_ids)
+    found = set()
+    for parent, shown in annotations.values_list("parent_prediction_id", "prediction__id"):
+        found |= {number for number in (parent, shown) if isinstance(number, int)}
+    return found

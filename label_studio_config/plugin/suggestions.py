@@ -17,6 +17,7 @@ from label_studio_config.plugin.gallery_added import Added, add_suggestions
 from label_studio_config.plugin.gallery_index import index_predictions
 from label_studio_config.plugin.gallery_rows import Questions, Suggested, questions_of, suggested_by
 from label_studio_config.plugin.gallery_signals import index_of, require_crops
+from label_studio_config.plugin.models import IndexState
 from label_studio_config.plugin.task_predictions import count_predictions, lock_open_tasks
 from label_studio_config.results import ResultError, read_result
 from label_studio_config.schema import LabelSchema, SchemaError
@@ -143,15 +144,18 @@ def write(project: Project, suggestions: Sequence[Read]) -> int:
     }
     replaced = [one for one in suggestions if (one.task_id, one.model_version) in existing]
     created = [one for one in suggestions if (one.task_id, one.model_version) not in existing]
+    index = index_of(project.id, project.label_config)
+    caught_up = index is not None and predictions_indexed(index[0])
     ids = insert_predictions(project.id, created)
     _replace([(existing[one.task_id, one.model_version], one) for one in replaced])
     if created:
         count_predictions({one.task_id for one in created})
-    index = index_of(project.id, project.label_config)
     if index is not None and suggestions:
         state, questions = index
         require_crops(questions, state, task_ids)
         add_suggestions(questions, state, added(ids, created))
+        if caught_up and created:
+            IndexState.objects.filter(project_id=project.id).update(last_prediction=ids[-1])
         if replaced:
             index_predictions(
                 questions,
@@ -159,6 +163,13 @@ def write(project: Project, suggestions: Sequence[Read]) -> int:
                 [(existing[one.task_id, one.model_version], *one[:4]) for one in replaced],
             )
     return len(suggestions)
+
+
+def predictions_indexed(state: IndexState) -> bool:
+    """Whether all predictions are in the index; it stays so until the transaction ends."""
+    held = IndexState.objects.select_for_update().get(project_id=state.project_id)
+    later = Prediction.objects.filter(project=state.project_id, id__gt=held.last_prediction)
+    return not later.exists()
 
 
 def insert_predictions(project_id: int, suggestions: Sequence[Read]) -> Sequence[int]:

@@ -1,0 +1,60 @@
+"""Bulk loading, as a process of its own with Label Studio's settings; `ml_backend.push` runs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from label_studio_config.manifest import Manifest
+from label_studio_config.plugin.push import PushOptions, push
+
+
+class Command(BaseCommand):
+    """`python -m django planktrait_push PROJECT MANIFEST --predictions FOLDER`.
+
+    Safe while the server runs. Standard output is one JSON object a line: progress, at the end
+    the report.
+    """
+
+    help = "Load tasks and predictions from a manifest and prediction shards into a project."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("project", type=int)
+        parser.add_argument("manifest", type=Path, help="a Parquet file")
+        parser.add_argument("--predictions", type=Path, help="folder of `planktrait predict`")
+        parser.add_argument("--blind-share", type=float, default=0.0)
+        parser.add_argument("--seed", type=int, default=0)
+        parser.add_argument("--hide", action="store_true", help="show the version that was shown")
+        parser.add_argument("--prune", action="store_true", help="remove earlier versions")
+
+    def handle(self, *args: Any, **given: Any) -> None:
+        options = PushOptions(
+            blind_share=given["blind_share"],
+            seed=given["seed"],
+            show=not given["hide"],
+            prune=given["prune"],
+        )
+        try:
+            manifest = Manifest.read(given["manifest"])
+            told = push(
+                settings.PLANKTRAIT_HOME,
+                given["project"],
+                manifest,
+                given["predictions"],
+                options,
+                lambda *progress: _say({"progress": progress}),
+            )
+        except ValueError as error:
+            raise CommandError(str(error)) from error
+        _say({"report": told.as_json()})
+
+
+def _say(what: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,261 @@
+"""Tasks and predictions of many images into a project of this Label Studio, through its database.
+
+Repeating changes nothing that is as it should be; a run that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from projects.models import Project
+from tasks.models import Prediction, Task
+
+from label_studio_config.home import Home
+from label_studio_config.manifest import Manifest, Skipped
+from label_studio_config.plugin.gallery_catch_up import catch_up
+from label_studio_config.plugin.images_folder import show_images
+from label_studio_config.plugin.old_versions import remove_version
+from label_studio_config.plugin.push_batch import Done, Pushed, push_batch
+from label_studio_config.plugin.suggestions import SuggestionError
+from label_studio_config.prediction_shards import Shards
+from label_studio_config.project import require_usable
+from label_studio_config.schema import SchemaError
+from label_studio_config.task_import import (
+    keep_manifest,
+    new_rows,
+    one_at_a_time,
+    ready,
+    tasks_of_rows,
+)
+from label_studio_config.versions import older_versions
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZE = 5000
+"""Images in one transaction: about a second, in which others wait on SQLite."""
+
+Report = Callable[[str, int, int, str], None]
+
+
+@dataclass(frozen=True)
+class PushOptions:
+    """How a project is pushed to.
+
+    Attributes
+    ----------
+    blind_share, seed : which new images are blind, as `import_manifest` takes them
+    show : whether the pushed version becomes the one that people see
+    prune : whether the earlier versions of the same model go, but for what annotations refer to
+    """
+
+    blind_share: float = 0.0
+    seed: int = 0
+    show: bool = True
+    prune: bool = False
+    batch_size: int = BATCH_SIZE
+
+
+@dataclass
+class PushReport:
+    """What a push did; see `Done` for the counts.
+
+    Attributes
+    ----------
+    images, present : of the manifest; those that were tasks already
+    pruned, kept : predictions of earlier versions that are gone, or stay for an annotation's sake
+    """
+
+    images: int
+    present: int
+    model_version: str = ""
+    done: Done = field(default_factory=Done)
+    pruned: int = 0
+    kept: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """For a line of text."""
+        done = asdict(self.done)
+        done["bad"] = [[skipped.path, skipped.reason] for skipped in self.done.bad]
+        return {**asdict(self), **done, "done": None}
+
+
+def push(
+    home: Home,
+    project_id: int,
+    manifest: Manifest,
+    predictions: Path | None,
+    options: PushOptions,
+    report: Report,
+) -> PushReport:
+    """Bring a project's tasks and suggestions to what a manifest and shards say.
+
+    Parameters
+    ----------
+    predictions : the folder of the shards; None for tasks alone
+
+    Raises
+    ------
+    OutsideRootError, ManifestError, SchemaError, ShardError
+        Before anything is written.
+    SuggestionError
+        There is no such project.
+    """
+    project = Project.objects.filter(id=project_id).first()
+    if project is None:
+        raise SuggestionError(f"there is no project {project_id}")
+    schema = require_usable(project.label_config)
+    shards = Shards(predictions, schema) if predictions is not None else None
+    manifest, addresses, ids_before = ready(home, manifest, options.blind_share)
+    show_images(project, home)
+    with one_at_a_time(home, project_id):
+        run = _Run(project, manifest, addresses, ids_before, options, report)
+        if shards is not None:
+            run.push_shards(shards)
+        run.push_rest()
+    keep_manifest(home, project_id, manifest)
+    if shards is not None:
+        run.finish(shards.model_version)
+    catch_up(project)
+    return run.told
+
+
+class _Run:
+    """One push: which rows of the manifest are tasks, and which were pushed."""
+
+    def __init__(
+        self,
+        project: Project,
+        manifest: Manifest,
+        addresses: list[str],
+        ids_before: list[str],
+        options: PushOptions,
+        report: Report,
+    ) -> None:
+        report("look at the tasks that are there", 0, 0, "")
+        rows = Task.objects.filter(project=project)
+        known = [
+            (task_id, image_id, address)
+            for task_id, image_id, address in rows.values_list(
+                "id", "data__image_id", "data__image"
+            ).iterator()
+            if address
+        ]
+        self.project, self.manifest, self.addresses = project, manifest, addresses
+        self.options, self.report = options, report
+        self.task_at = {address: task_id for task_id, _, address in known}
+        self.left = dict.fromkeys(
+            new_rows(manifest, addresses, [(one, address) for _, one, address in known])
+        )
+        self.row_of = {image_id: row for row, image_id in enumerate(ids_before)}
+        self.image_ids = manifest.image_ids
+        self.pushed: set[str] = set()
+        self.told = PushReport(len(manifest), len(manifest) - len(self.left))
+        catch_up(project)
+
+    def push_shards(self, shards: Shards) -> None:
+        """Images that have predictions, with them."""
+        done = self.told.done
+        done.bad += shards.bad
+        self.told.model_version = shards.model_version
+        seen = 0
+        if not self.project.model_version and self.options.show:
+            # Nothing else is shown: the index need not be changed again at the end.
+            self._show(shards.model_version)
+        for batch in shards.batches(self.options.batch_size):
+            done.bad += batch.bad
+            seen += len(batch.suggestions) + len(batch.bad)
+            found: dict[int, dict[str, Any] | None] = {}
+            for image_id, suggestion in batch.suggestions.items():
+                row = self.row_of.get(image_id)
+                if row is None or self.addresses[row] in self.pushed:
+                    twice = "the image stands in another shard too"
+                    done.bad.append(
+                        Skipped(image_id, "not in the manifest" if row is None else twice)
+                    )
+                    continue
+                self.pushed.add(self.addresses[row])
+                found[row] = suggestion
+            self._push(found)
+            self.report(
+                "push", min(seen, shards.rows), shards.rows, f"{done.suggested} suggestions"
+            )
+        self.report("push", shards.rows, shards.rows, f"{done.suggested} suggestions")
+
+    def push_rest(self) -> None:
+        """Images without predictions that are no tasks yet."""
+        rest = list(self.left)
+        for start in range(0, len(rest), self.options.batch_size):
+            rows = rest[start : start + self.options.batch_size]
+            self._push(dict.fromkeys(rows))
+            self.report("import images", start + len(rows), len(rest), "")
+
+    def finish(self, version: str) -> None:
+        """Show the version, and remove earlier ones."""
+        if self.options.show and version and self.project.model_version != version:
+            self._show(version)
+        if self.project.overlap_cohort_percentage < 100 and self.told.done.added:
+            self.project._rearrange_overlap_cohort()
+        if not self.options.prune:
+            return
+        there = Prediction.objects.filter(project=self.project)
+        names = there.order_by().values_list("model_version", flat=True).distinct()
+        old = older_versions([name for name in names if name], version)
+        total = there.filter(model_version__in=old).count()
+        for name in old:
+            for removed in _removals(self.project, name):
+                self.told.pruned += removed[0]
+                self.told.kept += removed[1]
+                done = self.told.pruned + self.told.kept
+                self.report("remove earlier versions", done, total, name)
+
+    def _show(self, version: str) -> None:
+        self.project.model_version = version
+        self.project.save(update_fields=["model_version"])
+
+    def _push(self, suggestions: dict[int, dict[str, Any] | None]) -> None:
+        if not suggestions:
+            return
+        new = [row for row in suggestions if row in self.left]
+        data = dict(
+            zip(
+                new,
+                tasks_of_rows(
+                    self.manifest,
+                    self.addresses,
+                    new,
+                    self.options.blind_share,
+                    self.options.seed,
+                ),
+                strict=True,
+            )
+        )
+        images = [
+            Pushed(
+                self.image_ids[row],
+                None if row in data else self.task_at.get(self.addresses[row]),
+                data.get(row, {}),
+                suggestion,
+            )
+            for row, suggestion in suggestions.items()
+            # The second of two rows with one address is no image of its own.
+            if row in data or self.addresses[row] in self.task_at
+        ]
+        catch_up(self.project)
+        self.told.done.add(push_batch(self.project, images))
+        for row in new:
+            del self.left[row]
+
+
+def _removals(project: Project, version: str) -> Iterator[tuple[int, int]]:
+    after: int | None = 0
+    while after is not None:
+        removed = remove_version(project, version, after)
+        after = removed.next
+        yield removed.deleted, removed.kept
+
+
+__all__ = ["PushOptions", "PushReport", "SchemaError", "push"]

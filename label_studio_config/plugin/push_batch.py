@@ -1,0 +1,197 @@
+"""Tasks with their suggestions into a project, some thousands in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from django.db import transaction
+from projects.models import Project, ProjectSummary
+from tasks.models import Prediction, Task
+
+from label_studio_config.blind import is_blind_data
+from label_studio_config.manifest import Skipped
+from label_studio_config.plugin.bulk_rows import JsonError, insert, json_text, new_ids
+from label_studio_config.plugin.deadlocks import persistent
+from label_studio_config.plugin.gallery_added import add_suggestions, add_tasks, is_shown
+from label_studio_config.plugin.gallery_catch_up import is_current, locked_state
+from label_studio_config.plugin.gallery_rows import Questions
+from label_studio_config.plugin.models import IndexState
+from label_studio_config.plugin.suggestions import (
+    Read,
+    SuggestionError,
+    added,
+    insert_predictions,
+    questions_to,
+    read_suggestion,
+    write,
+)
+from label_studio_config.plugin.task_predictions import lock_open_tasks
+
+
+class Pushed(NamedTuple):
+    """An image that is pushed.
+
+    Attributes
+    ----------
+    task_id : of the task that it is already, else None
+    data : a new task's data; not looked at where there is a task
+    suggestion : result, score and model version; None where there is none
+    """
+
+    image_id: str
+    task_id: int | None
+    data: dict[str, Any]
+    suggestion: dict[str, Any] | None
+
+
+@dataclass
+class Done:
+    """What was written.
+
+    Attributes
+    ----------
+    added, blind : new tasks, and how many of them are blind
+    suggested, replaced, unchanged : suggestions that are new, that said something else before, and
+        that were there already
+    bad : images that cannot be tasks, suggestions that do not fit
+    """
+
+    added: int = 0
+    blind: int = 0
+    suggested: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    bad: list[Skipped] = field(default_factory=list)
+
+    def add(self, other: Done) -> None:
+        """Count another batch too."""
+        for name in ("added", "blind", "suggested", "replaced", "unchanged"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.bad += other.bad
+
+
+@persistent
+def push_batch(project: Project, images: Sequence[Pushed]) -> Done:
+    """Write new tasks, new suggestions, and suggestions that have changed, in one transaction.
+
+    Raises
+    ------
+    SuggestionError
+        The project's config cannot be read.
+    """
+    questions = questions_to(project)
+    done = Done()
+    new: list[tuple[dict[str, Any], str, Read | None]] = []
+    there: dict[tuple[int, str], Read] = {}
+    for image in images:
+        read = _read(questions, image, done)
+        if image.task_id is not None:
+            if read is not None:
+                there[read.task_id, read.model_version] = read
+            continue
+        try:
+            new.append((image.data, json_text(image.data), read))
+        except JsonError as error:
+            done.bad.append(Skipped(image.image_id, f"cannot be a task: {error}"))
+    with transaction.atomic():
+        # As Label Studio's own import does: inner ids follow each other.
+        Project.objects.select_for_update(of=("self",), no_key=True).get(id=project.id)
+        if there:
+            _write_changed(project, list(there.values()), done)
+        if new:
+            _write_new(project, questions, new, done)
+    return done
+
+
+def _read(questions: Questions, image: Pushed, done: Done) -> Read | None:
+    if image.suggestion is None or is_blind_data(image.data):
+        return None
+    try:
+        return read_suggestion(questions, {**image.suggestion, "task": image.task_id or 0})
+    except SuggestionError as error:
+        done.bad.append(Skipped(image.image_id, str(error.__cause__ or error)))
+        return None
+
+
+def _write_changed(project: Project, read: list[Read], done: Done) -> None:
+    open_tasks = lock_open_tasks(project.id, {one.task_id for one in read})
+    stored = {
+        (task_id, version): (score, result)
+        for task_id, version, score, result in Prediction.objects.filter(
+            project=project,
+            task__id__among={one.task_id for one in read},
+            model_version__in={one.model_version for one in read},
+        )
+        .order_by("id")
+        .values_list("task_id", "model_version", "score", "result")
+    }
+    changed = []
+    for one in read:
+        if one.task_id not in open_tasks:
+            continue
+        before = stored.get((one.task_id, one.model_version))
+        if before == (one.score, one.result):
+            done.unchanged += 1
+            continue
+        changed.append(one)
+        done.suggested += before is None
+        done.replaced += before is not None
+    if changed:
+        write(project, changed)
+
+
+def _write_new(
+    project: Project,
+    questions: Questions,
+    new: list[tuple[dict[str, Any], str, Read | None]],
+    done: Done,
+) -> None:
+    state = _state_before(project, questions)
+    last = Task.objects.filter(project=project).order_by("-inner_id").only("inner_id")[:1]
+    first = (last[0].inner_id or 0) + 1 if last else 1
+    ids = new_ids(Task, len(new))
+    insert(
+        Task,
+        ("id", "project_id", "data", "inner_id", "overlap", "total_predictions"),
+        (
+            (task_id, project.id, text, inner_id, project.maximum_annotations, int(bool(read)))
+            for task_id, inner_id, (_, text, read) in zip(
+                ids, range(first, first + len(new)), new, strict=True
+            )
+        ),
+    )
+    read = [
+        one._replace(task_id=task_id)
+        for task_id, (_, _, one) in zip(ids, new, strict=True)
+        if one is not None
+    ]
+    prediction_ids = insert_predictions(project.id, read)
+    project.summary  # noqa: B018  (made where it is not there)
+    summary = ProjectSummary.objects.select_for_update().get(project=project)
+    summary.update_data_columns([data for data, _, _ in new])
+    done.added += len(new)
+    done.blind += sum(is_blind_data(data) for data, _, _ in new)
+    done.suggested += len(read)
+    if state is None:
+        return
+    primary = questions.primary.name if questions.primary else ""
+    suggested = {
+        one.task_id for one in read if is_shown(state, primary, one.model_version, one.found)
+    }
+    tasks = [(task_id, data) for task_id, (data, _, _) in zip(ids, new, strict=True)]
+    add_tasks(questions, project.id, tasks, suggested)
+    add_suggestions(questions, state, added(prediction_ids, read), tasks_are_new=True)
+    state.last_task = ids[-1]
+    if read:
+        state.last_prediction = prediction_ids[-1]
+    state.save(update_fields=["last_task", "last_prediction"])
+
+
+def _state_before(project: Project, questions: Questions) -> IndexState | None:
+    """The project's index, if it is whole now; what comes now is else caught up with the rest."""
+    if not IndexState.objects.filter(project_id=project.id).exists():
+        return None
+    state = locked_state(project)
+    return state if is_current(state, project, questions) else None

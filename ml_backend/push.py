@@ -1,0 +1,162 @@
+"""Bulk loading: tasks and predictions of many images into Label Studio, as a process or a job.
+
+>>> from ml_backend.push import push_project
+>>> push_project("home", 7, "cruise.parquet", "predictions")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hpc_jobs import progress
+from label_studio_config.home import Home
+from label_studio_config.hosting import server_environment
+from label_studio_config.manifest import Manifest, Skipped
+from label_studio_config.sources import read_source, showable
+
+
+class PushError(ValueError):
+    """Nothing more could be loaded; the message is Label Studio's or the database's own."""
+
+
+def push_project(
+    home_folder: str | os.PathLike[str],
+    project: int,
+    source: str | os.PathLike[str],
+    predictions: str | os.PathLike[str] | None = None,
+    *,
+    metadata: str | os.PathLike[str] | None = None,
+    blind_share: float = 0.0,
+    show: bool = True,
+    prune: bool = False,
+    url: str | None = None,
+    token: str | None = None,
+    images_address: str | None = None,
+) -> dict[str, Any]:
+    """Load a source's images and their predictions into a project; repeating changes nothing.
+
+    Without `url` it writes to the database of the home, whether its server runs or not, with the
+    database variables of the environment (`DJANGO_DB`, `POSTGRE_HOST`, …). With `url` it calls
+    that Label Studio, ours or not.
+
+    Parameters
+    ----------
+    source : a manifest (.parquet), or what `read_source` takes
+    predictions : folder of the shards of `planktrait predict`; None for tasks alone
+    metadata : as `read_source` takes it
+    blind_share : share of the new images that are blind, 0 to 1
+    show : whether the pushed version becomes the one that people see
+    prune : whether earlier versions of the same model go, but for what annotations refer to
+    token : of an account at `url`
+    images_address : with `url`, what stands before an image's path in its address there
+
+    Returns
+    -------
+    dict
+        images, present, added, blind, suggested, replaced, unchanged, pruned, kept, model_version;
+        `bad`: `Skipped` for each row that was left out.
+
+    Raises
+    ------
+    PushError
+        A batch could not be written. What was written before stays; a repeat goes on from there.
+    ManifestError, OutsideRootError, ShardError, SchemaError
+        Before anything is written.
+    """
+    manifest, skipped = _manifest(Path(source), metadata)
+    if url is not None:
+        from ml_backend.push_http import push_over_http
+
+        told = push_over_http(
+            url,
+            token,
+            project,
+            manifest,
+            predictions,
+            blind_share=blind_share,
+            show=show,
+            prune=prune,
+            images_address=images_address,
+        )
+    else:
+        told = _through_database(
+            Home(home_folder), project, manifest, predictions, blind_share, show, prune
+        )
+    told["bad"] = [*skipped, *told["bad"]]
+    return told
+
+
+def _manifest(
+    source: Path, metadata: str | os.PathLike[str] | None
+) -> tuple[Manifest, list[Skipped]]:
+    if source.suffix == ".parquet" and metadata is None:
+        return Manifest.read(source), []
+    manifest, skipped = read_source(source, None if metadata is None else Path(metadata))
+    manifest, not_shown = showable(manifest)
+    return manifest, skipped + not_shown
+
+
+def _through_database(
+    home: Home,
+    project: int,
+    manifest: Manifest,
+    predictions: str | os.PathLike[str] | None,
+    blind_share: float,
+    show: bool,
+    prune: bool,
+) -> dict[str, Any]:
+    """Run `planktrait_push` in Label Studio's environment and pass its progress on."""
+    with tempfile.TemporaryDirectory(dir=home.cache_folder) as folder:
+        path = manifest.write(Path(folder) / "manifest.parquet")
+        command = [sys.executable, "-m", "django", "planktrait_push", str(project), str(path)]
+        command += ["--blind-share", str(blind_share)]
+        if predictions is not None:
+            command += ["--predictions", str(Path(predictions).resolve())]
+        command += ["--hide"] * (not show) + ["--prune"] * prune
+        log = Path(folder) / "log"
+        with log.open("w") as errors:
+            process = subprocess.Popen(
+                command,
+                env=server_environment(home),
+                cwd=home.folder,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+            try:
+                told = _listen(process)
+            finally:
+                process.kill()
+                process.wait()
+        if told is None:
+            raise PushError(_reason(log.read_text()))
+    told["bad"] = [Skipped(*one) for one in told["bad"]]
+    return told
+
+
+def _listen(process: subprocess.Popen[str]) -> dict[str, Any] | None:
+    told = None
+    assert process.stdout is not None
+    for line in process.stdout:
+        # Label Studio prints a few lines of its own when it starts.
+        if not line.startswith("{"):
+            continue
+        said = json.loads(line)
+        if "progress" in said:
+            progress.report(*said["progress"])
+        told = said.get("report", told)
+    return told if process.wait() == 0 else None
+
+
+def _reason(log: str) -> str:
+    lines = [line for line in log.splitlines() if line.strip()]
+    last = lines[-1] if lines else "it was killed"
+    if last.startswith("CommandError: "):
+        return last.removeprefix("CommandError: ")
+    return f"{last}: what was loaded stays, and a repeat goes on from there"
