@@ -510,6 +510,88 @@ def predict(
 
 
 @app.command()
+def push(
+    source: Annotated[
+        Path,
+        typer.Argument(help="The images: a manifest (.parquet), a folder or an EcoTaxa table."),
+    ],
+    project: NeededProject,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Folder of shards from `predict`; without it, tasks alone.")
+    ] = None,
+    metadata: Annotated[
+        Path | None,
+        typer.Option(help="With a folder: CSV with a file name column and sample_id, depth_m, …"),
+    ] = None,
+    blind_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the new images that are marked blind.")
+    ] = 0.0,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune",
+            help="Remove the suggestions of earlier versions, but those that annotations refer to.",
+        ),
+    ] = False,
+    show_version: Annotated[
+        bool, typer.Option(help="Let people see the pushed version from now on.")
+    ] = True,
+    url: Annotated[
+        str | None,
+        typer.Option(help="Another Label Studio, over HTTP; --project is its number there."),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="LABEL_STUDIO_API_KEY", help="With --url: a token of an account."),
+    ] = None,
+    images_address: Annotated[
+        str | None,
+        typer.Option(
+            help="With --url: what stands before an image's path in its address there "
+            "[/data/local-files/?d=]."
+        ),
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Load images and their predictions into a project in bulk; repeating changes nothing.
+
+    A first try: `planktrait predict cruise.parquet --project P`, then
+    `planktrait push cruise.parquet --predictions predictions --project P`. It writes into Label
+    Studio's database; with the project's number even while the server is stopped. Only what is new or has changed is written,
+    and a run that was killed goes on where it stopped. Blind images get no suggestion.
+    """
+    from ml_backend.push import push_project
+
+    with told_plainly():
+        place = home_of(home)
+        if project.isdigit():
+            # Nobody is asked: Label Studio may be stopped.
+            number = int(project)
+        elif url is None:
+            from label_studio_config.project import find_project
+
+            number = find_project(place, project).id
+        else:
+            raise UsageError("with --url, give the project's number: it stands in its address")
+        told = push_project(
+            place.folder,
+            number,
+            source,
+            predictions,
+            metadata=metadata,
+            blind_share=blind_share,
+            show=show_version,
+            prune=prune,
+            url=url,
+            token=token,
+            images_address=images_address,
+        )
+        bad = told.pop("bad")
+        list_skipped(bad)
+        show({**told, "left out": len(bad)})
+
+
+@app.command()
 def suggest(project: NeededProject, home: HomeOption = None) -> None:
     """Give the images of a project that have none the live version's suggestions."""
     from label_studio_config.project import find_project

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import requests
 
 from label_studio_config.home import Home
+
+_ACCESS_S = 200.0
+"""Label Studio's short-lived tokens hold for 300 s."""
 
 
 class ApiError(ValueError):
@@ -25,12 +29,26 @@ class Api:
     """
 
     def __init__(self, home: Home, timeout_s: float = 600.0) -> None:
-        self.url = home.settings.label_studio_url
+        self._begin(home.settings.label_studio_url, timeout_s)
+        self._session.headers["Authorization"] = f"Token {home.secrets.api_token}"
+
+    @classmethod
+    def at(cls, url: str, token: str, timeout_s: float = 600.0) -> Api:
+        """A session with any Label Studio; the token is a legacy one or a personal access token."""
+        api = cls.__new__(cls)
+        api._begin(url.rstrip("/"), timeout_s)
+        if token.count(".") == 2:
+            api._session.auth = _PersonalToken(api.url, token)
+        else:
+            api._session.headers["Authorization"] = f"Token {token}"
+        return api
+
+    def _begin(self, url: str, timeout_s: float) -> None:
+        self.url = url
         self.timeout_s = timeout_s
         self._session = requests.Session()
         # A proxy named in the environment must not see the token.
         self._session.trust_env = False
-        self._session.headers["Authorization"] = f"Token {home.secrets.api_token}"
 
     def call(self, method: str, path: str, **options: Any) -> Any:
         """One call; `path` begins with a slash.
@@ -79,6 +97,27 @@ class Api:
             if not answer.get("next"):
                 return
             page += 1
+
+
+class _PersonalToken(requests.auth.AuthBase):
+    """Exchanges a personal access token for short-lived ones."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url, self.token = url, token
+        self.access, self.until = "", 0.0
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if time.monotonic() > self.until:
+            with requests.Session() as session:
+                session.trust_env = False
+                address = f"{self.url}/api/token/refresh/"
+                answer = session.post(address, json={"refresh": self.token}, timeout=60)
+            if not answer.ok:
+                raise ApiError(f"{self.url} refused the personal access token", answer.status_code)
+            self.access = answer.json()["access"]
+            self.until = time.monotonic() + _ACCESS_S
+        request.headers["Authorization"] = f"Bearer {self.access}"
+        return request
 
 
 def _reason(response: requests.Response) -> str:

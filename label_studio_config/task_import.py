@@ -129,7 +129,7 @@ def task_data(row: dict[str, Any], address: str, blind: bool) -> dict[str, Any]:
     return {**known, "image": address, "blind": "yes" if marked else "no"}
 
 
-def _with_checked_columns(manifest: Manifest) -> Manifest:
+def checked_columns(manifest: Manifest) -> Manifest:
     """The manifest with `blind`, if it has it, as yes or no."""
     for column in RESERVED_COLUMNS:
         if column in manifest.table:
@@ -195,7 +195,7 @@ def ready(
     """
     if not 0.0 <= blind_share <= 1.0:
         raise ValueError(f"blind_share is {blind_share}: a share from 0 to 1")
-    manifest, ids_before = _with_stable_ids(home, _with_checked_columns(manifest))
+    manifest, ids_before = _with_stable_ids(home, checked_columns(manifest))
     return manifest, _addresses(home, manifest), ids_before
 
 

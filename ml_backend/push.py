@@ -78,7 +78,7 @@ def push_project(
             token,
             project,
             manifest,
-            predictions,
+            None if predictions is None else Path(predictions),
             blind_share=blind_share,
             show=show,
             prune=prune,

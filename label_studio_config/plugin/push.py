@@ -80,7 +80,7 @@ class PushReport:
         """For a line of text."""
         done = asdict(self.done)
         done["bad"] = [[skipped.path, skipped.reason] for skipped in self.done.bad]
-        return {**asdict(self), **done, "done": None}
+        return {**{k: v for k, v in asdict(self).items() if k != "done"}, **done}
 
 
 def push(

@@ -1,0 +1,274 @@
+"""Bulk loading over HTTP, into a Label Studio whose database is out of reach; ours or not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from hpc_jobs import progress
+from label_studio_config.api import Api, ApiError
+from label_studio_config.blind import is_blind_data
+from label_studio_config.home import LOCAL_FILES_URL
+from label_studio_config.manifest import Manifest, Skipped
+from label_studio_config.prediction_shards import Shards
+from label_studio_config.project import require_usable
+from label_studio_config.task_import import checked_columns, new_rows, tasks_of_rows
+from label_studio_config.versions import older_versions
+
+BATCH_SIZE = 1000
+"""Images in one call; Label Studio takes about a second for them."""
+
+_PAGE = 1000
+Json = dict[str, Any]
+
+
+@dataclass
+class _There:
+    """A task that is there: its predictions by version as (id, score, result)."""
+
+    task_id: int
+    blind: bool
+    predictions: dict[str, tuple[int, float | None, Any]] = field(default_factory=dict)
+    used: set[int] = field(default_factory=set)
+
+
+def push_over_http(
+    url: str,
+    token: str | None,
+    project: int,
+    manifest: Manifest,
+    predictions: Path | str | None,
+    *,
+    blind_share: float = 0.0,
+    show: bool = True,
+    prune: bool = False,
+    images_address: str | None = None,
+) -> Json:
+    """As `push_project`, through the API of the Label Studio at `url`.
+
+    An image's address there is `images_address` and its path in the manifest; by default that of
+    Local Files (`/data/local-files/?d=`), with paths below that server's document root. An id that
+    is a path stays as it is.
+
+    Raises
+    ------
+    ApiError
+        Label Studio refuses; a repeat goes on where it stopped.
+    ManifestError, SchemaError, ShardError
+        Before anything is written.
+    """
+    if not token:
+        raise ApiError(f"{url}: give a token of an account there (Account & Settings)")
+    api = Api.at(url, token)
+    known = api.get(f"/api/projects/{project}/")
+    schema = require_usable(known["label_config"])
+    shards = Shards(predictions, schema) if predictions is not None else None
+    manifest = checked_columns(manifest)
+    prefix = f"{LOCAL_FILES_URL}?d=" if images_address is None else images_address
+    addresses = [prefix + quote(path) for path in manifest.table["path"]]
+    run = _Run(api, project, manifest, addresses, blind_share)
+    if shards is not None:
+        run.push_shards(shards)
+        version = shards.model_version
+    run.push_rest()
+    if shards is not None:
+        if show and known.get("model_version") != version:
+            run.show(version)
+        if prune:
+            run.prune(version)
+    return {
+        "images": len(manifest),
+        "present": run.present,
+        "model_version": version if shards is not None else "",
+        **{
+            name: run.counts[name]
+            for name in (
+                *("added", "blind", "suggested", "replaced", "unchanged"),
+                *("pruned", "kept"),
+            )
+        },
+        "bad": run.bad,
+    }
+
+
+class _Run:
+    """One push: what is there, which rows are left."""
+
+    def __init__(
+        self, api: Api, project: int, manifest: Manifest, addresses: list[str], blind_share: float
+    ) -> None:
+        self.api, self.project = api, project
+        self.manifest, self.addresses, self.blind_share = manifest, addresses, blind_share
+        self.ours = self._is_ours()
+        self.there: dict[str, _There] = {}
+        ids: list[tuple[str, str]] = []
+        for task in self._tasks():
+            address = task["data"].get("image")
+            if address:
+                self.there[address] = _there(task)
+                ids.append((str(task["data"].get("image_id")), address))
+        self.left = dict.fromkeys(new_rows(manifest, addresses, ids))
+        self.present = len(manifest) - len(self.left)
+        self.row_of = {image_id: row for row, image_id in enumerate(manifest.image_ids)}
+        self.pushed: set[str] = set()
+        self.counts: Counter[str] = Counter()
+        self.bad: list[Skipped] = []
+
+    def push_shards(self, shards: Shards) -> None:
+        """Images that have predictions, with them."""
+        self.bad += shards.bad
+        seen = 0
+        for batch in shards.batches(BATCH_SIZE):
+            self.bad += batch.bad
+            seen += len(batch.suggestions) + len(batch.bad)
+            new: dict[int, Json | None] = {}
+            later: list[Json] = []
+            for image_id, suggestion in batch.suggestions.items():
+                row = self.row_of.get(image_id)
+                if row is None or self.addresses[row] in self.pushed:
+                    reason = "not in the manifest" if row is None else "stands in two shards"
+                    self.bad.append(Skipped(image_id, reason))
+                    continue
+                self.pushed.add(self.addresses[row])
+                if row in self.left:
+                    new[row] = suggestion
+                elif self.addresses[row] in self.there:
+                    later += self._changed(self.there[self.addresses[row]], suggestion)
+            self._import(new)
+            self._save(later)
+            progress.report("push", min(seen, shards.rows), shards.rows)
+        progress.report("push", shards.rows, shards.rows)
+
+    def push_rest(self) -> None:
+        """Images without predictions that are no tasks yet."""
+        rest = list(self.left)
+        for start in range(0, len(rest), BATCH_SIZE):
+            self._import(dict.fromkeys(rest[start : start + BATCH_SIZE]))
+            progress.report("import images", min(start + BATCH_SIZE, len(rest)), len(rest))
+
+    def show(self, version: str) -> None:
+        """Make Label Studio sort and sample by the version."""
+        if self.ours:
+            path = f"/api/planktrait/projects/{self.project}/model-version"
+            self.api.post(path, {"model_version": version})
+        else:
+            self.api.patch(f"/api/projects/{self.project}/", {"model_version": version})
+
+    def prune(self, version: str) -> None:
+        """Delete the predictions of earlier versions that no annotation refers to."""
+        tasks = [_there(task) for task in self._tasks()]
+        names = {name for task in tasks for name in task.predictions}
+        old = set(older_versions(names, version))
+        for done, task in enumerate(tasks, start=1):
+            for name in old & task.predictions.keys():
+                number = task.predictions[name][0]
+                if number in task.used:
+                    self.counts["kept"] += 1
+                    continue
+                self.api.call("DELETE", f"/api/predictions/{number}/")
+                self.counts["pruned"] += 1
+            progress.report("remove earlier versions", done, len(tasks))
+
+    def _is_ours(self) -> bool:
+        try:
+            path = f"/api/planktrait/projects/{self.project}/tasks"
+            self.api.get(path, limit=1, full=0)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
+
+    def _tasks(self) -> Iterator[Json]:
+        """Every task in full."""
+        seen = 0
+        if self.ours:
+            path, after = f"/api/planktrait/projects/{self.project}/tasks", 0
+            while page := self.api.get(path, after=after, limit=_PAGE, full=1)["tasks"]:
+                yield from page
+                seen, after = seen + len(page), page[-1]["id"]
+                progress.report("look at the tasks that are there", seen, 0)
+            return
+        number = 1
+        while True:
+            asked = {"project": self.project, "page": number, "page_size": _PAGE, "fields": "all"}
+            answer = self.api.get("/api/tasks", **asked)
+            yield from answer["tasks"]
+            seen, number = seen + len(answer["tasks"]), number + 1
+            progress.report("look at the tasks that are there", seen, int(answer["total"]))
+            if not answer["tasks"] or seen >= answer["total"]:
+                return
+
+    def _import(self, suggestions: dict[int, Json | None]) -> None:
+        if not suggestions:
+            return
+        rows = list(suggestions)
+        data = tasks_of_rows(self.manifest, self.addresses, rows, self.blind_share, 0)
+        tasks = []
+        for row, one in zip(rows, data, strict=True):
+            blind = is_blind_data(one)
+            suggestion = None if blind else suggestions[row]
+            tasks.append({"data": one, "predictions": [suggestion] if suggestion else []})
+            del self.left[row]
+        for task in self._post(f"/api/projects/{self.project}/import?return_task_ids=false", tasks):
+            self.counts["added"] += 1
+            self.counts["blind"] += is_blind_data(task["data"])
+            self.counts["suggested"] += bool(task["predictions"])
+
+    def _changed(self, task: _There, suggestion: Json) -> list[Json]:
+        """The suggestion, if it is new; one that says something else is written over the old."""
+        if task.blind:
+            return []
+        before = task.predictions.get(suggestion["model_version"])
+        whole = suggestion | {"task": task.task_id}
+        if before is None:
+            self.counts["suggested"] += 1
+            return [whole]
+        number, score, result = before
+        if score == suggestion["score"] and result == suggestion["result"]:
+            self.counts["unchanged"] += 1
+            return []
+        self.counts["replaced"] += 1
+        if self.ours:
+            return [whole]
+        changes = {"result": suggestion["result"], "score": suggestion["score"]}
+        self.api.patch(f"/api/predictions/{number}/", changes)
+        return []
+
+    def _save(self, suggestions: list[Json]) -> None:
+        if not suggestions:
+            return
+        if self.ours:
+            path = f"/api/planktrait/projects/{self.project}/suggestions"
+        else:
+            path = f"/api/projects/{self.project}/import/predictions"
+        self._post(path, suggestions)
+
+    def _post(self, path: str, items: list[Json]) -> list[Json]:
+        """Post in one call, in several where Label Studio refuses some; those that it took."""
+        try:
+            self.api.post(path, items)
+        except ApiError as error:
+            if error.status != 400:
+                raise
+            if len(items) == 1:
+                name = (items[0].get("data") or {}).get("image_id", f"task {items[0].get('task')}")
+                self.bad.append(Skipped(str(name), str(error)[:300]))
+                return []
+            middle = len(items) // 2
+            return self._post(path, items[:middle]) + self._post(path, items[middle:])
+        return items
+
+
+def _there(task: Json) -> _There:
+    there = _There(task["id"], is_blind_data(task["data"]))
+    for one in task.get("predictions") or []:
+        there.predictions[one["model_version"]] = (one["id"], one.get("score"), one.get("result"))
+    for annotation in task.get("annotations") or []:
+        shown = annotation.get("prediction") or {}
+        there.used |= {annotation.get("parent_prediction"), shown.get("id")} - {None}
+    return there
