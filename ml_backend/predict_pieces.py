@@ -62,29 +62,23 @@ def predict_in_pieces(
 
 
 class _Piece:
-    """The answers of some batches."""
+    """Features of some batches. The heads see them at once: their threads are the network's."""
 
     def __init__(self, model: TraitModel, served: list[ServedHead]) -> None:
         self.model, self.served = model, served
         self.skipped: list[Skipped] = []
         self._rows: list[np.ndarray] = [np.zeros(0, dtype=int)]
-        self._embeddings = [np.zeros((0, model.encoder.feature_count), dtype=np.float32)]
-        self._values: dict[str, list[np.ndarray]] = {
-            s.head.control: [np.zeros((0, len(s.labels) or 1))] for s in served
-        }
+        self._features = [np.zeros((0, model.encoder.feature_count), dtype=np.float32)]
+        self._log_extents = [np.zeros((0, 2), dtype=np.float32)]
 
     def __len__(self) -> int:
         return sum(map(len, self._rows)) + len(self.skipped)
 
     def add(self, batch: ImageBatch, features: np.ndarray) -> None:
         self.skipped += batch.skipped
-        if not len(batch.rows):
-            return
-        answers = self.model.answer_features(features, batch.log_extents)
         self._rows.append(batch.rows)
-        self._embeddings.append(answers.embedding)
-        for s in self.served:
-            self._values[s.head.control].append(s.narrow(answers.values[s.head.control]))
+        self._features.append(features)
+        self._log_extents.append(batch.log_extents)
 
     def predictions(
         self,
@@ -93,14 +87,15 @@ class _Piece:
         unfit: dict[str, str],
         model_version: str,
     ) -> Predictions:
-        embedding, novelty = np.concatenate(self._embeddings), self.model.novelty
+        embedding, novelty = np.concatenate(self._features), self.model.novelty
+        answers = self.model.answer_features(embedding, np.concatenate(self._log_extents))
         unknown = np.full(len(embedding), np.nan, dtype=np.float32)
         return Predictions(
             images=table.iloc[np.concatenate(self._rows)].reset_index(drop=True),
             schema=schema,
             served=self.served,
             unfit=unfit,
-            values={name: np.concatenate(parts) for name, parts in self._values.items()},
+            values={s.head.control: s.narrow(answers.values[s.head.control]) for s in self.served},
             embedding=embedding,
             novelty=novelty.score(embedding) if novelty is not None else unknown,
             model_version=model_version,

@@ -170,7 +170,9 @@ class Predictions:
         columns["model_version"] = [self.model_version] * len(self)
         columns["confidence"] = _nullable(self.confidence)
         columns["novelty"] = _nullable(self.novelty)
-        columns["embedding"] = list(self.embedding.astype(np.float16))
+        columns["embedding"] = pa.FixedSizeListArray.from_arrays(
+            pa.array(self.embedding.astype(np.float16).ravel()), self.embedding.shape[1]
+        )
         answers = [self.answers(row) for row in range(len(self))]
         for head in self.served:
             name, values = head.head.control, self.values[head.head.control]
@@ -188,7 +190,7 @@ class Predictions:
                 float(c) if name in answer else None
                 for c, answer in zip(confidence, answers, strict=True)
             ]
-            columns[probabilities_column(name)] = list(values.astype(np.float32))
+            columns[probabilities_column(name)] = _lists(values.astype(np.float32))
         priors = {s.head.control: s.deployed_prior for s in self.served if s.labels}
         return pa.table(
             columns, schema=prediction_schema(self.schema, heads, self.embedding.shape[1], priors)
@@ -202,6 +204,12 @@ def primary_head(schema: LabelSchema, served: Iterable[ServedHead]) -> ServedHea
         if schema.primary is not None and s.head.control == schema.primary.name:
             return s
     return with_labels[0] if with_labels else None
+
+
+def _lists(values: np.ndarray) -> pa.ListArray:
+    """Rows (n, k) as a column of lists."""
+    offsets = pa.array(np.arange(len(values) + 1, dtype=np.int32) * values.shape[1])
+    return pa.ListArray.from_arrays(offsets, pa.array(values.ravel()))
 
 
 def _nullable(values: np.ndarray) -> list[float | None]:

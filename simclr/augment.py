@@ -17,6 +17,7 @@ _RGB_TO_YIQ = torch.tensor(
     [[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]
 )
 _YIQ_TO_RGB = torch.linalg.inv(_RGB_TO_YIQ)
+_DRAWS = 14
 _BLUR_TAPS = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16.0
 
 
@@ -76,8 +77,17 @@ class Augmentation:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)}: give a share, 0 to 1")
 
+    @staticmethod
+    def draw(count: int, generator: torch.Generator) -> Tensor:
+        """What is random about views but their noise; shape (count, 14), uniform in -1 to 1."""
+        return torch.rand(count, _DRAWS, generator=generator, device=generator.device) * 2 - 1
+
     def __call__(
-        self, images: Tensor, generator: torch.Generator, view_size_px: int | None = None
+        self,
+        images: Tensor,
+        generator: torch.Generator,
+        view_size_px: int | None = None,
+        draws: Tensor | None = None,
     ) -> Tensor:
         """Draw one view of each image.
 
@@ -89,6 +99,8 @@ class Augmentation:
             Source of all randomness, on the device of the images.
         view_size_px : int, optional
             Side of the views; the side of the images by default.
+        draws : Tensor, shape (n, 14), optional
+            From `draw`; the generator then makes the noise only.
 
         Returns
         -------
@@ -96,13 +108,15 @@ class Augmentation:
         """
         # In full precision even inside a bf16 training: a resampled grid needs more than 8 bits.
         with torch.autocast(images.device.type, enabled=False):
-            return self._views(images, generator, view_size_px or images.shape[-1])
+            if draws is None:
+                draws = self.draw(len(images), generator)
+            return self._views(images, generator, view_size_px or images.shape[-1], draws)
 
-    def _views(self, images: Tensor, generator: torch.Generator, view_size_px: int) -> Tensor:
+    def _views(
+        self, images: Tensor, generator: torch.Generator, view_size_px: int, draws: Tensor
+    ) -> Tensor:
         pixels = images.float() / 255.0 if images.dtype == torch.uint8 else images
         background = border_median(pixels)
-        # draws: shape (n, 14), uniform in -1 to 1
-        draws = torch.rand(len(pixels), 14, generator=generator, device=pixels.device) * 2 - 1
         # Zero is the background while the view is sampled, so that no edge appears outside it.
         views = self._sample(pixels - background, draws[:, :6], view_size_px)
         views = self._develop(views, background, draws[:, 6:9])

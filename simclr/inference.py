@@ -111,9 +111,9 @@ class FeatureExtractor:
             return partial(np.zeros, (0, self.feature_count), dtype=np.float32)
         if self.views == 1:
             return self._network.start(pixels)
-        images = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
-        stacked = torch.cat([turned(images, view) for view in range(self.views)])
-        wait = self._network.start(stacked.numpy())
+        # With NumPy: PyTorch would ask all its threads, which are the network's, and wait for them.
+        stacked = np.concatenate([turned(pixels, view) for view in range(self.views)])
+        wait = self._network.start(stacked)
         return lambda: wait().reshape(self.views, len(pixels), -1).mean(axis=0)
 
 

@@ -3,6 +3,10 @@
 Two random views of each image go through the encoder and a projection head; NT-Xent pulls the two
 together and pushes the other images of the batch away. The head is thrown away at the end.
 Other losses over the two views are in `simclr.methods`; everything here is the same for them.
+
+Several processes (`simclr.ranks`) share each batch and learn as one would: the same images in each
+batch with the same views but for their noise, losses and batch norms over the images of all ranks
+(`simclr.batch_norm`), gradients averaged.
 """
 
 from __future__ import annotations
@@ -12,20 +16,20 @@ import logging
 import math
 import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import lightning
-import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from label_studio_config.manifest import Manifest
+from simclr.batch_norm import GlobalBatchNorm
+from simclr.batches import EpochBatches, batches_of
 from simclr.cache import ImageCache
 from simclr.encoder import Encoder
 from simclr.methods import make_method
 from simclr.precision import fastest_precision
+from simclr.ranks import RankEnvironment, Ranks
 from simclr.record import ENCODER_FOLDER, EpochRecord, readable_checkpoint
 from simclr.run_folder import alone, arguments_digest, claim, is_finished, run_arguments
 from simclr.settings import PretrainError, SimCLRSettings
@@ -33,20 +37,6 @@ from simclr.settings import PretrainError, SimCLRSettings
 __all__ = ["PretrainError", "SimCLRSettings", "fitting_batch_size", "pretrain"]
 
 SMALLEST_DATASET = 8
-
-
-class _CachedImages(Dataset[Tensor]):
-    """Whole batches of a cache: one read of the memory map each."""
-
-    def __init__(self, images: np.ndarray) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitems__(self, rows: list[int]) -> Tensor:
-        # Sorted reads are neighbours on the disk; the order inside a batch means nothing.
-        return torch.from_numpy(self.images[np.sort(rows)])
 
 
 def pretrain(
@@ -60,14 +50,16 @@ def pretrain(
     settings: SimCLRSettings | None = None,
     fresh: bool = False,
     own_folder: bool = False,
-    devices: int | str = 1,
-    node_count: int = 1,
 ) -> Path:
     """Learn features from the images of a manifest.
 
     The folder holds, after every epoch, `encoder/` (usable), `checkpoint.ckpt`, `metrics.csv` and
     `progress.png`. Called again with the same arguments, a killed run goes on after its last whole
     epoch, and a finished one returns at once.
+
+    Called by every process that Slurm or torchrun has started, it trains in all of them; folders
+    are then on a file system that all see, and rank 0 alone writes. A run may go on with another
+    number of processes.
 
     Parameters
     ----------
@@ -88,8 +80,6 @@ def pretrain(
     own_folder : bool
         Run in a sub-folder that is named by all arguments: changed images or settings then start
         a run of their own instead of being refused.
-    devices, node_count
-        As Lightning's Trainer takes them; several devices train on shares of each epoch.
 
     Returns
     -------
@@ -99,14 +89,34 @@ def pretrain(
     Raises
     ------
     PretrainError
-        Too few images, no epochs, or the folder holds a run with other arguments.
+        Too few images, no epochs, a batch that the processes cannot share equally, or the folder
+        holds a run with other arguments.
     """
-    folder, settings = Path(folder), settings or SimCLRSettings()
+    folder, settings, ranks = Path(folder), settings or SimCLRSettings(), Ranks.here()
     if epochs < 1:
         raise PretrainError(f"epochs {epochs}: give 1 or more")
+    with ranks.connected():
+        return _pretrain(
+            *(manifest, encoder, folder, epochs, dict(labels or {})),
+            *(cache_folder or folder / "cache", settings, fresh, own_folder, ranks),
+        )
+
+
+def _pretrain(
+    manifest: Manifest,
+    encoder: Encoder | None,
+    folder: Path,
+    epochs: int,
+    labels: dict[str, str],
+    cache_folder: Path | str,
+    settings: SimCLRSettings,
+    fresh: bool,
+    own_folder: bool,
+    ranks: Ranks,
+) -> Path:
     lightning.seed_everything(settings.seed, verbose=False)
     encoder = copy.deepcopy(encoder) if encoder is not None else Encoder.create()
-    cache = ImageCache.build(manifest, encoder.preprocessing, cache_folder or folder / "cache")
+    cache = _decoded(manifest, encoder, cache_folder, ranks)
     if len(cache) < SMALLEST_DATASET:
         raise PretrainError(
             f"{len(cache)} readable images ({len(cache.skipped)} skipped): "
@@ -117,13 +127,43 @@ def pretrain(
     arguments = run_arguments(encoder, cache, epochs, settings)
     if own_folder:
         folder = folder / f"{epochs}-epochs-{arguments_digest(arguments)}"
-    with alone(folder):
-        claim(folder, arguments, fresh)
-        if not is_finished(folder, epochs):
-            _train(
-                encoder, cache, folder, epochs, dict(labels or {}), settings, devices, node_count
-            )
+    batch_size = _shared_batch_size(len(cache), settings, ranks)
+    with ExitStack() as held:
+
+        def finished() -> bool:
+            held.enter_context(alone(folder))
+            claim(folder, arguments, fresh)
+            return is_finished(folder, epochs)
+
+        if not ranks.first(finished):
+            _train(encoder, cache, folder, epochs, labels, settings, batch_size, ranks)
     return folder / ENCODER_FOLDER
+
+
+def _decoded(
+    manifest: Manifest, encoder: Encoder, cache_folder: Path | str, ranks: Ranks
+) -> ImageCache:
+    """The images, decoded by the first rank; the others open what it leaves."""
+    caches = []
+
+    def build() -> None:
+        caches.append(ImageCache.build(manifest, encoder.preprocessing, cache_folder))
+
+    ranks.first(build)
+    if not caches:
+        build()
+    return caches[0]
+
+
+def _shared_batch_size(image_count: int, settings: SimCLRSettings, ranks: Ranks) -> int:
+    """Images in a batch of all ranks together."""
+    size = fitting_batch_size(image_count, settings.batch_size)
+    if size % ranks.size or size < 2 * ranks.size:
+        raise PretrainError(
+            f"a batch of {size} images ({image_count} there are) cannot be shared by {ranks.size} "
+            f"processes: start a number of them that divides it, with 2 images or more each"
+        )
+    return size
 
 
 def fitting_batch_size(image_count: int, batch_size: int) -> int:
@@ -142,42 +182,35 @@ def _train(
     epochs: int,
     labels: dict[str, str],
     settings: SimCLRSettings,
-    devices: int | str,
-    node_count: int,
+    batch_size: int,
+    ranks: Ranks,
 ) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     method = make_method(encoder, settings)
-    trainer = lightning.Trainer(
-        max_epochs=epochs,
-        precision=fastest_precision(method.view_size_px),
-        devices=devices,
-        num_nodes=node_count,
-        callbacks=[EpochRecord(folder, cache, labels, epochs)],
-        logger=False,
-        enable_checkpointing=False,  # EpochRecord saves, so that all files of an epoch agree
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
-    loader = DataLoader(
-        _CachedImages(cache.images),
-        batch_size=fitting_batch_size(len(cache), settings.batch_size),
-        shuffle=True,
-        drop_last=True,
-        collate_fn=_as_it_is,
-    )
-    checkpoint = readable_checkpoint(folder)
+    batches = EpochBatches(len(cache), batch_size, settings.seed, ranks)
+    several = ranks.size > 1
     with warnings.catch_warnings():
         # One process gathers a batch from the memory map in well under a millisecond.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 with torch 2.14
+        warnings.filterwarnings("ignore", ".*`srun` command is available.*")
+        trainer = lightning.Trainer(
+            max_epochs=epochs,
+            precision=fastest_precision(method.view_size_px),
+            devices=[ranks.device] if torch.cuda.is_available() else 1,
+            strategy="ddp" if several else "auto",
+            plugins=[RankEnvironment(ranks), *([GlobalBatchNorm()] if several else [])],
+            use_distributed_sampler=False,  # EpochBatches shares each batch
+            callbacks=[EpochRecord(folder, cache, labels, epochs, batch_size)],
+            logger=False,
+            enable_checkpointing=False,  # EpochRecord saves, so that all files of an epoch agree
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
         trainer.fit(
             method,
-            loader,
-            ckpt_path=checkpoint,
+            batches_of(cache.images, batches),
+            ckpt_path=readable_checkpoint(folder),
             weights_only=True,
         )
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

@@ -31,7 +31,7 @@ MOST_KNN_IMAGES = 3000
 
 
 class EpochRecord(lightning.Callback):
-    """Save and report after each epoch.
+    """Save and report after each epoch; of several ranks, the first does.
 
     Parameters
     ----------
@@ -43,6 +43,8 @@ class EpochRecord(lightning.Callback):
         For the kNN accuracy; at most 3,000 images are judged.
     epochs : int
         Of the whole run.
+    batch_size : int
+        Images in a batch of all ranks.
 
     Raises
     ------
@@ -51,9 +53,15 @@ class EpochRecord(lightning.Callback):
     """
 
     def __init__(
-        self, folder: Path, cache: ImageCache, labels: dict[str, str], epochs: int
+        self,
+        folder: Path,
+        cache: ImageCache,
+        labels: dict[str, str],
+        epochs: int,
+        batch_size: int,
     ) -> None:
         self.folder, self.cache, self.epochs = folder, cache, epochs
+        self.batch_size = batch_size
         self.rows, self.labels = _judged_rows(cache.image_ids, labels)
         self.history: list[dict[str, Any]] = []
 
@@ -64,7 +72,7 @@ class EpochRecord(lightning.Callback):
         self.started_s, self.first_step = time.monotonic(), trainer.global_step
         if done:
             logger.info("pretraining goes on after epoch %d of %d", done, self.epochs)
-        elif len(self.rows):
+        elif len(self.rows) and trainer.is_global_zero:
             self.history = [{"epoch": 0, **self._judge(module)}]
 
     def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
@@ -73,6 +81,8 @@ class EpochRecord(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if not trainer.is_global_zero:
+            return
         done, total = trainer.global_step, int(trainer.estimated_stepping_batches)
         per_step_s = (time.monotonic() - self.started_s) / max(1, done - self.first_step)
         left_s = per_step_s * (total - done)
@@ -94,14 +104,14 @@ class EpochRecord(lightning.Callback):
                 f"the loss of epoch {trainer.current_epoch + 1} is {loss}: lower the learning rate"
             )
         seconds = time.monotonic() - self.epoch_started_s
-        images = trainer.num_training_batches * trainer.train_dataloader.batch_size  # type: ignore
+        images = trainer.num_training_batches * self.batch_size
         if trainer.is_global_zero:
             row = {
                 "epoch": trainer.current_epoch + 1,
                 "loss": loss,
                 "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
                 "seconds": round(seconds, 2),
-                "images_per_second": round(images * trainer.world_size / seconds, 1),
+                "images_per_second": round(images / seconds, 1),
                 **self._judge(module),
             }
             self.history.append(row)

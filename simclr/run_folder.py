@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from lightning.pytorch.utilities import rank_zero_only
 
 from simclr.cache import ImageCache
 from simclr.encoder import Encoder
@@ -62,9 +61,6 @@ def _weights_digest(encoder: Encoder) -> str:
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Hold the run folder; who comes second waits, and finds the run finished."""
-    if getattr(rank_zero_only, "rank", 0):  # a process of a run that holds the folder already
-        yield
-        return
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:

@@ -46,14 +46,21 @@ class Method(lightning.LightningModule):
         return torch.autocast(self.device.type, enabled=False)
 
     def on_train_epoch_start(self) -> None:
-        # A function of the epoch, so that a resumed run draws what it would have drawn.
+        # Functions of the epoch, so that a resumed run draws what it would have drawn; and but for
+        # the noise the same in all ranks, so that any number of them draws the same views.
+        seed = hash((self.settings.seed, self.current_epoch))
+        self.draws = torch.Generator().manual_seed(seed % 2**63)
         seed = hash((self.settings.seed, self.current_epoch, self.global_rank))
-        self.generator = torch.Generator(self.device).manual_seed(seed % 2**63)
+        self.noise = torch.Generator(self.device).manual_seed(seed % 2**63)
 
     def training_step(self, images: Tensor, _: int) -> Tensor:
-        """`images`: uint8, shape (n, c, s, s)."""
-        augment = self.settings.augmentation
-        views = augment(torch.cat([images, images]), self.generator, self.view_size_px)
+        """`images`: uint8, shape (n, c, s, s), of n images in each rank."""
+        augment, ranks = self.settings.augmentation, self.trainer.world_size
+        draws = augment.draw(2 * ranks * len(images), self.draws)
+        own = draws.view(2, ranks, len(images), -1)[:, self.global_rank].flatten(0, 1)
+        views = augment(
+            torch.cat([images, images]), self.noise, self.view_size_px, own.to(images.device)
+        )
         loss = self.loss_of(views)
         self.log("loss", loss, on_step=False, on_epoch=True, sync_dist=True)
         return loss
