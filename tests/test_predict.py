@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -256,3 +260,106 @@ def test_numbers_alone_have_no_confidence(manifest: Manifest) -> None:
     model = make_model()
     only = TraitModel(model.encoder, [replace(model.head("diameter"))], model.schema)
     assert np.isnan(predict(only, manifest).confidence).all()
+
+
+def test_a_truncated_shard_is_made_anew(manifest: Manifest, tmp_path: Path, caplog) -> None:
+    shards, _ = write_predictions(make_model(), manifest, tmp_path, shard_size=5)
+    whole = pq.read_table(tmp_path)
+    for size in (0, 100, shards[1].stat().st_size - 20):
+        os.truncate(shards[1], size)
+        _, skipped = write_predictions(make_model(), manifest, tmp_path, shard_size=5)
+        assert len(skipped) == 2
+        assert "part-00001.parquet is damaged" in caplog.text
+        again = pq.read_table(tmp_path)
+        assert again.column("image_id").equals(whole.column("image_id"))
+        assert again.column("group").equals(whole.column("group"))
+
+
+def test_parts_make_the_same_shards_as_one_run(manifest: Manifest, tmp_path: Path) -> None:
+    model = make_model()
+    write_predictions(model, manifest, tmp_path / "one", shard_size=3)
+    names = []
+    for k in range(3):
+        shards, _ = write_predictions(
+            model, manifest, tmp_path / "three", shard_size=3, part=(k, 3)
+        )
+        names += [shard.name for shard in shards]
+    assert sorted(names) == [f"part-0000{n}.parquet" for n in range(4)]
+    one, three = (pq.read_table(tmp_path / name).to_pandas() for name in ("one", "three"))
+    assert one["image_id"].tolist() == three["image_id"].tolist()
+    np.testing.assert_allclose(
+        np.stack(one["group__probabilities"]), np.stack(three["group__probabilities"]), atol=1e-3
+    )
+
+
+def run_apart(model: Path, table: Path, output: Path) -> subprocess.Popen[bytes]:
+    """`write_predictions` in a process of its own, in shards of 200."""
+    script = (
+        "import sys; from label_studio_config.manifest import Manifest\n"
+        "from ml_backend.model import TraitModel\n"
+        "from ml_backend.predict import write_predictions\n"
+        "write_predictions(TraitModel.load(sys.argv[1]), Manifest.read(sys.argv[2]), sys.argv[3],"
+        " shard_size=200)"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", script, str(model), str(table), str(output)],
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory) -> tuple[Path, Path]:
+    """A saved model, and a saved manifest of 3,000 images (drawn ones, again and again)."""
+    folder = tmp_path_factory.mktemp("many")
+    make_tasks(folder, 12)
+    table = pd.DataFrame(
+        {
+            "image_id": [f"image-{n}" for n in range(3000)],
+            "path": [f"{n % 12}.png" for n in range(3000)],
+        }
+    )
+    saved = folder / "manifest.parquet"
+    Manifest(table, folder).write(saved)
+    return make_model().save(folder / "model"), saved
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_doubles_nothing(many, tmp_path: Path) -> None:
+    process = run_apart(*many, tmp_path)
+    end = time.monotonic() + 120
+    while not (first := tmp_path / "part-00001.parquet").exists():
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    written = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("part-*.parquet")}
+    assert len(written) < 15, "it was killed too late to say anything"
+    again = run_apart(*many, tmp_path)
+    assert again.wait(120) == 0, again.stderr and again.stderr.read()
+    assert first.stat().st_mtime_ns == written[first.name]
+    ids = pq.read_table(tmp_path).column("image_id").to_pylist()
+    assert sorted(ids) == sorted(f"image-{n}" for n in range(3000))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk_is_told_and_the_repetition_completes(many, tmp_path: Path) -> None:
+    def mount(*options: str) -> int:
+        return subprocess.run(["mount", *options, str(tmp_path)], capture_output=True).returncode
+
+    if mount("-t", "tmpfs", "-o", "size=100k", "tmpfs"):
+        pytest.skip("this machine allows no mounts")
+    try:
+        full = run_apart(*many, tmp_path)
+        assert full.wait(120) != 0
+        assert full.stderr is not None
+        assert b"No space left on device" in full.stderr.read()
+        whole = sorted(tmp_path.glob("part-*.parquet"))
+        assert 0 < len(whole) < 15
+        assert all(pq.read_table(path).num_rows == 200 for path in whole)
+        assert mount("-o", "remount,size=50m") == 0
+        assert run_apart(*many, tmp_path).wait(120) == 0
+        assert pq.read_table(tmp_path).num_rows == 3000
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
