@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -16,8 +17,14 @@ from hpc_jobs import progress
 from label_studio_config.manifest import Manifest
 from simclr.cache import ImageCache
 from simclr.encoder import Encoder
+from simclr.inference import FeatureExtractor
+
+logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 256
+FEW_IMAGES = 2000
+"""For more it pays to make the encoder ready for many."""
+SHARD_SIZE = 20_000
 
 
 class EmbeddingsError(ValueError):
@@ -27,7 +34,7 @@ class EmbeddingsError(ValueError):
 def features_of(
     encoder: Encoder, images: np.ndarray, *, batch_size: int = BATCH_SIZE, stage: str | None = None
 ) -> np.ndarray:
-    """Features of preprocessed images, on the encoder's device.
+    """Features of preprocessed images, on the fastest device there is.
 
     Parameters
     ----------
@@ -43,6 +50,16 @@ def features_of(
     float32 array, shape (n, feature_count)
     """
     features = np.empty((len(images), encoder.feature_count), dtype=np.float32)
+    if len(images) > FEW_IMAGES:
+        first = 0
+        starts = range(0, len(images), batch_size)
+        batches = (np.array(images[start : start + batch_size]) for start in starts)
+        for batch, found in FeatureExtractor(encoder).stream(batches, lambda batch: batch):
+            features[first : first + len(batch)] = found
+            first += len(batch)
+            if stage:
+                progress.report(stage, first, len(images))
+        return features
     training, device = encoder.training, encoder.mean.device
     encoder.eval()
     try:
@@ -85,6 +102,68 @@ def embed(
         return cache.image_ids, features
 
 
+def write_embedding_shards(
+    encoder: Encoder,
+    manifest: Manifest,
+    folder: Path | str,
+    *,
+    source: str = "",
+    shard_size: int = SHARD_SIZE,
+    part: tuple[int, int] = (0, 1),
+) -> list[Path]:
+    """Features of a manifest as Parquet shards; goes on where a killed run stopped.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    manifest : Manifest
+    folder : Path or str
+        Gets `part-00000.parquet` and so on, each as `write_embeddings` writes it.
+    source : str
+        As there.
+    part : (int, int)
+        (k, n): only every nth shard, from the kth on, so that n calls share the work.
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    EmbeddingsError
+        The folder holds a shard of another encoder or of other images.
+    """
+    folder, shards = Path(folder), []
+    count = -(-len(manifest) // shard_size)
+    for number in range(part[0], count, part[1]):
+        mask = np.zeros(len(manifest), dtype=bool)
+        mask[number * shard_size : (number + 1) * shard_size] = True
+        images = manifest.select(mask)
+        mark = f"{encoder.fingerprint} {images.fingerprint}"
+        path = folder / f"part-{number:05d}.parquet"
+        if not _is_there(path, mark):
+            image_ids, features = embed(encoder, images)
+            write_embeddings(path, image_ids, features, source=source, mark=mark)
+        shards.append(path)
+    return shards
+
+
+def _is_there(path: Path, mark: str) -> bool:
+    try:
+        note = json.loads(pq.read_schema(path).metadata[b"planktrait"])
+    except FileNotFoundError:
+        return False
+    except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
+        logger.warning("%s is damaged (%s): made anew", path, error)
+        return False
+    if note.get("mark") != mark:
+        raise EmbeddingsError(
+            f"{path} holds features of another encoder or of other images: choose an empty folder, "
+            "or remove the old shards"
+        )
+    return True
+
+
 def write_embeddings(
     path: Path | str,
     image_ids: list[str],
@@ -92,6 +171,7 @@ def write_embeddings(
     *,
     source: str = "",
     half: bool = False,
+    mark: str = "",
 ) -> Path:
     """Write features as Parquet: `image_id`, and `embedding`, a list of fixed size.
 
@@ -105,6 +185,8 @@ def write_embeddings(
         What made them (an encoder's folder or a model version), kept in the file's metadata.
     half : bool
         16 bits a number instead of 32: half the size, enough to compare images.
+    mark : str
+        By which `write_embedding_shards` knows a shard again.
 
     Raises
     ------
@@ -124,7 +206,8 @@ def write_embeddings(
         )
     values = pa.array(numbers.ravel())
     vectors = pa.FixedSizeListArray.from_arrays(values, features.shape[1])
-    note = json.dumps({"source": source, "feature_count": features.shape[1]}).encode()
+    told = {"source": source, "feature_count": features.shape[1], "mark": mark}
+    note = json.dumps(told).encode()
     table = pa.table({"image_id": pa.array(image_ids, pa.string()), "embedding": vectors})
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -12,6 +12,7 @@ import torch
 
 from label_studio_config.manifest import Manifest
 from ml_backend.images import DecodingError, read_batches
+from simclr.embed import features_of
 from simclr.encoder import Encoder
 from simclr.inference import FeatureExtractor
 from simclr.preprocessing import Preprocessing
@@ -119,3 +120,13 @@ def test_a_killed_decoding_process_is_told_in_words(tmp_path: Path) -> None:
     os.kill(child.pid, signal.SIGKILL)
     with pytest.raises(DecodingError, match="repetition goes on"):
         list(batches)
+
+
+def test_the_features_of_many_images_are_those_of_few(encoder: Encoder) -> None:
+    many = np.concatenate([pixels(50)] * 41)
+    few = features_of(encoder, many[:50])
+    found = features_of(encoder, many)
+    assert found.shape == (2050, encoder.feature_count)
+    np.testing.assert_allclose(found[:50], found[-50:], atol=0.05)
+    error = np.linalg.norm(found[:50] - few) / np.linalg.norm(few)
+    assert error < 0.02
