@@ -18,6 +18,7 @@ from label_studio_config.votes import is_blind
 from ml_backend.annotation_counter import AnnotationCounter
 from ml_backend.live_model import LiveModels
 from ml_backend.registry import Registry, RegistryError
+from ml_backend.site_jobs import site_options
 from ml_backend.training_jobs import pretrain_key, pretrain_project, train_key, train_project
 
 # label-studio-ml sets the start method of multiprocessing for the whole process on import.
@@ -124,6 +125,7 @@ class PlanktraitBackend(LabelStudioMLBase):
             name=f"train project {self.project_id}",
             folder=self.home.jobs_folder,
             key=train_key(self.project_id),
+            **site_options(self.home, "train"),
         )
         return {"job": submission.job.id, "coalesced": submission.coalesced}
 
@@ -137,6 +139,7 @@ class PlanktraitBackend(LabelStudioMLBase):
             name=f"pretrain project {self.project_id}",
             folder=self.home.jobs_folder,
             key=pretrain_key(self.project_id),
+            **site_options(self.home, "pretrain"),
         )
         return {"job": submission.job.id, "coalesced": submission.coalesced}
 

@@ -46,6 +46,7 @@ from ml_backend.project_features import (
     update_features,
     wanted_encoder,
 )
+from ml_backend.site_jobs import site_options
 from ml_backend.wire import (
     NeighboursRequest,
     NextRequest,
@@ -231,6 +232,7 @@ def _submit(home: Home, work: str, project_id: int) -> hpc_jobs.Submission:
         name=f"{work} of project {project_id}",
         folder=home.jobs_folder,
         key=key(project_id),
+        **(site_options(home, "clusters") if work == "clusters" else {}),
     )
 
 

@@ -12,6 +12,7 @@ import shutil
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,11 +79,6 @@ def read_batches(
     processes : int, optional
         That decode; 0 decodes in threads of this process. By default one a processor for more
         than 2,000 images.
-
-    Raises
-    ------
-    DecodingError
-        A decoding process was killed.
     """
     decoder = _Decoder(manifest, preprocessing, extent_unit, batch_size)
     if processes is None:
@@ -93,6 +89,25 @@ def read_batches(
         for skip in batch.skipped:
             logger.warning("skipped %s: %s", skip.path, skip.reason)
         yield batch
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Say in words that a decoding process was killed: PyTorch raises it wherever one is just then.
+
+    Raises
+    ------
+    DecodingError
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DecodingError(
+            f"a process that decodes images was killed ({error}): was the memory full? A "
+            "repetition goes on where this run stopped"
+        ) from error
 
 
 class _Decoder(Dataset):
@@ -172,21 +187,13 @@ def _in_processes(decoder: _Decoder, processes: int) -> Iterator[ImageBatch]:
         multiprocessing_context="fork",  # the children only decode, and start at once
         collate_fn=_as_it_is,
     )
-    try:
-        for number, (rows, pixels, log_extents, reasons) in enumerate(loader):
-            bad = sorted(set(decoder.rows(number).tolist()) - set(rows.tolist()))
-            skipped = [
-                Skipped(str(decoder.paths[row]), reason)
-                for row, reason in zip(bad, reasons, strict=True)
-            ]
-            yield ImageBatch(rows, pixels.numpy(), log_extents, skipped)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise DecodingError(
-            f"a process that decodes images was killed ({error}): was the memory full? A "
-            "repetition goes on where this run stopped"
-        ) from error
+    for number, (rows, pixels, log_extents, reasons) in enumerate(loader):
+        bad = sorted(set(decoder.rows(number).tolist()) - set(rows.tolist()))
+        skipped = [
+            Skipped(str(decoder.paths[row]), reason)
+            for row, reason in zip(bad, reasons, strict=True)
+        ]
+        yield ImageBatch(rows, pixels.numpy(), log_extents, skipped)
 
 
 def _as_it_is(batch: object) -> object:

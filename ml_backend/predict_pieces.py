@@ -11,7 +11,7 @@ import pandas as pd
 from hpc_jobs import progress
 from label_studio_config.manifest import Manifest, Skipped
 from label_studio_config.schema import LabelSchema
-from ml_backend.images import ImageBatch, read_batches
+from ml_backend.images import ImageBatch, decoding, read_batches
 from ml_backend.model import TraitModel
 from ml_backend.predictions import Predictions
 from ml_backend.schema_change import ServedHead, serve
@@ -37,6 +37,11 @@ def predict_in_pieces(
     """As `predict`, but about so many images at a time, while the next ones are at work.
 
     Yields at least once, also for no images. Tells of its progress where `counted` is given.
+
+    Raises
+    ------
+    DecodingError
+        A process that decodes images was killed.
     """
     schema = schema or model.schema
     served, unfit = serve(model.heads, schema)
@@ -50,14 +55,15 @@ def predict_in_pieces(
     done, total = counted or (0, 0)
     n_skipped = 0
     piece = _Piece(model, served)
-    for batch, features in extractor.stream(batches, _pixels):
-        if len(piece) and len(piece) + len(batch) > images_a_piece:
-            yield piece.predictions(table, schema, unfit, model_version)
-            piece = _Piece(model, served)
-        piece.add(batch, features)
-        done, n_skipped = done + len(batch), n_skipped + len(batch.skipped)
-        if counted:
-            progress.report("predict", done, total, f"{n_skipped} skipped")
+    with decoding():
+        for batch, features in extractor.stream(batches, _pixels):
+            if len(piece) and len(piece) + len(batch) > images_a_piece:
+                yield piece.predictions(table, schema, unfit, model_version)
+                piece = _Piece(model, served)
+            piece.add(batch, features)
+            done, n_skipped = done + len(batch), n_skipped + len(batch.skipped)
+            if counted:
+                progress.report("predict", done, total, f"{n_skipped} skipped")
     yield piece.predictions(table, schema, unfit, model_version)
 
 

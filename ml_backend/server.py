@@ -248,6 +248,12 @@ def _answer_errors_in_json(app: Flask) -> None:
         logger.warning("%s %s refused: %s", request.method, request.path, error)
         return _problem("label_config", str(error), 422)
 
+    @app.errorhandler(hpc_jobs.SiteError)
+    @app.errorhandler(hpc_jobs.JobError)
+    def _(error: Exception) -> Answer:
+        logger.error("%s %s: no job: %s", request.method, request.path, error)
+        return _problem("job", str(error), 503)
+
     @app.errorhandler(HTTPException)
     def _(error: HTTPException) -> Answer:
         answer, status = _problem("request", str(error.description), error.code or 500)

@@ -51,14 +51,14 @@ def features_of(
     """
     features = np.empty((len(images), encoder.feature_count), dtype=np.float32)
     if len(images) > FEW_IMAGES:
-        first = 0
         starts = range(0, len(images), batch_size)
-        batches = (np.array(images[start : start + batch_size]) for start in starts)
-        for batch, found in FeatureExtractor(encoder).stream(batches, lambda batch: batch):
-            features[first : first + len(batch)] = found
-            first += len(batch)
+        stream = FeatureExtractor(encoder).stream(
+            starts, lambda start: np.array(images[start : start + batch_size])
+        )
+        for start, found in stream:
+            features[start : start + len(found)] = found
             if stage:
-                progress.report(stage, first, len(images))
+                progress.report(stage, start + len(found), len(images))
         return features
     training, device = encoder.training, encoder.mean.device
     encoder.eval()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from label_studio_config.manifest import Manifest
-from ml_backend.images import DecodingError, read_batches
+from ml_backend.images import read_batches
 from simclr.embed import features_of
 from simclr.encoder import Encoder
 from simclr.inference import FeatureExtractor
@@ -106,20 +106,6 @@ def test_processes_decode_as_threads_do(tmp_path: Path) -> None:
         np.testing.assert_array_equal(a.log_extents, b.log_extents)
         assert a.skipped == b.skipped
     assert [Path(s.path).name for batch in many for s in batch.skipped] == ["2.png"]
-
-
-def test_a_killed_decoding_process_is_told_in_words(tmp_path: Path) -> None:
-    import multiprocessing
-    import os
-    import signal
-
-    batches = read_batches(manifest_of(tmp_path, 60), Preprocessing(32), 4, processes=1)
-    next(batches)
-    (child,) = multiprocessing.active_children()
-    assert child.pid is not None
-    os.kill(child.pid, signal.SIGKILL)
-    with pytest.raises(DecodingError, match="repetition goes on"):
-        list(batches)
 
 
 def test_the_features_of_many_images_are_those_of_few(encoder: Encoder) -> None:

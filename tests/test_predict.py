@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -292,19 +293,19 @@ def test_parts_make_the_same_shards_as_one_run(manifest: Manifest, tmp_path: Pat
     )
 
 
-def run_apart(model: Path, table: Path, output: Path) -> subprocess.Popen[bytes]:
-    """`write_predictions` in a process of its own, in shards of 200."""
+def run_apart(
+    model: Path, table: Path, output: Path, shard_size: int = 200
+) -> subprocess.Popen[bytes]:
+    """`write_predictions` in a process of its own."""
     script = (
         "import sys; from label_studio_config.manifest import Manifest\n"
         "from ml_backend.model import TraitModel\n"
         "from ml_backend.predict import write_predictions\n"
         "write_predictions(TraitModel.load(sys.argv[1]), Manifest.read(sys.argv[2]), sys.argv[3],"
-        " shard_size=200)"
+        " shard_size=int(sys.argv[4]))"
     )
-    return subprocess.Popen(
-        [sys.executable, "-c", script, str(model), str(table), str(output)],
-        stderr=subprocess.PIPE,
-    )
+    arguments = map(str, (model, table, output, shard_size))
+    return subprocess.Popen([sys.executable, "-c", script, *arguments], stderr=subprocess.PIPE)
 
 
 @pytest.fixture(scope="module")
@@ -363,3 +364,21 @@ def test_a_full_disk_is_told_and_the_repetition_completes(many, tmp_path: Path) 
         assert pq.read_table(tmp_path).num_rows == 3000
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@pytest.mark.slow
+def test_a_killed_decoding_process_ends_the_run_with_a_word(many, tmp_path: Path) -> None:
+    process = run_apart(*many, tmp_path, shard_size=3000)
+    children: list[str] = []
+    end = time.monotonic() + 120
+    while len(children) < 2:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < end
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    assert process.wait(60) != 0
+    assert process.stderr is not None
+    assert b"is killed by signal" in process.stderr.read()
+    assert list(tmp_path.iterdir()) == []
+    assert run_apart(*many, tmp_path, shard_size=3000).wait(120) == 0
+    assert pq.read_table(tmp_path).num_rows == 3000
