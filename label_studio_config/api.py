@@ -121,6 +121,14 @@ class _PersonalToken(requests.auth.AuthBase):
 
 
 def _reason(response: requests.Response) -> str:
+    if response.status_code != 500:
+        return _said(response)
+    # Some errors are a page of HTML that says nothing.
+    said = "" if "<html" in response.text[:1000] else f"{_said(response)}. "
+    return f"{said}An error of its own: see its log (label-studio.log). Is its database running?"
+
+
+def _said(response: requests.Response) -> str:
     try:
         answer = response.json()
     except ValueError:
