@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -90,13 +90,14 @@ def back_up(home: Home, folder: str | os.PathLike[str], report: Report) -> Backu
     require_same_kind(home, database)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True, mode=0o700)
     try:
+        partial.mkdir(parents=True, mode=0o700)
         record = _fill(partial, home, database, report)
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
-    partial.rename(folder)
+        partial.rename(folder)
+    except OSError as error:
+        raise BackupError(f"{folder} cannot be written ({error}): choose another place") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return _report_of(folder, record)
 
 
@@ -107,11 +108,11 @@ def _fill(partial: Path, home: Home, database: Database, report: Report) -> dict
     images = None if root is None else Path(root).resolve()
 
     def kept(file: Path) -> bool:
-        inside = images is not None and file.is_relative_to(images)
-        part = file.relative_to(home.folder).parts[0]
-        return part not in _LEFT_OUT and not inside and not database.owns(file)
+        inside = images is not None and file.resolve().is_relative_to(images)
+        return not inside and not database.owns(file)
 
-    _copy(home.folder, partial / HOME_NAME, report, kept)
+    names = [name for name in _files(home.folder, _LEFT_OUT) if kept(home.folder / name)]
+    _copy(home.folder, names, partial / HOME_NAME, report)
     files = {name: _sha256(partial / name) for name in sorted(_files(partial))}
     n_bytes = sum((partial / name).stat().st_size for name in files)
     record = {
@@ -164,7 +165,7 @@ def restore(
         coming = home.folder / _RESTORING
         shutil.rmtree(coming, ignore_errors=True)
         # What may fail for want of space comes first, and changes nothing.
-        _copy(folder / HOME_NAME, coming, report)
+        _copy(folder / HOME_NAME, list(_files(folder / HOME_NAME)), coming, report)
         # SQLite's file comes with the rest of the home.
         database_of(Home(coming)).fill(folder / record["database"]["dump"], report)
         replaced = _swap(home, coming)
@@ -244,12 +245,9 @@ def _check(folder: Path, sha256: dict[str, str], report: Report) -> None:
         report("check", done, len(sha256))
 
 
-def _copy(
-    source: Path, target: Path, report: Report, kept: Callable[[Path], bool] = lambda file: True
-) -> None:
-    """Copy a tree with modes and times; hidden files are half-written ones or locks."""
+def _copy(source: Path, names: list[str], target: Path, report: Report) -> None:
+    """Copy files of a folder with their modes and times."""
     target.mkdir(parents=True, mode=0o700)
-    names = [name for name in _files(source) if kept(source / name)]
     total = len(names)
     for done, name in enumerate(names, start=1):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -259,13 +257,21 @@ def _copy(
         report("files", done, total)
 
 
-def _files(folder: Path) -> Iterator[str]:
-    """Paths, relative to the folder, of every file that is not hidden nor in a hidden folder."""
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith("."):
-                yield str((Path(place) / name).relative_to(folder))
+def _files(folder: Path, left_out: tuple[str, ...] = ()) -> Iterator[str]:
+    """Paths, relative to the folder, of every file that is not hidden nor in a hidden folder.
+
+    What lies at the top may be a link, to a folder on another disk.
+    """
+    for top in sorted(folder.iterdir()):
+        if top.name.startswith(".") or top.name in left_out:
+            continue
+        if top.is_file():
+            yield top.name
+        for place, folders, names in os.walk(top):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(names):
+                if not name.startswith("."):
+                    yield str((Path(place) / name).relative_to(folder))
 
 
 def _swap(home: Home, coming: Path) -> Path | None:

@@ -138,7 +138,7 @@ def _sqlite(file: Path) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(file, isolation_level=None, timeout=60)) as connection:
             yield connection
     except sqlite3.Error as error:
-        raise DatabaseError(f"SQLite in {file} cannot be read: {error}") from error
+        raise DatabaseError(f"SQLite in {file} cannot be read or copied: {error}") from error
 
 
 def counts_of(one: Callable[[str], Any], database: Database) -> dict[str, int]:

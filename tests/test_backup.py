@@ -71,6 +71,22 @@ def test_half_written_files_and_locks_are_left_out(small, tmp_path):
     assert Home(tmp_path / "new").secrets == home.secrets
 
 
+def test_a_place_that_cannot_be_written_is_named(small, tmp_path):
+    home, _ = small
+    (tmp_path / "file").touch()
+    status, said = planktrait("backup", tmp_path / "file" / "backup", "--home", home.folder)
+    assert (status, "cannot be written" in said) == (1, True)
+
+
+def test_a_folder_of_the_home_may_be_a_link_to_another_disk(small, tmp_path):
+    home, _ = small
+    (home.folder / "models").rename(tmp_path / "large-disk")
+    (home.folder / "models").symlink_to(tmp_path / "large-disk")
+    status, said = planktrait("backup", tmp_path / "second", "--home", home.folder)
+    assert status == 0, said
+    assert len(list((tmp_path / "second" / "home").rglob("model.safetensors"))) == 1
+
+
 def test_images_within_the_home_are_not_copied(small, tmp_path):
     home, _ = small
     (home.folder / "images").mkdir()
