@@ -46,23 +46,39 @@ def words_of(line: str) -> list[str]:
     return [word.split("|")[0] for word in words if word not in ("…", "...")]
 
 
-def command_of(words: list[str]) -> tuple[Any, list[str]]:
-    """The command, and the words that are left for it."""
-    command = typer.main.get_command(app)
-    while hasattr(command, "commands") and words and not words[0].startswith("-"):
-        assert words[0] in command.commands, f"there is no command {words[0]!r}"
-        command, words = command.commands[words[0]], words[1:]
-    return command, words
+def command_of(words: list[str]) -> tuple[Any, list[str], set[str]]:
+    """The command, the words that are left for it, and every option on the way there."""
+    command, known = typer.main.get_command(app), {"--help"}
+    while True:
+        known |= {name for one in command.params for name in (*one.opts, *one.secondary_opts)}
+        if not hasattr(command, "commands"):
+            return command, words, known
+        # A group may have options of its own, before the name of the command.
+        place = next((n for n, word in enumerate(words) if word in command.commands), None)
+        if place is None:
+            assert all(word.startswith("-") for word in words), f"no command in {words}"
+            return command, words, known
+        command.parse_args(command.context_class(command), list(words[:place]) + ["--", "x"])
+        command, words = command.commands[words[place]], words[place + 1 :]
 
 
 def test_there_are_commands_to_check():
     assert len([line for page in PAGES for line in typed_lines(page.read_text())]) > 15
 
 
+def test_the_check_can_fail():
+    command, words, known = command_of(words_of("planktrait serve --imagse /data"))
+    assert "--images" in known
+    with pytest.raises(Exception, match="No such option"):
+        command.make_context("planktrait", words)
+    with pytest.raises(AssertionError):
+        command_of(words_of("planktrait srve"))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_that_is_to_be_typed_is_understood(page):
     for line in typed_lines(page.read_text()):
-        command, words = command_of(words_of(line))
+        command, words, _ = command_of(words_of(line))
         if "--help" in words:
             continue
         assert not hasattr(command, "commands"), f"{page.name}: {line}"
@@ -75,10 +91,9 @@ def test_every_command_that_is_to_be_typed_is_understood(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_that_is_mentioned_has_these_options(page):
     for mention in mentions(page.read_text()):
-        command, words = command_of(words_of(mention))
-        known = {name for one in command.params for name in (*one.opts, *one.secondary_opts)}
+        words = words_of(mention)
         options = {word.split("=")[0] for word in words if word.startswith("--")}
-        assert options <= {*known, "--help"}, f"{page.name}: {mention}"
+        assert options <= command_of(words)[2], f"{page.name}: {mention}"
 
 
 def test_every_file_that_is_linked_is_there():
@@ -92,7 +107,7 @@ def test_the_units_start_what_there_is(tmp_path):
     for unit in UNITS:
         for call in re.findall(r"bin/planktrait ([^'\n]+)", unit.read_text()):
             typed = re.sub(r"\$\([^)]*\)", "made-by-the-shell", call)
-            command, words = command_of(words_of(f"planktrait {typed}"))
+            command, words, _ = command_of(words_of(f"planktrait {typed}"))
             command.make_context("planktrait", words)
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
