@@ -247,17 +247,45 @@ def resolve_image(root: Path, url_or_path: str | os.PathLike[str]) -> Path:
     OutsideRootError
         For another host, an absolute path, `..` or a link that leads outside the root.
     """
-    text = os.fspath(url_or_path)
-    relative = _relative_path(text)
-    if not relative or "\0" in relative:
-        raise OutsideRootError(f"{text!r} names no image: expected {LOCAL_FILES_URL}?d=PATH")
-    remedy = "put it there, or restart `planktrait serve --images ROOT` with a wider root"
-    if Path(relative).is_absolute() or ".." in Path(relative).parts:
-        raise OutsideRootError(f"image {text!r} is outside the images root {root}: {remedy}")
-    resolved = (root / relative).resolve()
-    if not resolved.is_relative_to(root.resolve()):
-        raise OutsideRootError(f"image {text!r} leads outside the images root {root}: {remedy}")
-    return resolved
+    return ImageResolver(root)(url_or_path)
+
+
+class ImageResolver:
+    """`resolve_image` for many images: each folder is looked up once, so keep it for a call only.
+
+    Parameters
+    ----------
+    root : Path
+        The images root.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._real_root = os.path.realpath(root)
+        self._folders: dict[str, str] = {}
+
+    def __call__(self, url_or_path: str | os.PathLike[str]) -> Path:
+        """As `resolve_image`."""
+        text = os.fspath(url_or_path)
+        relative = _relative_path(text)
+        if not relative or "\0" in relative:
+            raise OutsideRootError(f"{text!r} names no image: expected {LOCAL_FILES_URL}?d=PATH")
+        remedy = "put it there, or restart `planktrait serve --images ROOT` with a wider root"
+        if relative.startswith("/") or ".." in relative.split("/"):
+            raise OutsideRootError(
+                f"image {text!r} is outside the images root {self.root}: {remedy}"
+            )
+        folder, name = os.path.split(relative.rstrip("/"))
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(os.path.join(self.root, folder))
+        path = os.path.join(self._folders[folder], name)
+        if name == "." or os.path.islink(path):
+            path = os.path.realpath(path)
+        if path != self._real_root and not path.startswith(self._real_root.rstrip("/") + "/"):
+            raise OutsideRootError(
+                f"image {text!r} leads outside the images root {self.root}: {remedy}"
+            )
+        return Path(path)
 
 
 def _relative_path(text: str) -> str:

@@ -7,6 +7,7 @@ them without a restart.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from label_studio_config.home import Home
+from label_studio_config.home import Home, ImageResolver
 from label_studio_config.manifest import Manifest, pixel_size
 from label_studio_config.schema import LabelSchema
 from ml_backend.model import TraitModel
@@ -171,20 +172,21 @@ def _manifest(
     why the others are not."""
     rows: list[tuple[str, str, float | None]] = []
     refused = []
+    resolve = ImageResolver(home.images_root)
     for row, task in enumerate(tasks):
         data = task["data"]
         try:
             address = data.get(schema.image_key)
             if not isinstance(address, str) or not address:
                 raise ValueError(f"its data has no image in {schema.image_key!r}")
-            path = home.resolve_image(address)
-            if not path.is_file():
+            path = os.fspath(resolve(address))
+            if not os.path.isfile(path):
                 raise ValueError(f"{path} is not there")
         except ValueError as error:
             refused.append(f"task {task.get('id')}: {error}")
             continue
         size_um = pixel_size(data.get("pixel_size_um"))
-        rows.append((str(row), path.relative_to("/").as_posix(), size_um))
+        rows.append((str(row), path.removeprefix("/"), size_um))
     table = pd.DataFrame(rows, columns=["image_id", "path", "pixel_size_um"])
     return Manifest(table, Path("/")), refused
 

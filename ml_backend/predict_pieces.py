@@ -15,7 +15,7 @@ from ml_backend.images import ImageBatch, decoding, read_batches
 from ml_backend.model import TraitModel
 from ml_backend.predictions import Predictions
 from ml_backend.schema_change import ServedHead, serve
-from simclr.inference import FeatureExtractor
+from simclr.inference import FeatureExtractor, one_thread
 
 logger = logging.getLogger(__name__)
 
@@ -94,16 +94,19 @@ class _Piece:
         model_version: str,
     ) -> Predictions:
         embedding, novelty = np.concatenate(self._features), self.model.novelty
-        answers = self.model.answer_features(embedding, np.concatenate(self._log_extents))
+        log_extents = np.concatenate(self._log_extents)
         unknown = np.full(len(embedding), np.nan, dtype=np.float32)
+        with one_thread():
+            values = self.model.answer_features(embedding, log_extents).values
+            scores = novelty.score(embedding) if novelty is not None else unknown
         return Predictions(
             images=table.iloc[np.concatenate(self._rows)].reset_index(drop=True),
             schema=schema,
             served=self.served,
             unfit=unfit,
-            values={s.head.control: s.narrow(answers.values[s.head.control]) for s in self.served},
+            values={s.head.control: s.narrow(values[s.head.control]) for s in self.served},
             embedding=embedding,
-            novelty=novelty.score(embedding) if novelty is not None else unknown,
+            novelty=scores,
             model_version=model_version,
             skipped=self.skipped,
         )

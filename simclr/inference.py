@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -30,8 +31,26 @@ Waiting = Callable[[], np.ndarray]
 
 IMAGES_PER_REQUEST = 32
 """More do not stay in a processor's cache between the layers: 64 are a tenth slower."""
+BATCHES_WAITING = 6
 LARGEST_DIFFERENCE = 0.1
 """Of the features, relatively; bf16 alone comes to about 0.01."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch in one thread: a small operation of all of them waits for those of the network.
+
+    For jobs and commands: a web server's threads share the setting, so there it stays as it is.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Network(Protocol):
@@ -157,7 +176,8 @@ class _OpenVinoNetwork:
             "INFERENCE_NUM_THREADS": threads,
         }
         self._compiled = core.compile_model(graph, "CPU", options)
-        self.at_work = threads + 1
+        # So many that the streams have work while whoever takes the features is busy.
+        self.at_work = threads + BATCHES_WAITING
         self._free: deque[Any] = deque()
         self.description = f"OpenVINO, {precision}, {threads} streams"
         self._compare(encoder)
