@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
@@ -21,6 +21,8 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
+
+from hpc_jobs.command_line import SubmittedCommand, in_job, run_command
 
 ROOMS = ("label_studio_config", "ml_backend", "simclr", "export_tools", "hpc_jobs", __name__)
 
@@ -33,9 +35,11 @@ app = typer.Typer(
 user_app = typer.Typer(no_args_is_help=True, help="Annotators and their accounts.")
 project_app = typer.Typer(no_args_is_help=True, help="Label Studio projects.")
 models_app = typer.Typer(no_args_is_help=True, help="Model versions of a project.")
+submit_app = typer.Typer(no_args_is_help=True)
 app.add_typer(user_app, name="user")
 app.add_typer(project_app, name="project")
 app.add_typer(models_app, name="models")
+app.add_typer(submit_app, name="submit")
 
 out = Console()
 errors = Console(stderr=True)
@@ -58,10 +62,24 @@ RootOption = Annotated[
     Path | None,
     typer.Option("--images", help="Folder that image paths are below; default: the home's."),
 ]
+PartOption = Annotated[
+    str | None,
+    typer.Option(
+        "--part", help="K/N: only every Nth shard, from the Kth (0 first) on; N calls share."
+    ),
+]
+ShardOption = Annotated[int, typer.Option("--shard-size", min=1, help="Images a shard.")]
 
 
 class UsageError(ValueError):
     """Options that do not go together."""
+
+
+class Cluster(StrEnum):
+    """Where `planktrait submit` runs a command."""
+
+    local = "local"
+    slurm = "slurm"
 
 
 class Format(StrEnum):
@@ -387,20 +405,42 @@ def embed(
         Path, typer.Argument(help="A folder, manifest (.parquet) or EcoTaxa table (.tsv).")
     ],
     encoder: Annotated[Path, typer.Option(help="Folder of an encoder from `pretrain`.")],
-    output: Annotated[Path, typer.Option(help="Parquet file to write.")] = Path(
-        "embeddings.parquet"
-    ),
+    output: Annotated[
+        Path,
+        typer.Option(
+            help="Parquet file to write; or a folder of shards, where a killed run goes on."
+        ),
+    ] = Path("embeddings.parquet"),
+    part: PartOption = None,
+    shard_size: ShardOption = 20_000,
+    home: HomeOption = None,
 ) -> None:
     """Write the features of images, one row an image."""
+    from hpc_jobs.command_line import read_part
     from label_studio_config.sources import read_source
     from simclr.embed import embed as embed_images
-    from simclr.embed import write_embeddings
+    from simclr.embed import write_embedding_shards, write_embeddings
     from simclr.encoder import Encoder
 
     with told_plainly():
+        one_file = output.suffix == ".parquet"
+        if one_file and part is not None:
+            raise UsageError(f"--part writes shards: give a folder as --output, not {output}")
         manifest, skipped = read_source(source)
         list_skipped(skipped)
-        image_ids, features = embed_images(Encoder.load(encoder), manifest)
+        model = Encoder.load(encoder)
+        if not one_file:
+            shards = write_embedding_shards(
+                model,
+                manifest,
+                output,
+                source=str(encoder),
+                shard_size=shard_size,
+                part=read_part(part),
+            )
+            show({"images": len(manifest), "shards": len(shards), "folder": output})
+            return
+        image_ids, features = embed_images(model, manifest)
         write_embeddings(output, image_ids, features, source=str(encoder))
         show({"images": len(image_ids), "embeddings": output})
 
@@ -489,9 +529,12 @@ def predict(
             "{control: {label: frequency}}."
         ),
     ] = "natural",
+    part: PartOption = None,
+    shard_size: ShardOption = 20_000,
     home: HomeOption = None,
 ) -> None:
     """Predict images into Parquet shards; a killed run goes on where it stopped."""
+    from hpc_jobs.command_line import read_part
     from label_studio_config.sources import read_source
     from ml_backend.deploy import deploy
     from ml_backend.model import TraitModel
@@ -503,7 +546,14 @@ def predict(
         manifest, skipped = read_source(source)
         model = TraitModel.load(chosen.folder)
         model, deployment = deploy(model, manifest, prior, output, chosen.metrics)
-        shards, unreadable = write_predictions(model, manifest, output, model_version=chosen.name)
+        shards, unreadable = write_predictions(
+            model,
+            manifest,
+            output,
+            model_version=chosen.name,
+            shard_size=shard_size,
+            part=read_part(part),
+        )
         list_skipped([*skipped, *unreadable])
         facts = {"images": len(manifest), "shards": len(shards), "folder": output}
         show(facts | deployment.facts)
@@ -557,8 +607,9 @@ def push(
 
     A first try: `planktrait predict cruise.parquet --project P`, then
     `planktrait push cruise.parquet --predictions predictions --project P`. It writes into Label
-    Studio's database; with the project's number even while the server is stopped. Only what is new or has changed is written,
-    and a run that was killed goes on where it stopped. Blind images get no suggestion.
+    Studio's database; with the project's number even while the server is stopped. Only what is new
+    or has changed is written, and a run that was killed goes on where it stopped. Blind images get
+    no suggestion.
     """
     from ml_backend.push import push_project
 
@@ -697,7 +748,7 @@ def jobs(
     log: Annotated[str | None, typer.Option(help="Show the log of the job of this id.")] = None,
     home: HomeOption = None,
 ) -> None:
-    """Trainings and other long work: state, progress, log, cancel."""
+    """Trainings and other long work, here and on Slurm: state, progress, log, cancel."""
     import hpc_jobs
 
     with told_plainly():
@@ -705,14 +756,59 @@ def jobs(
         if cancel is not None:
             show({"state": hpc_jobs.cancel(named(records, cancel)).state})
         elif log is not None:
-            out.print(Path(named(records, log).log).read_text(), markup=False, highlight=False)
+            job = named(records, log)
+            for one in job.parts or (job,):
+                if one is not job:
+                    out.rule(f"{one.folder.name}: {one.state}")
+                out.print(hpc_jobs.read_log(one), markup=False, highlight=False)
         else:
-            table = Table("job", "what", "state", "progress", "error")
+            table = Table("job", "what", "where", "state", "progress", "error")
             for job in records:
                 done = job.progress
                 how_far = f"{done.stage} {done.done}/{done.total} {done.message}" if done else ""
-                table.add_row(job.id, job.name, job.state, how_far, job.error or "")
+                table.add_row(job.id, job.name, job.where, job.state, how_far, job.error or "")
             out.print(table)
+
+
+@submit_app.callback()
+def submit(
+    context: typer.Context,
+    cluster: Annotated[
+        Cluster | None, typer.Option(help="Where it runs; default: as the site profile says.")
+    ] = None,
+    tasks: Annotated[
+        int,
+        typer.Option(
+            min=1, help="An array of so many tasks that share the shards (predict, embed)."
+        ),
+    ] = 1,
+    site: Annotated[
+        Path | None,
+        typer.Option(
+            help="Site profile; default: $PLANKTRAIT_SITE, else planktrait-site.toml in the home."
+        ),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end.")] = False,
+) -> None:
+    """Run a command as a job, here or on Slurm; its options are those of the command itself.
+
+    `planktrait submit predict cruise.parquet --project P --output predictions`, and with
+    `submit --cluster slurm --tasks 8 predict …` as an array of eight tasks. `planktrait jobs` shows
+    how far it is. What a job asks Slurm for stands in the site profile (docs/slurm.md).
+    """
+    context.obj = partial(submit_command, cluster=cluster, tasks=tasks, site=site, wait=wait)
+
+
+SUBMITTED: dict[str, Callable[..., None]] = {
+    "pretrain": pretrain,
+    "train": train,
+    "predict": predict,
+    "embed": embed,
+    "cluster": clusters,
+    "push": push,
+}
+for kind, command in SUBMITTED.items():
+    submit_app.command(kind, cls=SubmittedCommand)(command)
 
 
 @app.command("export")
@@ -835,6 +931,45 @@ def quantify(
         )
 
 
+def submit_command(
+    kind: str,
+    arguments: list[str],
+    options: dict[str, Any],
+    *,
+    cluster: Cluster | None,
+    tasks: int,
+    site: Path | None,
+    wait: bool,
+) -> None:
+    """Hand a command line to a job of its kind."""
+    import hpc_jobs
+    from ml_backend.site_jobs import site_of
+
+    name = "clusters" if kind == "cluster" else kind
+    with told_plainly():
+        if tasks > 1 and "part" not in options:
+            raise UsageError("--tasks is for predict and embed, whose shards can be shared")
+        if tasks > 1 and Path(options["output"]).suffix == ".parquet":
+            raise UsageError("--tasks writes shards: give a folder as --output, no file")
+        place = home_of(options["home"])
+        job = hpc_jobs.submit(
+            run_command,
+            "planktrait:app",
+            [name, *arguments],
+            str(Path.cwd()),
+            # Not all that was typed: a token may be in it.
+            name=f"{name} {options.get('source') or options.get('project') or ''}".strip(),
+            folder=place.jobs_folder,
+            parts=tasks,
+            **site_of(place, site).options(name, cluster and cluster.value),
+        )
+        show({"job": job.id, "where": job.record().where, "log": f"planktrait jobs --log {job.id}"})
+        if wait:
+            record = job.wait()
+            if record.state != "finished":
+                raise hpc_jobs.JobError(f"{job.id} {record.state}: {record.error or ''}")
+
+
 def home_of(folder: Path | None) -> Any:
     """The home of an option."""
     from label_studio_config.home import Home
@@ -914,6 +1049,9 @@ def list_skipped(skipped: list[Any], most: int = 10) -> None:
 @contextmanager
 def told_plainly() -> Iterator[None]:
     """Turn our own errors into one line and exit code 1; Ctrl-C into 130."""
+    if in_job():
+        yield  # its record tells them
+        return
     try:
         yield
     except KeyboardInterrupt:

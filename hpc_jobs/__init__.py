@@ -1,27 +1,35 @@
 """How any work runs: here or on a cluster. Knows no plankton.
 
 `submit` runs a function as a job, `submit_once` never twice at a time, `list_jobs` tells how they
-stand, `cancel` ends one; `progress` is for the function itself.
+stand, `cancel` ends one; `progress` is for the function itself. `read_site` reads what a site asks
+for.
 """
 
 from hpc_jobs import progress
+from hpc_jobs.ending import cancel, cancel_all
 from hpc_jobs.once import Submission, has_pending, start_pending, submit_once
 from hpc_jobs.progress import Progress
-from hpc_jobs.records import JobRecord, list_jobs, read_job
-from hpc_jobs.runner import Job, JobError, cancel, cancel_all, submit
+from hpc_jobs.records import JobRecord, list_jobs, read_job, read_log
+from hpc_jobs.runner import Job, JobError, submit
+from hpc_jobs.site import Site, SiteError, find_site, read_site
 
 __all__ = [
     "Job",
     "JobError",
     "JobRecord",
     "Progress",
+    "Site",
+    "SiteError",
     "Submission",
     "cancel",
     "cancel_all",
+    "find_site",
     "has_pending",
     "list_jobs",
     "progress",
     "read_job",
+    "read_log",
+    "read_site",
     "start_pending",
     "submit",
     "submit_once",

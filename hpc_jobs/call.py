@@ -36,7 +36,8 @@ class JobCall:
     """A function with its arguments, as submitit pickles it and the job runs it.
 
     Has submitit's `checkpoint`: a job that Slurm pre-empts is queued again with the same call, so
-    functions that are handed to a job resume their own work.
+    functions that are handed to a job resume their own work. Where a job has several processes,
+    each calls the function; the first one (rank 0) keeps the record.
     """
 
     def __init__(
@@ -52,19 +53,28 @@ class JobCall:
         self.args = args
         self.kwargs = kwargs
         self.niceness = niceness
+        self._queued_again = False
 
     def __call__(self) -> Any:
         """Run the function; its outcome is written before this returns or raises."""
-        os.environ[JOB_FOLDER_VARIABLE] = str(self.job_folder)
+        rank = _rank()
+        if rank == 0:
+            os.environ[JOB_FOLDER_VARIABLE] = str(self.job_folder)
         if self.niceness:
             _be_nice(self.niceness)
         logging.basicConfig(
             level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
-        return self.run()
+        return self.run() if rank == 0 else self._run_beside(rank)
 
     def run(self) -> Any:
         """Run the function in this process as it is."""
+        self._queued_again = False
+        # Of a run before this one, where the job was queued again.
+        (self.job_folder / OUTCOME_FILE).unlink(missing_ok=True)
+        if (self.job_folder / CANCELLED_FILE).exists():
+            self._end("cancelled", None)
+            raise KeyboardInterrupt
         if threading.current_thread() is threading.main_thread():
             # A process started in the background may have been born deaf to the interrupt.
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -79,6 +89,8 @@ class JobCall:
             self._end("cancelled", None)
             raise
         except BaseException as error:
+            if self._queued_again:
+                raise
             logger.exception("job %s failed", self.job_folder.name)
             self._end("failed", f"{type(error).__name__}: {error}")
             raise
@@ -86,10 +98,25 @@ class JobCall:
         return result
 
     def checkpoint(self) -> Any:
-        """For submitit, when the job is pre-empted: the same call once more."""
+        """For submitit, when the job is pre-empted or out of time: the same call once more."""
         from submitit.helpers import DelayedSubmission
 
+        if (self.job_folder / CANCELLED_FILE).exists():
+            return None
+        self._queued_again = True
+        (self.job_folder / STARTED_FILE).unlink(missing_ok=True)
         return DelayedSubmission(self)
+
+    def _run_beside(self, rank: int) -> Any:
+        """Run the function in a further process of the job; only its failure is told."""
+        try:
+            return self.function(*self.args, **self.kwargs)
+        except Exception as error:
+            outcome = self.job_folder / OUTCOME_FILE
+            if not outcome.exists():
+                told = f"process {rank}: {type(error).__name__}: {error}"
+                write_json(outcome, _outcome("failed", told))
+            raise
 
     def _end(self, state: str, error: str | None, result: Any = None) -> None:
         from hpc_jobs.once import end_job
@@ -97,13 +124,25 @@ class JobCall:
         if (self.job_folder / CANCELLED_FILE).exists():
             # Whatever the function made of the interrupt, somebody asked for this end.
             state, error = "cancelled", None
-        outcome = {"state": state, "error": error, "result": result, "time": time.time()}
         job = read_json(self.job_folder / JOB_FILE) or {}
-        end_job(
-            self.job_folder.parent,
-            job.get("key"),
-            lambda: write_json(self.job_folder / OUTCOME_FILE, outcome),
-        )
+        path = self.job_folder / OUTCOME_FILE
+
+        def write() -> None:
+            # A process beside this one that failed first is why this one failed.
+            if state != "failed" or not path.exists():
+                write_json(path, _outcome(state, error, result))
+
+        end_job(self.job_folder.parent, job.get("key"), write)
+
+
+def _outcome(state: str, error: str | None, result: Any = None) -> dict[str, Any]:
+    return {"state": state, "error": error, "result": result, "time": time.time()}
+
+
+def _rank() -> int:
+    """Of this process among those of its Slurm job; 0 elsewhere."""
+    of_slurm = os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
+    return int(os.environ.get("SLURM_PROCID", 0)) if of_slurm else 0
 
 
 @contextmanager

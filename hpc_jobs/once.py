@@ -20,7 +20,7 @@ from typing import Any
 
 from hpc_jobs.files import read_json, write_json
 from hpc_jobs.records import JobRecord, read_job
-from hpc_jobs.runner import Job, submit
+from hpc_jobs.runner import Job, JobError, submit
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +64,13 @@ def submit_once(
     Raises
     ------
     ValueError
-        `executor` is "debug": the job would wait in this call for the lock that this call holds.
+        `executor` is "debug": the job would wait in this call for the lock that this call holds;
+        or it is an array, whose parts each end by themselves.
+    JobError
+        Slurm does not take the job.
     """
+    if kwargs.get("parts", 1) != 1:
+        raise ValueError("submit_once runs one job at a time, no array: use submit")
     if kwargs.get("executor") == "debug":
         raise ValueError(
             "submit_once cannot run a job in this process (executor 'debug'): use submit, or the "
@@ -114,7 +119,12 @@ def end_job(folder: Path, key: str | None, write_outcome: Callable[[], None]) ->
     with _locked(folder, key) as state:
         write_outcome()
         if state.active_job(folder) is None:
-            state.start_pending(folder)
+            try:
+                state.start_pending(folder)
+            except JobError:
+                # Some clusters take no jobs from their nodes. It stays, for the next request or
+                # the next start of the server; what this job did is done.
+                logger.exception("the run that waits for %s could not be submitted", key)
 
 
 class _KeyState:

@@ -10,6 +10,9 @@ program that started it is gone. A job's folder `<jobs folder>/<job id>/` holds
 - `heartbeat`: an empty file, touched by the job once a minute
 - `cancelled`: an empty file, there once somebody asked for an end
 - the files of submitit: the pickled call, its result, and the log
+
+An array has a `job.json` that says of how many parts it is, and a folder as above for each of them,
+`part-000` and so on.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hpc_jobs import progress as progress_module
+from hpc_jobs import slurm
 from hpc_jobs.files import read_json
 from hpc_jobs.processes import ProcessIdentity
 from hpc_jobs.progress import Progress
@@ -65,8 +69,13 @@ class JobRecord:
     result : object
         What the function returned, if it is short and JSON can hold it; else None.
     log : Path or None
+        Of an array: of the part that is worth a look, a failed one first.
     folder : Path
         The folder of this job.
+    where : str
+        "here", or "Slurm" with its number there.
+    parts : tuple of JobRecord
+        The tasks of an array; () of any other job.
     """
 
     id: str
@@ -81,6 +90,8 @@ class JobRecord:
     log: Path | None
     folder: Path
     result: Any = None
+    where: str = "here"
+    parts: tuple[JobRecord, ...] = ()
 
     @property
     def active(self) -> bool:
@@ -102,6 +113,11 @@ class JobRecord:
             "error": self.error,
             "result": self.result,
             "log": None if self.log is None else str(self.log),
+            "where": self.where,
+            "parts": {
+                state: sum(part.state == state for part in self.parts)
+                for state in sorted({part.state for part in self.parts})
+            },
         }
 
 
@@ -127,6 +143,10 @@ def read_job(job_folder: Path) -> JobRecord | None:
     job = read_json(job_folder / JOB_FILE)
     if not isinstance(job, dict):
         return None
+    if job.get("parts"):
+        from hpc_jobs.arrays import record_of_array
+
+        return record_of_array(job_folder, job)
     started = read_json(job_folder / STARTED_FILE) or {}
     state, finished, error = _state(job_folder, job, started)
     log = job.get("log")
@@ -143,7 +163,22 @@ def read_job(job_folder: Path) -> JobRecord | None:
         log=job_folder / log if log else None,
         folder=job_folder,
         result=(read_json(job_folder / OUTCOME_FILE) or {}).get("result"),
+        where=where_of(job),
     )
+
+
+def where_of(job: dict[str, Any]) -> str:
+    """Where a job runs, for people."""
+    if job["executor"] != "slurm":
+        return "here"
+    return f"Slurm {job['scheduler_id']}" if job.get("scheduler_id") else "Slurm"
+
+
+def read_log(record: JobRecord) -> str:
+    """What a job has logged so far; "" before it began. For an array see its parts."""
+    if record.log is None or not record.log.is_file():
+        return ""
+    return record.log.read_text(encoding="utf-8", errors="replace")
 
 
 def _records(folder: Path, keys: Collection[str] | None) -> Iterator[JobRecord]:
@@ -162,29 +197,59 @@ def _state(
 ) -> tuple[State, float | None, str | None]:
     """State, time of the end and error. The processes are asked before the outcome is read again,
     since a job may end between two looks."""
-    ended = _outcome(job_folder)
+    ended = _outcome(job_folder, job)
     if ended:
         return ended
     process = ProcessIdentity.from_json(started.get("process"))
-    if process is not None:
-        if _is_running(process, job_folder, job):
-            return "running", None, None
-    elif _may_still_start(job_folder, job):
-        return "queued", None, None
-    cancelled = (job_folder / CANCELLED_FILE).exists()
-    return _outcome(job_folder) or (
-        "cancelled" if cancelled else "killed",
-        _last_sign(job_folder),
-        None if cancelled else "its process ended without an outcome (killed, or the machine went)",
-    )
+    if job["executor"] == "slurm" and job.get("scheduler_id"):
+        state, error = _state_in_slurm(job["scheduler_id"], process)
+    else:
+        state, error = _state_of_process(job_folder, job, process)
+    if state in ACTIVE_STATES:
+        return state, None, None
+    if (job_folder / CANCELLED_FILE).exists():
+        state, error = "cancelled", None
+    return _outcome(job_folder, job) or (state, _last_sign(job_folder), error)
 
 
-def _outcome(job_folder: Path) -> tuple[State, float | None, str | None] | None:
+def _state_in_slurm(scheduler_id: str, process: ProcessIdentity | None) -> tuple[State, str | None]:
+    """Without an outcome: by the process where it is on this machine, else by the scheduler."""
+    if process is not None and process.is_alive():
+        return "running", None
+    said = slurm.state_of(scheduler_id)
+    if said in slurm.WAITING:
+        return "queued", None
+    if said is None or said in slurm.ENDED:
+        return ("cancelled" if said == "CANCELLED" else "killed"), slurm.why_ended(said)
+    # Also where it is COMPLETED: what it wrote is still on its way through the file system.
+    return ("queued" if process is None else "running"), None
+
+
+def _state_of_process(
+    job_folder: Path, job: dict[str, Any], process: ProcessIdentity | None
+) -> tuple[State, str | None]:
+    """Here by the process itself; on another machine by its heartbeat."""
+    quiet = time.time() - _last_sign(job_folder) > SECONDS_OF_SILENCE
+    holder = ProcessIdentity.from_json(job.get("process"))
+    state: State = "queued" if process is None else "running"
+    known = process or holder
+    if known is None:
+        active = time.time() - job["submitted"] < SECONDS_TO_SUBMIT
+    else:
+        active = known.is_alive() if known.is_here else not quiet
+    if active:
+        return state, None
+    return "killed", "its process ended without an outcome (killed, or the machine went)"
+
+
+def _outcome(
+    job_folder: Path, job: dict[str, Any]
+) -> tuple[State, float | None, str | None] | None:
     outcome = read_json(job_folder / OUTCOME_FILE)
     if isinstance(outcome, dict):
         return outcome["state"], outcome["time"], outcome["error"]
     # A call that cannot even be unpickled fails before our own code runs; submitit keeps why.
-    for path in job_folder.glob("*_result.pkl"):
+    for path in results_of(job_folder, job):
         try:
             kind, content = pickle.loads(path.read_bytes())
         except Exception:
@@ -194,33 +259,10 @@ def _outcome(job_folder: Path) -> tuple[State, float | None, str | None] | None:
     return None
 
 
-def _is_running(process: ProcessIdentity, job_folder: Path, job: dict[str, Any]) -> bool:
-    """Here by the process itself; on another machine by its heartbeat, then by the scheduler."""
-    if process.is_here:
-        return process.is_alive()
-    if time.time() - _last_sign(job_folder) < SECONDS_OF_SILENCE:
-        return True
-    return _is_scheduled(job)
-
-
-def _may_still_start(job_folder: Path, job: dict[str, Any]) -> bool:
-    if job["executor"] == "slurm" and job.get("scheduler_id"):
-        return _is_scheduled(job)
-    holder = ProcessIdentity.from_json(job.get("process"))
-    if holder is None:
-        return time.time() - job["submitted"] < SECONDS_TO_SUBMIT
-    if holder.is_here:
-        return holder.is_alive()
-    return time.time() - _last_sign(job_folder) < SECONDS_OF_SILENCE
-
-
-def _is_scheduled(job: dict[str, Any]) -> bool:
-    if job["executor"] != "slurm" or not job.get("scheduler_id"):
-        return False
-    from submitit import SlurmJob
-
-    known: SlurmJob[Any] = SlurmJob(job["submitit_folder"], job["scheduler_id"])
-    return not known.done()
+def results_of(job_folder: Path, job: dict[str, Any]) -> list[Path]:
+    """Submitit's pickled results; those of an array lie together, named by the scheduler's ids."""
+    folder = Path(job.get("submitit_folder") or job_folder)
+    return sorted(folder.glob(f"{job.get('scheduler_id') or '*'}_0_result.pkl"))
 
 
 def _last_sign(job_folder: Path) -> float:

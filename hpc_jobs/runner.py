@@ -14,16 +14,15 @@ import logging
 import os
 import re
 import secrets
-import signal
-import subprocess
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
+from hpc_jobs import slurm
+from hpc_jobs.arrays import part_folder
 from hpc_jobs.call import JobCall
 from hpc_jobs.files import read_json, write_json
 from hpc_jobs.processes import ProcessIdentity
@@ -32,10 +31,9 @@ from hpc_jobs.records import (
     CANCELLED_FILE,
     JOB_FILE,
     OUTCOME_FILE,
-    STARTED_FILE,
     JobRecord,
-    list_jobs,
     read_job,
+    results_of,
 )
 
 logger = logging.getLogger(__name__)
@@ -48,8 +46,8 @@ LONGEST_JOB_MIN = 60 * 24 * 30
 
 
 class JobError(RuntimeError):
-    """A job has no result (it failed, was cancelled, was killed, or is not done), or cannot be
-    cancelled from here."""
+    """A job has no result (it failed, was cancelled, was killed, or is not done), was not taken by
+    Slurm, or cannot be cancelled from here."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +76,15 @@ class Job(Generic[Result]):
         return record
 
     def result(self, timeout_s: float | None = None) -> Result:
-        """What the function returned; waits for it. Raises `JobError` where there is nothing."""
+        """What the function returned; waits for it. Raises `JobError` where there is nothing.
+
+        Of an array, a list of what it returned for each part.
+        """
         record = self.wait(timeout_s)
         if record.state != "finished":
             raise JobError(f"job {self.id} is {record.state}: {record.error or 'no error'}")
+        if record.parts:
+            return [Job(part.folder).result() for part in record.parts]  # type: ignore[return-value]
         content = _read_result(self.folder)
         if content is None:
             raise JobError(f"job {self.id} finished, but its result could not be kept")
@@ -89,6 +92,8 @@ class Job(Generic[Result]):
 
     def cancel(self, grace_s: float = 10.0) -> JobRecord:
         """As `hpc_jobs.cancel`."""
+        from hpc_jobs.ending import cancel
+
         return cancel(self, grace_s)
 
 
@@ -102,6 +107,7 @@ def submit(
     threads: int | None = None,
     niceness: int = NICENESS,
     parameters: Mapping[str, Any] | None = None,
+    parts: int = 1,
     **kwargs: Any,
 ) -> Job[Result]:
     """Run `function(*args, **kwargs)` as a job and return at once.
@@ -125,11 +131,21 @@ def submit(
     niceness : int
         Scheduling priority of a local job, 0 to 19; high, so that servers beside it stay quick.
     parameters : mapping, optional
-        For submitit's executor, e.g. `{"slurm_partition": "gpu", "timeout_min": 600}`.
+        For submitit's executor, e.g. `{"slurm_partition": "gpu", "timeout_min": 600}`; see
+        `hpc_jobs.site`. With several `nodes` or `tasks_per_node` the function is called in each
+        process, and its return value in the first one is the result.
+    parts : int
+        More than one: an array. The function is called so many times, each with a further argument
+        `part=(k, parts)`; on Slurm these are tasks of one array, elsewhere processes.
 
     Returns
     -------
     Job
+
+    Raises
+    ------
+    JobError
+        Slurm is not here, or does not take the job.
 
     References
     ----------
@@ -143,79 +159,31 @@ def submit(
         "executor": executor,
         "submitted": time.time(),
     }
-    write_json(job_folder / JOB_FILE, description)
-    call = JobCall(job_folder, function, args, kwargs, niceness if executor == "local" else 0)
-    if executor == "debug":
-        _run_here(call)
-    else:
-        description |= _submit(call, job_folder, executor, threads, dict(parameters or {}))
+    own = niceness if executor == "local" else 0
+    if parts == 1:
+        calls = [JobCall(job_folder, function, args, kwargs, own)]
         write_json(job_folder / JOB_FILE, description)
+    else:
+        calls = [
+            JobCall(part_folder(job_folder, k), function, args, kwargs | {"part": (k, parts)}, own)
+            for k in range(parts)
+        ]
+        for call in calls:
+            call.job_folder.mkdir()
+            of_part = {"id": f"{job_folder.name}/{call.job_folder.name}", "key": None}
+            write_json(call.job_folder / JOB_FILE, description | of_part)
+        description["parts"] = parts
+        write_json(job_folder / JOB_FILE, description)
+    if executor == "debug":
+        for call in calls:
+            _run_here(call)
+    elif executor == "slurm":
+        _submit_to_slurm(calls, job_folder, description, dict(parameters or {}))
+    else:
+        for call in calls:
+            _start_here(call, threads or _share_of_processors(parts), dict(parameters or {}))
     logger.info("job %s submitted (%s)", job_folder.name, executor)
     return Job(job_folder)
-
-
-def cancel(job: Job[Any] | JobRecord, grace_s: float = 10.0) -> JobRecord:
-    """End a job: an interrupt first, the hard way after `grace_s` seconds.
-
-    A job that is over stays as it is. A waiting follow-up of the same key is dropped.
-
-    Returns
-    -------
-    JobRecord
-        How the job stands afterwards.
-
-    Raises
-    ------
-    JobError
-        The job runs on another machine and no scheduler can be asked to end it.
-    """
-    from hpc_jobs.once import drop_pending
-
-    handle: Job[Any] = Job(job.folder)
-    record = handle.record()
-    if not record.active:
-        return record
-    description = read_json(record.folder / JOB_FILE) or {}
-    started = read_json(record.folder / STARTED_FILE) or {}
-    own = ProcessIdentity.from_json(started.get("process"))
-    holder = ProcessIdentity.from_json(description.get("process"))
-    host = next((process.host for process in (own, holder) if process and not process.is_here), "")
-    if host and description.get("executor") != "slurm":
-        # The same number is another process here.
-        raise JobError(f"job {record.id} runs on {host}: cancel it there")
-    (record.folder / CANCELLED_FILE).touch()
-    drop_pending(record.folder.parent, record.key)
-    if description.get("executor") == "slurm":
-        subprocess.run(["scancel", description["scheduler_id"]], check=True)
-        return handle.record()
-    if own is not None and own.is_alive():
-        with suppress(ProcessLookupError):  # it may end between two looks
-            os.kill(own.pid, signal.SIGINT)
-        handle.wait(grace_s)
-    for process in (own, holder):
-        if process is not None and process.is_alive():
-            with suppress(ProcessLookupError):
-                # Its session is its own (see `local_executor`), so this ends its workers too.
-                os.killpg(os.getpgid(process.pid), signal.SIGKILL)
-    return handle.wait(2.0)
-
-
-def cancel_all(folder: Path | str) -> list[JobRecord]:
-    """End every job of a folder that runs on this machine; those on a cluster go on.
-
-    Returns
-    -------
-    list of JobRecord
-        The jobs that were ended, as they stand afterwards.
-    """
-    ended = []
-    for job in list_jobs(Path(folder)):
-        if job.active and (read_json(job.folder / JOB_FILE) or {}).get("executor") == "local":
-            try:
-                ended.append(cancel(job))
-            except JobError as error:
-                logger.warning("not cancelled: %s", error)
-    return ended
 
 
 def _new_folder(folder: Path, name: str) -> Path:
@@ -244,38 +212,58 @@ def _run_here(call: JobCall) -> None:
             os.environ[JOB_FOLDER_VARIABLE] = before
 
 
-def _submit(
-    call: JobCall,
-    job_folder: Path,
-    executor: ExecutorName,
-    threads: int | None,
-    parameters: dict[str, Any],
-) -> dict[str, Any]:
-    """Hand the call to submitit; what to note about it in job.json."""
-    import submitit
+def _submit_to_slurm(
+    calls: list[JobCall], job_folder: Path, description: dict[str, Any], parameters: dict[str, Any]
+) -> None:
+    """Queue the calls; ids and logs are noted in job.json of the job, and of each part."""
+    try:
+        queued = slurm.submit_calls(
+            calls, job_folder, job_folder / CANCELLED_FILE, job_folder.name, parameters
+        )
+    except slurm.SlurmError as error:
+        outcome = {"state": "failed", "error": str(error), "result": None, "time": time.time()}
+        for call in calls:
+            write_json(call.job_folder / OUTCOME_FILE, outcome)
+        raise JobError(str(error)) from error
+    for call, (scheduler_id, log) in zip(calls, queued, strict=True):
+        path = call.job_folder / JOB_FILE
+        noted = {
+            "scheduler_id": scheduler_id,
+            "submitit_folder": str(job_folder),
+            "log": os.path.relpath(job_folder / log, call.job_folder),
+        }
+        write_json(path, (read_json(path) or {}) | noted)
+    if len(calls) > 1:
+        main = queued[0][0].partition("_")[0]
+        write_json(job_folder / JOB_FILE, description | {"scheduler_id": main})
 
-    parameters = {"timeout_min": LONGEST_JOB_MIN} | parameters
-    if executor == "slurm":
-        slurm = submitit.AutoExecutor(folder=job_folder, cluster="slurm")
-        slurm.update_parameters(name=job_folder.name, stderr_to_stdout=True, **parameters)
-        job = slurm.submit(call)
-        scheduler = {"scheduler_id": job.job_id, "submitit_folder": str(job_folder)}
-        return scheduler | {"log": job.paths.stdout.name}
+
+def _start_here(call: JobCall, threads: int | None, parameters: dict[str, Any]) -> None:
+    """Start a process for the call; it is noted in its job.json."""
     from hpc_jobs.local_executor import OwnSessionExecutor
 
-    local = OwnSessionExecutor(folder=job_folder)
+    local = OwnSessionExecutor(folder=call.job_folder)
+    parameters = {"timeout_min": LONGEST_JOB_MIN} | parameters
     local.update_parameters(stderr_to_stdout=True, threads=threads, **parameters)
     job = local.submit(call)
     process = ProcessIdentity.of(int(job.job_id))
-    return {"process": process.as_json(), "log": job.paths.stdout.name}
+    path = call.job_folder / JOB_FILE
+    noted = {"process": process.as_json(), "log": job.paths.stdout.name}
+    write_json(path, (read_json(path) or {}) | noted)
+
+
+def _share_of_processors(parts: int) -> int | None:
+    """Threads for each part of an array on this machine; None for all."""
+    return None if parts == 1 else max(1, (os.cpu_count() or 1) // parts)
 
 
 def _read_result(job_folder: Path) -> tuple[Any] | None:
     import pickle
 
     # submitit writes the result just after our outcome.
+    job = read_json(job_folder / JOB_FILE) or {}
     for _ in range(100):
-        for path in job_folder.glob("*_result.pkl"):
+        for path in results_of(job_folder, job):
             kind, content = pickle.loads(path.read_bytes())
             return (content,) if kind == "success" else None
         if not (job_folder / OUTCOME_FILE).exists():

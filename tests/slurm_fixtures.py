@@ -97,6 +97,15 @@ class SlurmForTests:
                 os.kill(pid, signal.SIGKILL)
         self.run("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=lost")
 
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        """As when all nodes are taken: what is submitted waits."""
+        self.run("scontrol", "update", "PartitionName=all", "State=DOWN")
+        try:
+            yield
+        finally:
+            self.run("scontrol", "update", "PartitionName=all", "State=UP")
+
     def processes_on(self, name: str) -> list[int]:
         """Process ids of what jobs run on a node, and of Slurm's own that watch over it there."""
         found, watching = [], set()

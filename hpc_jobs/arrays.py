@@ -1,0 +1,80 @@
+"""An array: one function for many parts of some work, each a job of its own, told of as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hpc_jobs.progress import Progress
+from hpc_jobs.records import JobRecord, State, read_job, where_of
+
+WORTH_A_LOOK = ("failed", "killed", "running", "cancelled", "finished", "queued")
+
+
+def part_folder(job_folder: Path, part: int) -> Path:
+    """Where a part's own files lie."""
+    return job_folder / f"part-{part:03d}"
+
+
+def part_folders(job_folder: Path, job: dict[str, Any]) -> list[Path]:
+    """Of an array, those of its parts; else the job's own."""
+    count = job.get("parts") or 0
+    return [part_folder(job_folder, part) for part in range(count)] or [job_folder]
+
+
+def record_of_array(job_folder: Path, job: dict[str, Any]) -> JobRecord:
+    """How an array stands: active while one part is, and only as good as its worst part."""
+    parts = tuple(filter(None, map(read_job, part_folders(job_folder, job))))
+    state = _state({part.state for part in parts})
+    shown = min(parts, key=lambda part: WORTH_A_LOOK.index(part.state), default=None)
+    wrong = [part for part in parts if part.error]
+    results = [part.result for part in parts]
+    over = state not in {"queued", "running"}
+    return JobRecord(
+        id=job["id"],
+        name=job["name"],
+        key=job["key"],
+        state=state,
+        progress=_progress(parts),
+        submitted=job["submitted"],
+        started=min((part.started for part in parts if part.started), default=None),
+        finished=max((part.finished or 0.0 for part in parts), default=None) if over else None,
+        error=f"{wrong[0].folder.name}: {wrong[0].error}" if wrong and over else None,
+        log=None if shown is None else shown.log,
+        folder=job_folder,
+        result=results if state == "finished" else None,
+        where=where_of(job),
+        parts=parts,
+    )
+
+
+def _state(states: set[str]) -> State:
+    if not states:
+        return "killed"  # between its own job.json and the first part's nothing was left
+    if states <= {"queued"}:
+        return "queued"
+    if states & {"queued", "running"}:
+        return "running"
+    ends: tuple[State, ...] = ("failed", "killed", "cancelled")
+    return next((end for end in ends if end in states), "finished")
+
+
+def _progress(parts: tuple[JobRecord, ...]) -> Progress | None:
+    """The mean of the parts' shares, of the largest total that a part counts to."""
+    told = [part.progress for part in parts if part.progress is not None]
+    if not told:
+        return None
+    newest = max(told, key=lambda progress: progress.updated)
+    shares = [
+        1.0 if part.state == "finished" else (part.progress and part.progress.share) or 0.0
+        for part in parts
+    ]
+    total = max(progress.total for progress in told)
+    finished = sum(part.state == "finished" for part in parts)
+    return Progress(
+        stage=newest.stage,
+        done=round(total * sum(shares) / len(shares)),
+        total=total,
+        message=f"{finished} of {len(parts)} parts done",
+        updated=newest.updated,
+    )

@@ -1,0 +1,108 @@
+"""Ending jobs before their time, wherever they run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hpc_jobs import slurm
+from hpc_jobs.arrays import part_folders
+from hpc_jobs.files import read_json
+from hpc_jobs.once import drop_pending
+from hpc_jobs.processes import ProcessIdentity
+from hpc_jobs.records import CANCELLED_FILE, JOB_FILE, STARTED_FILE, JobRecord, list_jobs
+from hpc_jobs.runner import Job, JobError
+
+logger = logging.getLogger(__name__)
+
+
+def cancel(job: Job[Any] | JobRecord, grace_s: float = 10.0) -> JobRecord:
+    """End a job: an interrupt first, the hard way after `grace_s` seconds.
+
+    A job that is over stays as it is. A waiting follow-up of the same key is dropped.
+
+    Returns
+    -------
+    JobRecord
+        How the job stands afterwards.
+
+    Raises
+    ------
+    JobError
+        The job runs on another machine and no scheduler can be asked to end it.
+    """
+    handle: Job[Any] = Job(job.folder)
+    record = handle.record()
+    if not record.active:
+        return record
+    description = read_json(record.folder / JOB_FILE) or {}
+    in_slurm = description.get("executor") == "slurm"
+    folders = part_folders(record.folder, description)
+    processes = [] if in_slurm else [process for one in folders for process in _processes(one)]
+    host = next((process.host for process in processes if not process.is_here), "")
+    if host:
+        # The same number is another process here.
+        raise JobError(f"job {record.id} runs on {host}: cancel it there")
+    for one in {record.folder, *folders}:
+        (one / CANCELLED_FILE).touch()
+    drop_pending(record.folder.parent, record.key)
+    if in_slurm:
+        return _cancel_in_slurm(handle, str(description.get("scheduler_id", "")), grace_s)
+    for one in folders:
+        for process in _processes(one, STARTED_FILE):
+            with suppress(ProcessLookupError):  # it may end between two looks
+                os.kill(process.pid, signal.SIGINT)
+    handle.wait(grace_s if any(_processes(one, STARTED_FILE) for one in folders) else 0)
+    for one in folders:
+        for process in _processes(one):
+            with suppress(ProcessLookupError):
+                # Its session is its own (see `local_executor`), so this ends its workers too.
+                os.killpg(os.getpgid(process.pid), signal.SIGKILL)
+    return handle.wait(2.0)
+
+
+def _cancel_in_slurm(handle: Job[Any], scheduler_id: str, grace_s: float) -> JobRecord:
+    if not scheduler_id:
+        raise JobError(f"job {handle.id} is being submitted: cancel it in a moment")
+    try:
+        if handle.record().state == "running":
+            slurm.interrupt(scheduler_id)
+            if not handle.wait(grace_s).active:
+                return handle.record()
+        slurm.end(scheduler_id)
+    except slurm.SlurmError as error:
+        raise JobError(str(error)) from error
+    return handle.wait(grace_s)
+
+
+def _processes(job_folder: Path, *files: str) -> list[ProcessIdentity]:
+    """The job's own process, and the one that holds it; those elsewhere, and here the live ones."""
+    found = []
+    for name in files or (STARTED_FILE, JOB_FILE):
+        content = (read_json(job_folder / name) or {}).get("process")
+        process = ProcessIdentity.from_json(content)
+        if process is not None and (not process.is_here or process.is_alive()):
+            found.append(process)
+    return found
+
+
+def cancel_all(folder: Path | str) -> list[JobRecord]:
+    """End every job of a folder that runs on this machine; those on a cluster go on.
+
+    Returns
+    -------
+    list of JobRecord
+        The jobs that were ended, as they stand afterwards.
+    """
+    ended = []
+    for job in list_jobs(Path(folder)):
+        if job.active and (read_json(job.folder / JOB_FILE) or {}).get("executor") == "local":
+            try:
+                ended.append(cancel(job))
+            except JobError as error:
+                logger.warning("not cancelled: %s", error)
+    return ended

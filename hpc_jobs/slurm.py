@@ -1,0 +1,194 @@
+"""Slurm's side of a job: handing calls over, asking how they stand, ending them.
+
+States are asked of the controller (`squeue`), which every cluster has; accounting may be off.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shlex
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_QUESTIONS = 1.0
+SECONDS_FOR_AN_ANSWER = 30
+MOST_RESTARTS = 3
+KILLED = 137  # 128 + SIGKILL, as a shell tells it
+DEFAULT_TIME_MIN = 24 * 60
+UNREACHABLE = "UNREACHABLE"
+WAITING = frozenset(
+    {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "CONFIGURING"}
+)
+ENDED = frozenset(
+    {
+        *("BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
+        *("PREEMPTED", "REVOKED", "TIMEOUT"),
+    }
+)
+_REMEDIES = {
+    "TIMEOUT": ": give it more time in the site profile, and start it again",
+    "OUT_OF_MEMORY": ": give it more memory in the site profile, and start it again",
+}
+# Of a job within which this process may run: what it submits has nothing to do with it.
+_OF_A_JOB = re.compile("(SLURMD?|SRUN|SUBMITIT)_(?!CONF$)")
+
+
+class SlurmError(RuntimeError):
+    """Slurm does not take a job, or cannot be asked; the message says what it said."""
+
+
+def submit_calls(
+    calls: Sequence[Any], folder: Path, cancelled: Path, name: str, parameters: dict[str, Any]
+) -> list[tuple[str, str]]:
+    """Queue calls, several of them as an array.
+
+    Parameters
+    ----------
+    calls : sequence
+        What submitit pickles; each takes no arguments.
+    folder : Path
+        For pickles, results and logs; the nodes must see it.
+    cancelled : Path
+        A file that is there once somebody asked for an end: then nothing is queued again.
+    parameters : dict
+        For submitit's `AutoExecutor`, and `slurm_python`.
+
+    Returns
+    -------
+    list of (str, str)
+        Slurm's id and the name of the log, one a call.
+
+    Raises
+    ------
+    SlurmError
+    """
+    import submitit
+
+    parameters = {"timeout_min": DEFAULT_TIME_MIN} | parameters
+    python = parameters.pop("slurm_python", None)
+    parameters["slurm_setup"] = [*_SETUP, *(parameters.get("slurm_setup") or ())]
+    parameters["slurm_teardown"] = _restart_after_a_kill(cancelled)
+    parameters["slurm_additional_parameters"] = {"requeue": True} | dict(
+        parameters.get("slurm_additional_parameters") or {}
+    )
+    # Distributed work waits for ever for a process that is gone.
+    parameters["slurm_srun_args"] = [
+        "--kill-on-bad-exit=1",
+        *(parameters.get("slurm_srun_args") or ()),
+    ]
+    try:
+        with _not_within_a_job():
+            executor = submitit.AutoExecutor(folder=folder, cluster="slurm", slurm_python=python)
+            executor.update_parameters(name=name, stderr_to_stdout=True, **parameters)
+            with executor.batch():
+                jobs = [executor.submit(call) for call in calls]
+            return [(job.job_id, job.paths.stdout.name) for job in jobs]
+    except (submitit.core.utils.FailedJobError, RuntimeError, OSError) as error:
+        said = str(error).strip().splitlines()
+        raise SlurmError(f"Slurm did not take {name}: {said[-1] if said else error!r}") from error
+
+
+def state_of(scheduler_id: str) -> str | None:
+    """What Slurm says of a job or a task of an array, e.g. "PENDING"; a second old at most.
+
+    Returns
+    -------
+    str or None
+        None where Slurm has forgotten it, as it does some minutes after its end; `UNREACHABLE`
+        where it cannot be asked.
+    """
+    main = scheduler_id.partition("_")[0]
+    with _lock:
+        asked_s, states = _answers.get(main, (float("-inf"), None))
+        if time.monotonic() - asked_s > SECONDS_BETWEEN_QUESTIONS:
+            states = _ask(main)
+            _answers[main] = (time.monotonic(), states)
+    return UNREACHABLE if states is None else states.get(scheduler_id)
+
+
+def why_ended(state: str | None) -> str:
+    """For people: why a job that left no outcome is over."""
+    if state is None:
+        return "it ended without an outcome (killed, or its node went), and Slurm has forgotten it"
+    return f"Slurm ended it: {state}{_REMEDIES.get(state, ' (killed, or its node went)')}"
+
+
+def interrupt(scheduler_id: str) -> None:
+    """Send SIGINT to what a job runs; nothing happens where it does not run."""
+    _run("scancel", "--quiet", "--signal=INT", scheduler_id)
+
+
+def end(scheduler_id: str) -> None:
+    """Have Slurm end a job, queued or running. Raises `SlurmError` where it does not."""
+    done = _run("scancel", scheduler_id)
+    if done.returncode:
+        raise SlurmError(f"scancel {scheduler_id}: {done.stderr.strip()}")
+    with _lock:
+        _answers.pop(scheduler_id.partition("_")[0], None)
+
+
+_lock = threading.Lock()
+_answers: dict[str, tuple[float, dict[str, str] | None]] = {}
+_SETUP = (
+    # Numeric libraries would take all processors of the node; srun does not hand this on itself.
+    'if [ -n "$SLURM_CPUS_PER_TASK" ]; then',
+    '  export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
+    '  export OMP_NUM_THREADS="$SLURM_CPUS_PER_TASK" MKL_NUM_THREADS="$SLURM_CPUS_PER_TASK"',
+    '  export OPENBLAS_NUM_THREADS="$SLURM_CPUS_PER_TASK"',
+    "fi",
+)
+
+
+def _restart_after_a_kill(cancelled: Path) -> list[str]:
+    """Lines for the batch script. Slurm itself queues again what a node's loss has ended."""
+    return [
+        "status=$?",
+        f'if [ "$status" -eq {KILLED} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {MOST_RESTARTS} ]'
+        f" && [ ! -e {shlex.quote(str(cancelled))} ]; then",
+        '  scontrol requeue "$SLURM_JOB_ID"',
+        "fi",
+        'exit "$status"',
+    ]
+
+
+def _ask(main: str) -> dict[str, str] | None:
+    done = _run(
+        *("squeue", "--noheader", "--array", "--states=all", "--format=%i %T", "--jobs", main)
+    )
+    if done.returncode:
+        if "Invalid job id" in done.stderr:
+            return {}
+        logger.warning("Slurm cannot be asked for job %s: %s", main, done.stderr.strip())
+        return None
+    return dict(line.split(None, 1) for line in done.stdout.splitlines() if line.strip())
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=SECONDS_FOR_AN_ANSWER, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 1, "", str(error))
+
+
+@contextmanager
+def _not_within_a_job() -> Iterator[None]:
+    """Hide the variables of a Slurm job that this process may be in; a follow-up is no part of it.
+
+    Not submitit's `clean_env`, which takes SLURM_CONF along, by which the commands find Slurm.
+    """
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if _OF_A_JOB.match(name)}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)

@@ -1,0 +1,36 @@
+"""What the jobs of tests/test_slurm.py do, in a process of its own on a node."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from hpc_jobs import progress
+
+
+def add(a: int, b: int) -> int:
+    """As its name says."""
+    return a + b
+
+
+def note_and_wait(folder: Path, name: str = "only", part: tuple[int, int] = (0, 1)) -> list[str]:
+    """Note that it began; end once the file `go` is there. Who began, in this folder, is told."""
+    me = f"{name}-{part[0]}"
+    with (folder / f"{me}.began").open("a") as file:
+        file.write(f"{os.getpid()} {os.environ.get('SLURMD_NODENAME')}\n")
+    progress.report("wait", part[0] + 1, 10)
+    while not (folder / "go").exists():
+        time.sleep(0.05)
+    return (folder / f"{me}.began").read_text().splitlines()
+
+
+def rank_and_size(fails: int | None = None) -> tuple[int, int, str]:
+    """Which of a job's processes this is."""
+    rank = int(os.environ["SLURM_PROCID"])
+    if rank == fails:
+        raise ValueError("as asked")
+    if fails is not None:
+        time.sleep(600)
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return rank, int(os.environ["SLURM_NTASKS"]), threads

@@ -1,0 +1,95 @@
+"""The site profile: what it asks Slurm for, what it refuses, and where it is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpc_jobs import SiteError, find_site, read_site
+from hpc_jobs.command_line import read_part
+from ml_backend.site_jobs import KINDS
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "planktrait-site.toml"
+
+
+def read(folder: Path, text: str) -> Any:
+    path = folder / "site.toml"
+    path.write_text(text)
+    return read_site(path, KINDS)
+
+
+def test_without_a_profile_jobs_run_here() -> None:
+    assert read_site(None, KINDS).options("train") == {"executor": "local"}
+    assert read_site(None, KINDS).options("train", "slurm")["executor"] == "slurm"
+
+
+def test_a_section_changes_what_it_names(tmp_path: Path) -> None:
+    site = read(
+        tmp_path,
+        'cluster = "slurm"\npartition = "gpu"\ntime = "1-02:30"\ngpus = 1\nmodules = ["cuda/12"]\n'
+        'scratch = "/scratch/$USER"\n'
+        '[predict]\ngpus = 0\npartition = "cpu"\nmemory_gb = 16\nat_once = 4\n'
+        '[push]\ncluster = "local"\n',
+    )
+    train, predict = (site.options(kind)["parameters"] for kind in ("train", "predict"))
+    assert train["timeout_min"] == 26 * 60 + 30
+    assert (train["slurm_partition"], train["gpus_per_node"]) == ("gpu", 1)
+    assert train["slurm_setup"][:2] == [
+        "module load cuda/12",
+        'export PLANKTRAIT_SCRATCH="/scratch/$USER"',
+    ]
+    assert (predict["slurm_partition"], predict["mem_gb"]) == ("cpu", 16)
+    assert "gpus_per_node" not in predict
+    assert predict["slurm_array_parallelism"] == 4
+    assert site.options("push") == {"executor": "local"}
+    assert site.options("predict", "local") == {"executor": "local"}
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [("90", 90), ('"90"', 90), ('"02:30"', 150), ('"00:00:30"', 1), ('"2-00"', 2880)],
+)
+def test_times(tmp_path: Path, text: str, minutes: int) -> None:
+    site = read(tmp_path, f'cluster = "slurm"\ntime = {text}')
+    assert site.options("train")["parameters"]["timeout_min"] == minutes
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("gpu = 1", "gpu is not known: entries are cluster, partition"),
+        ("[trian]\ngpus = 1", "trian is not known: .* sections are pretrain, train"),
+        ("[train]\ngpus = -1", r"train.gpus: .* \(not -1\)"),
+        ('gpus = "two"', "gpus: .*integer"),
+        ('cluster = "pbs"', "cluster: .*'local' or 'slurm'"),
+        ('time = "soon"', "time: give minutes, or HH:MM"),
+        ("time =", "cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(SiteError, match=rf"site.toml.*{said}"):
+        read(tmp_path, text)
+
+
+def test_where_it_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PLANKTRAIT_SITE", raising=False)
+    file = tmp_path / "a.toml"
+    assert find_site(file) is None
+    file.touch()
+    assert find_site(tmp_path / "none.toml", file) == file
+    monkeypatch.setenv("PLANKTRAIT_SITE", str(tmp_path / "gone.toml"))
+    with pytest.raises(SiteError, match="there is no such file"):
+        find_site(file)
+
+
+def test_the_example_is_right() -> None:
+    site = read_site(EXAMPLE, KINDS)
+    assert site.options("train")["executor"] == "slurm"
+
+
+@pytest.mark.parametrize("text", ["4/4", "-1/4", "1", "a/b", "1/"])
+def test_parts_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match="give K/N"):
+        read_part(text)

@@ -1,0 +1,169 @@
+"""Jobs on a real Slurm: results, arrays, several processes, cancelling, lost nodes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hpc_jobs
+from tests.slurm_fixtures import SlurmForTests, await_true
+from tests.slurm_work import add, note_and_wait, rank_and_size
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).parent.parent
+LONGEST_S = 120
+
+
+@pytest.fixture(autouse=True)
+def _importable_on_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def submit(folder: Path, function: Any, *args: Any, **options: Any) -> hpc_jobs.Job[Any]:
+    return hpc_jobs.submit(
+        function, *args, name="x", folder=folder / "jobs", executor="slurm", **options
+    )
+
+
+def began(folder: Path, part: int = 0, times: int = 1) -> list[str]:
+    """Process id and node of each time that a part began, once it has so often."""
+    path = folder / f"only-{part}.began"
+
+    def lines() -> list[str]:
+        return path.read_text().splitlines() if path.exists() else []
+
+    await_true(lambda: len(lines()) >= times, LONGEST_S, lambda: f"{path}: {lines()}")
+    return lines()
+
+
+def test_a_job_its_record_and_its_log(slurm: SlurmForTests, tmp_path: Path) -> None:
+    job = submit(tmp_path, add, 1, 2)
+    assert job.record().where.startswith("Slurm ")
+    assert job.result(LONGEST_S) == 3
+    (record,) = hpc_jobs.list_jobs(tmp_path / "jobs")
+    assert (record.state, record.result, record.parts) == ("finished", 3, ())
+    assert "Job completed successfully" in record.log.read_text()
+
+
+def test_an_array_is_one_job_of_parts(slurm: SlurmForTests, tmp_path: Path) -> None:
+    job = submit(tmp_path, note_and_wait, tmp_path, parts=3)
+    for part in range(3):
+        began(tmp_path, part)
+    (record,) = hpc_jobs.list_jobs(tmp_path / "jobs")
+    assert (record.id, record.state, record.as_json()["parts"]) == (
+        job.id,
+        "running",
+        {"running": 3},
+    )
+    assert (record.progress.stage, record.progress.done, record.progress.total) == ("wait", 2, 10)
+    (tmp_path / "go").touch()
+    assert [len(lines) for lines in job.result(LONGEST_S)] == [1, 1, 1]
+    assert job.record().progress.message == "3 of 3 parts done"
+
+
+def test_what_slurm_does_not_take_is_a_failed_job(slurm: SlurmForTests, tmp_path: Path) -> None:
+    with pytest.raises(hpc_jobs.JobError, match="partition"):
+        submit(tmp_path, add, 1, 2, parameters={"slurm_partition": "nowhere"})
+    (record,) = hpc_jobs.list_jobs(tmp_path / "jobs")
+    assert record.state == "failed"
+    assert "partition" in record.error
+
+
+@pytest.mark.parametrize("spread", [{"nodes": 2, "tasks_per_node": 1}, {"tasks_per_node": 2}])
+def test_a_job_of_two_processes(
+    slurm: SlurmForTests, tmp_path: Path, spread: dict[str, int]
+) -> None:
+    job = submit(tmp_path, rank_and_size, parameters=spread | {"cpus_per_task": 1})
+    assert job.result(LONGEST_S) == (0, 2, "1")
+
+
+def test_a_process_that_fails_ends_its_job(slurm: SlurmForTests, tmp_path: Path) -> None:
+    job = submit(tmp_path, rank_and_size, 1, parameters={"tasks_per_node": 2})
+    record = job.wait(LONGEST_S)
+    assert (record.state, record.error) == ("failed", "process 1: ValueError: as asked")
+    # srun ends the other process too, some 30 s later; nobody has to wait for it here.
+    slurm.run("scancel", record.where.split()[1])
+
+
+def test_cancel(slurm: SlurmForTests, tmp_path: Path) -> None:
+    job = submit(tmp_path, note_and_wait, tmp_path, parts=2)
+    for part in range(2):
+        began(tmp_path, part)
+    assert job.cancel().state == "cancelled"
+    assert [part.state for part in job.record().parts] == ["cancelled"] * 2
+
+
+def test_cancel_before_the_start(slurm: SlurmForTests, tmp_path: Path) -> None:
+    with slurm.full():
+        waiting = submit(tmp_path, note_and_wait, tmp_path)
+        assert waiting.record().state == "queued"
+        assert waiting.cancel().state == "cancelled"
+    assert not list(tmp_path.glob("*.began"))
+
+
+def test_kill_9_of_a_task_and_it_begins_again(slurm: SlurmForTests, tmp_path: Path) -> None:
+    job = submit(tmp_path, note_and_wait, tmp_path, parts=2)
+    other = began(tmp_path, 1)
+    (line,) = began(tmp_path, 0)
+    os.kill(int(line.split()[0]), signal.SIGKILL)
+    assert job.record().active
+    began(tmp_path, 0, times=2)
+    assert job.record().state == "running"
+    (tmp_path / "go").touch()
+    lines = job.result(LONGEST_S)
+    assert (len(lines[0]), lines[1]) == (2, other)
+
+
+def test_a_lost_node_and_it_begins_again(slurm: SlurmForTests, tmp_path: Path) -> None:
+    job = submit(tmp_path, note_and_wait, tmp_path)
+    node = began(tmp_path)[0].split()[1]
+    slurm.lose(node)
+    try:
+        assert job.record().state == "queued"
+        assert began(tmp_path, times=2)[1].split()[1] != node
+    finally:
+        slurm.start_node(node)
+    (tmp_path / "go").touch()
+    assert len(job.result(LONGEST_S)) == 2
+
+
+def test_preemption_and_it_begins_again(slurm: SlurmForTests, tmp_path: Path) -> None:
+    """As Slurm does it: the signal first that submitit waits for."""
+    job = submit(tmp_path, note_and_wait, tmp_path)
+    began(tmp_path)
+    slurm.run("scancel", "--signal=USR2", job.record().where.split()[1])
+    began(tmp_path, times=2)
+    assert job.record().state == "running"
+    (tmp_path / "go").touch()
+    assert len(job.result(LONGEST_S)) == 2
+
+
+def test_requeue_by_hand(slurm: SlurmForTests, tmp_path: Path) -> None:
+    job = submit(tmp_path, note_and_wait, tmp_path)
+    began(tmp_path)
+    slurm.run("scontrol", "requeue", job.record().where.split()[1])
+    began(tmp_path, times=2)
+    (tmp_path / "go").touch()
+    assert len(job.result(LONGEST_S)) == 2
+
+
+def test_one_at_a_time_and_once_more(slurm: SlurmForTests, tmp_path: Path) -> None:
+    """Also where the ending job itself has to queue the follow-up, from its node."""
+    (tmp_path / "jobs").mkdir()
+    submissions = [
+        hpc_jobs.submit_once(
+            note_and_wait, tmp_path, name="x", folder=tmp_path / "jobs", key="k", executor="slurm"
+        )
+        for _ in range(3)
+    ]
+    assert [one.coalesced for one in submissions] == [False, True, True]
+    (tmp_path / "go").touch()
+    submissions[0].job.result(LONGEST_S)
+    began(tmp_path, times=2)
+    first, follow_up = hpc_jobs.list_jobs(tmp_path / "jobs")[::-1]
+    assert (first.state, hpc_jobs.Job(follow_up.folder).wait(LONGEST_S).state) == ("finished",) * 2
