@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.table import Table
+from rich.table import Column, Table
 
 from hpc_jobs.command_line import SubmittedCommand, in_job, run_command
 
@@ -762,11 +762,13 @@ def jobs(
                     out.rule(f"{one.folder.name}: {one.state}")
                 out.print(hpc_jobs.read_log(one), markup=False, highlight=False)
         else:
-            table = Table("job", "what", "where", "state", "progress", "error")
+            # The id whole, also where the terminal is narrow: it is what --log and --cancel take.
+            names = (Column("job", no_wrap=True), "what", "where", Column("state", no_wrap=True))
+            table = Table(*names, Column("progress, or error", overflow="fold"))
             for job in records:
                 done = job.progress
                 how_far = f"{done.stage} {done.done}/{done.total} {done.message}" if done else ""
-                table.add_row(job.id, job.name, job.where, job.state, how_far, job.error or "")
+                table.add_row(job.id, job.name, job.where, job.state, job.error or how_far)
             out.print(table)
 
 

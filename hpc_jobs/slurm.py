@@ -94,7 +94,7 @@ def submit_calls(
             return [(job.job_id, job.paths.stdout.name) for job in jobs]
     except (submitit.core.utils.FailedJobError, RuntimeError, OSError) as error:
         said = str(error).strip().splitlines()
-        raise SlurmError(f"Slurm did not take {name}: {said[-1] if said else error!r}") from error
+        raise SlurmError(f"Slurm did not take the job: {said[-1] if said else error!r}") from error
 
 
 def state_of(scheduler_id: str) -> str | None:
