@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from lightly.utils.dist import gather
 from lightning.pytorch.plugins.layer_sync import LayerSync
-from timm.layers.norm_act import SyncBatchNormAct, convert_sync_batchnorm
+from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class GlobalBatchNorm(LayerSync):
@@ -21,10 +22,13 @@ class GlobalBatchNorm(LayerSync):
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Convert the layers; weights and names stay."""
-        model = convert_sync_batchnorm(model)  # timm's own, whose layers include the activation
-        if not torch.cuda.is_available():
-            for module in model.modules():
-                module.__class__ = _ON_CPU.get(type(module), type(module))
+        if torch.cuda.is_available():
+            return convert_sync_batchnorm(model)  # timm's, which keeps its layers' activations
+        for module in model.modules():
+            if isinstance(module, BatchNormAct2d):
+                module.__class__ = _OnCpuWithActivation
+            elif isinstance(module, _BatchNorm):
+                module.__class__ = _OnCpu
         return model
 
     def revert(self, model: nn.Module) -> nn.Module:
@@ -32,7 +36,10 @@ class GlobalBatchNorm(LayerSync):
         return model
 
 
-class _CpuSyncBatchNorm(nn.SyncBatchNorm):
+class _OnCpu(_BatchNorm):
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any will do."""
+
     def forward(self, input: Tensor) -> Tensor:
         """Shape (n, c) or (n, c, h, w), normalised per channel."""
         if not self.training:
@@ -65,11 +72,11 @@ class _CpuSyncBatchNorm(nn.SyncBatchNorm):
         self.running_var.lerp_(variance * count / max(1, count - 1), momentum)
 
 
-class _CpuSyncBatchNormAct(SyncBatchNormAct, _CpuSyncBatchNorm):
-    """timm's layer with its activation: its `forward` calls the one above."""
+class _OnCpuWithActivation(_OnCpu):
+    """For timm's `BatchNormAct2d`."""
 
-
-_ON_CPU: dict[type, type] = {
-    nn.SyncBatchNorm: _CpuSyncBatchNorm,
-    SyncBatchNormAct: _CpuSyncBatchNormAct,
-}
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise, drop, activate."""
+        act: nn.Module = self.act  # type: ignore[assignment]
+        drop: nn.Module = self.drop  # type: ignore[assignment]
+        return act(drop(super().forward(input)))
