@@ -69,9 +69,13 @@ def image_task(task_id: int, path: str, **data: Any) -> dict[str, Any]:
 
 
 def add_version(
-    home: Home, promote: bool = True, seed: int = 0, image_size_px: int = 32
+    home: Home,
+    promote: bool = True,
+    seed: int = 0,
+    image_size_px: int = 32,
+    project_id: int = PROJECT,
 ) -> ModelVersion:
-    """A version with random weights, in the registry of `PROJECT`."""
+    """A version with random weights, in the registry of a project."""
     torch.manual_seed(seed)
     encoder = Encoder.create("resnet10t", image_size_px)
     heads = [
@@ -85,7 +89,7 @@ def add_version(
     def write(folder: Path) -> None:
         model.save(folder)
 
-    registry = Registry(home.models_folder(PROJECT))
+    registry = Registry(home.models_folder(project_id))
     version = registry.add(write)
     if promote:
         registry.promote(version.name, "for a test")
