@@ -400,6 +400,37 @@ def pretrain(
 
 
 @app.command()
+def pack(
+    source: Annotated[
+        Path, typer.Argument(help="A folder, manifest (.parquet) or EcoTaxa table (.tsv).")
+    ],
+    folder: Annotated[Path, typer.Argument(help="A new folder, for the shards.")],
+    metadata: Annotated[
+        Path | None,
+        typer.Option(help="With a folder: CSV with a file name column and sample_id, depth_m, …"),
+    ] = None,
+    shard_mb: Annotated[int, typer.Option(min=1, help="Megabytes of a shard.")] = 256,
+) -> None:
+    """Pack many small images into a few tar files, for parallel file systems.
+
+    `pretrain`, `embed`, `predict` and `quantify` take the folder as their source, also where it is
+    copied to, and read each image where it lies. WebDataset reads the shards too. The single
+    images stay where they are: Label Studio shows those. A killed run goes on with the same call.
+    """
+    from hpc_jobs import progress
+    from label_studio_config.pack import pack as pack_images
+    from label_studio_config.sources import read_source
+
+    with told_plainly():
+        manifest, skipped = read_source(source, metadata)
+        packed = pack_images(
+            manifest, folder, shard_bytes=shard_mb * 1_000_000, report=progress.report
+        )
+        list_skipped([*skipped, *packed.skipped])
+        show({"images": packed.images, "shards": packed.shards, "folder": packed.folder})
+
+
+@app.command()
 def embed(
     source: Annotated[
         Path, typer.Argument(help="A folder, manifest (.parquet) or EcoTaxa table (.tsv).")

@@ -141,7 +141,8 @@ class _Run:
             self._import(new)
             self._save(later)
             progress.report("push", min(seen, shards.rows), shards.rows)
-        progress.report("push", shards.rows, shards.rows)
+        if seen < shards.rows:
+            progress.report("push", shards.rows, shards.rows)
 
     def push_rest(self) -> None:
         """Images without predictions that are no tasks yet."""

@@ -117,6 +117,8 @@ def push(
             run.push_shards(shards)
         run.push_rest()
     keep_manifest(home, project_id, manifest)
+    if project.overlap_cohort_percentage < 100 and run.told.done.added:
+        project._rearrange_overlap_cohort()
     if shards is not None:
         run.finish(shards.model_version)
     catch_up(project)
@@ -183,7 +185,8 @@ class _Run:
             self.report(
                 "push", min(seen, shards.rows), shards.rows, f"{done.suggested} suggestions"
             )
-        self.report("push", shards.rows, shards.rows, f"{done.suggested} suggestions")
+        if seen < shards.rows:
+            self.report("push", shards.rows, shards.rows, f"{done.suggested} suggestions")
 
     def push_rest(self) -> None:
         """Images without predictions that are no tasks yet."""
@@ -197,8 +200,6 @@ class _Run:
         """Show the version, and remove earlier ones."""
         if self.options.show and version and self.project.model_version != version:
             self._show(version)
-        if self.project.overlap_cohort_percentage < 100 and self.told.done.added:
-            self.project._rearrange_overlap_cohort()
         if not self.options.prune:
             return
         there = Prediction.objects.filter(project=self.project)

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from label_studio_config.manifest import Manifest
-from label_studio_config.plugin.push import PushOptions, push
+from label_studio_config.plugin.push import BATCH_SIZE, PushOptions, push
 
 
 class Command(BaseCommand):
@@ -30,6 +30,7 @@ class Command(BaseCommand):
         parser.add_argument("--predictions", type=Path, help="folder of `planktrait predict`")
         parser.add_argument("--blind-share", type=float, default=0.0)
         parser.add_argument("--seed", type=int, default=0)
+        parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="a transaction")
         parser.add_argument("--hide", action="store_true", help="show the version that was shown")
         parser.add_argument("--prune", action="store_true", help="remove earlier versions")
 
@@ -39,6 +40,7 @@ class Command(BaseCommand):
             seed=given["seed"],
             show=not given["hide"],
             prune=given["prune"],
+            batch_size=given["batch_size"],
         )
         try:
             manifest = Manifest.read(given["manifest"])

@@ -1,0 +1,286 @@
+"""Bulk loading of tasks and predictions into a real Label Studio, through its database."""
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from label_studio_config.api import Api
+from label_studio_config.home import Home
+from label_studio_config.hosting import server_environment
+from label_studio_config.project import create_project
+from label_studio_config.results import write_result
+from label_studio_config.task_import import import_manifest
+from ml_backend.push import PushError, push_project
+from tests.push_fixtures import (
+    CONFIG,
+    LABELS,
+    manifest_of,
+    new_project,
+    shard,
+    state_and_recount,
+    state_of,
+)
+
+_names = itertools.count(1)
+
+
+@pytest.fixture
+def project(label_studio):
+    return create_project(
+        label_studio.home, f"Pushed {next(_names)}", CONFIG, annotators_per_image=2
+    )
+
+
+def counts(told: dict) -> dict:
+    names = ("added", "blind", "suggested", "replaced", "unchanged", "pruned", "kept")
+    return {name: told[name] for name in names if told[name]}
+
+
+def test_only_what_is_new_or_changed_is_written(label_studio, project, tmp_path):
+    home = label_studio.home
+    blind = ["yes" if number == 3 else "no" for number in range(40)]
+    manifest = manifest_of(home.images_root, 40, blind=blind)
+    path = manifest.write(tmp_path / "cruise.parquet")
+    ids = manifest.image_ids
+    first = tmp_path / "v1"
+    shard(first / "part-00000.parquet", ids[:25], "cruise-v1")
+    shard(first / "part-00001.parquet", ids[25:38], "cruise-v1")
+    # Half of the images are tasks already.
+    import_manifest(home, project.id, manifest.select(ids[10:30]))
+    told = push_project(home.folder, project.id, path, first)
+    assert counts(told) == {"added": 20, "blind": 1, "suggested": 37}
+    assert told["bad"] == []
+
+    state, recounted = state_and_recount(home, project.id)
+    assert state["indexed"]
+    assert state == recounted
+    assert sorted(task[2]["image_id"] for task in state["tasks"]) == sorted(ids)
+    assert [task[1] for task in state["tasks"]] == list(range(1, 41))
+    assert {task[4] for task in state["tasks"]} == {2}
+    assert sum(task[3] for task in state["tasks"]) == len(state["predictions"]) == 37
+    assert sum(crop[7] for crop in state["crops"]) == len(state["labels"]) == 37
+    assert state["model_version"] == "cruise-v1"
+    assert Api(home).get(f"/api/projects/{project.id}/")["task_number"] == 40
+    page = Api(home).get(f"/api/planktrait/projects/{project.id}/gallery/page", state="suggested")
+    assert len(page["crops"]) == 37
+
+    told = push_project(home.folder, project.id, path, first)
+    assert counts(told) == {"unchanged": 37}
+    assert state_of(home, project.id) == state
+
+    # What one annotation came from, and what another was made beside, outlives pruning.
+    by_image = {task[2]["image_id"]: task[0] for task in state["tasks"]}
+    made = {prediction[1]: prediction[0] for prediction in state["predictions"]}
+    result = write_result(project.schema, {"group": "Detritus"})
+    accepted, beside = by_image[ids[0]], by_image[ids[20]]
+    for task, more in ((accepted, {"parent_prediction": made[accepted]}), (beside, {})):
+        body = {"result": result, **more}
+        Api(home).post(f"/api/tasks/{task}/annotations/", body)
+    second = tmp_path / "v2"
+    shard(second / "part-00000.parquet", ids[:38], "cruise-v2", shift=1)
+    told = push_project(home.folder, project.id, path, second, prune=True)
+    assert counts(told)["suggested"] == 37
+    assert counts(told)["pruned"] + counts(told)["kept"] == 37
+    state, recounted = state_and_recount(home, project.id)
+    # Label Studio counts a task's columns once more with each annotation.
+    assert state.pop("columns")["image"] == recounted.pop("columns")["image"] + 2
+    assert state == recounted
+    assert state["model_version"] == "cruise-v2"
+    left = {one[1] for one in state["predictions"] if one[2] == "cruise-v1"}
+    assert accepted in left
+    assert len(left) == counts(told)["kept"] <= 2
+
+    shard(second / "part-00000.parquet", ids[:38], "cruise-v2", shift=1, confidences={5: 0.99})
+    told = push_project(home.folder, project.id, path, second)
+    assert counts(told) == {"replaced": 1, "unchanged": 36}
+    state, recounted = state_and_recount(home, project.id)
+    assert state["labels"] == recounted["labels"]
+    assert state["tasks"] == recounted["tasks"]
+
+
+def test_odd_rows_are_listed_and_the_rest_is_loaded(label_studio, project, tmp_path):
+    home = label_studio.home
+    words = ["<script>alert(1)</script>", "Čerenkov ☃ 浮游", "\0", None, float("nan"), "ok", "ok"]
+    manifest = manifest_of(home.images_root, 7, station=words)
+    path = manifest.write(tmp_path / "odd.parquet")
+    ids = [*manifest.image_ids, "of another cruise"]
+    folder = tmp_path / "shards"
+    shard(
+        folder / "part-00000.parquet",
+        ids,
+        "odd-v1",
+        labels={5: "Krill"},
+        confidences={6: float("nan")},
+    )
+    whole = shard(tmp_path / "whole.parquet", ids, "odd-v1").read_bytes()
+    (folder / "part-00001.parquet").write_bytes(whole[: len(whole) // 2])
+    told = push_project(home.folder, project.id, path, folder)
+    bad = {one.path: one.reason for one in told["bad"]}
+    assert "NUL" in bad.pop(ids[2])
+    assert "Krill" in bad.pop(ids[5])
+    assert "NaN" in bad.pop(ids[6])
+    assert bad.pop("of another cruise") == "not in the manifest"
+    assert "predict" in bad.pop(str(folder / "part-00001.parquet"))
+    assert not bad
+    assert counts(told) == {"added": 6, "suggested": 4}
+    state, recounted = state_and_recount(home, project.id)
+    assert state == recounted
+    stations = {task[2].get("station") for task in state["tasks"]}
+    assert stations == {words[0], words[1], None, "ok"}
+    assert LABELS[2] in {row[3] for row in state["labels"]}
+
+
+def test_refused_before_anything_is_written(label_studio, project, tmp_path):
+    home = label_studio.home
+    path = manifest_of(home.images_root, 2).write(tmp_path / "m.parquet")
+    with pytest.raises(PushError, match="planktrait predict"):
+        push_project(home.folder, project.id, path, tmp_path)
+    with pytest.raises(PushError, match="no project 99999"):
+        push_project(home.folder, 99999, path)
+    assert Api(home).get(f"/api/projects/{project.id}/")["task_number"] == 0
+
+
+def test_a_killed_push_goes_on_where_it_stopped(label_studio, project, tmp_path):
+    home = label_studio.home
+    manifest = manifest_of(home.images_root, 600)
+    path = manifest.write(tmp_path / "m.parquet")
+    shard(tmp_path / "shards" / "part-00000.parquet", manifest.image_ids, "killed-v1")
+    command = [sys.executable, "-m", "django", "planktrait_push", str(project.id), str(path)]
+    command += ["--predictions", str(tmp_path / "shards"), "--batch-size", "20"]
+    process = subprocess.Popen(
+        command,
+        env=server_environment(home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    for line in process.stdout:
+        if '"push", 60' in line:
+            process.kill()
+            break
+    process.wait()
+    state, recounted = state_and_recount(home, project.id)
+    assert 60 <= len(state["tasks"]) < 600
+    assert len(state["tasks"]) % 20 == 0
+    assert state == recounted
+    told = push_project(home.folder, project.id, path, tmp_path / "shards")
+    assert told["added"] == 600 - len(state["tasks"])
+    state, recounted = state_and_recount(home, project.id)
+    assert state == recounted
+    assert sorted(task[2]["image_id"] for task in state["tasks"]) == sorted(manifest.image_ids)
+    assert [task[1] for task in state["tasks"]] == list(range(1, 601))
+    assert {task[3] for task in state["tasks"]} == {1}
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 6 MB; grown with `mount -o remount`."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("only root can make a small disk to fill")
+    command = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_loses_and_doubles_nothing(small_disk, tmp_path, database_template):
+    home = Home(small_disk / "home")
+    shutil.copy(database_template, home.label_studio_folder / "label_studio.sqlite3")
+    (tmp_path / "images").mkdir()
+    home.change_settings(images_root=str(tmp_path / "images"))
+    number = new_project(home)
+    manifest = manifest_of(home.images_root, 12_000)
+    path = manifest.write(tmp_path / "m.parquet")
+    shard(tmp_path / "shards" / "part-00000.parquet", manifest.image_ids, "full-v1")
+    with pytest.raises(PushError, match="disk is full"):
+        push_project(home.folder, number, path, tmp_path / "shards")
+    subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
+    told = push_project(home.folder, number, path, tmp_path / "shards")
+    assert told["present"] + told["added"] == 12_000
+    state, recounted = state_and_recount(home, number)
+    assert state == recounted
+    assert len({task[2]["image_id"] for task in state["tasks"]}) == len(state["tasks"]) == 12_000
+    assert len(state["predictions"]) == 12_000
+
+
+@pytest.mark.slow
+def test_on_postgresql(tmp_path, monkeypatch, postgres_template):
+    from tests.postgres_fixtures import postgres_cluster
+
+    with postgres_cluster(postgres_template) as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        home = Home(tmp_path / "home")
+        (tmp_path / "images").mkdir()
+        home.change_settings(images_root=str(tmp_path / "images"))
+        number = new_project(home)
+        station = ["\ttab\\N", "\\", "Čerenkov ☃", "\0", *["ok"] * 296]
+        manifest = manifest_of(home.images_root, 300, station=station)
+        path = manifest.write(tmp_path / "m.parquet")
+        for version, shift in (("pg-v1", 0), ("pg-v2", 1)):
+            shard(
+                tmp_path / version / "part-00000.parquet", manifest.image_ids, version, shift=shift
+            )
+        told = push_project(home.folder, number, path, tmp_path / "pg-v1", blind_share=0.1)
+        blind = told["blind"]
+        assert counts(told) == {"added": 299, "blind": blind, "suggested": 299 - blind}
+        assert "NUL" in told["bad"][0].reason
+        state, recounted = state_and_recount(home, number)
+        assert state == recounted
+        assert state["indexed"]
+        assert {task[2]["station"] for task in state["tasks"]} == {*station} - {"\0"}
+        told = push_project(home.folder, number, path, tmp_path / "pg-v1", blind_share=0.1)
+        assert counts(told) == {"unchanged": 299 - blind}
+        told = push_project(home.folder, number, path, tmp_path / "pg-v2", prune=True)
+        assert counts(told) == {"suggested": 299 - blind, "pruned": 299 - blind}
+        state, recounted = state_and_recount(home, number)
+        assert state == recounted
+
+
+def test_what_push_writes_is_what_suggest_writes(tmp_path):
+    from label_studio_config.manifest import Manifest
+    from label_studio_config.prediction_shards import Shards
+    from ml_backend.model import TraitModel
+    from ml_backend.predict import predict, write_predictions
+    from tests.backend_fixtures import add_version, draw_images
+
+    home = Home(tmp_path / "home")
+    drawn = draw_images(tmp_path / "images", 9)
+    model = TraitModel.load(add_version(home).folder)
+    import pandas as pd
+
+    names = [name for name, _ in drawn]
+    manifest = Manifest(pd.DataFrame({"image_id": names, "path": names}), tmp_path / "images")
+    write_predictions(model, manifest, tmp_path / "shards", model_version="m-v1")
+    expected = predict(model, manifest, model_version="m-v1").suggestions()
+    (batch,) = Shards(tmp_path / "shards", model.schema).batches(100)
+    assert not batch.bad
+    assert _rounded(batch.suggestions) == _rounded(expected)
+
+
+def _rounded(value):
+    return json.loads(json.dumps(value), parse_float=lambda text: round(float(text), 3))
+
+
+def test_a_folder_is_a_source_too(label_studio, project, tmp_path):
+    from PIL import Image
+
+    folder = Path(label_studio.home.images_root) / f"folder-{project.id}"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("L", (12, 12), 90).save(folder / name)
+    (folder / "broken.png").write_bytes(b"no image")
+    shard(tmp_path / "shards" / "part-00000.parquet", ["a.png", "b.png"], "f-v1")
+    told = push_project(label_studio.home.folder, project.id, folder, tmp_path / "shards")
+    assert counts(told) == {"added": 2, "suggested": 2}
+    assert [Path(one.path).name for one in told["bad"]] == ["broken.png"]
