@@ -18,6 +18,7 @@ from label_studio_config.manifest import (
     Skipped,
     pixel_size,
 )
+from label_studio_config.packed import INDEX_FILE, PLAN_FILE, PackedImage
 from label_studio_config.source_ecotaxa import ECOTAXA_EXTRAS, ecotaxa_files, ecotaxa_table
 from label_studio_config.source_images import (
     MAX_PIXELS,
@@ -107,9 +108,10 @@ def read_source(
     pixel_size_um: float | None = None,
     report: Report | None = None,
 ) -> tuple[Manifest, list[Skipped]]:
-    """Read whatever names images: a manifest, an EcoTaxa export, or a folder.
+    """Read whatever names images: a manifest, packed images, an EcoTaxa export, or a folder.
 
-    A `.parquet` file is a manifest; a `.tsv`, or a folder that holds `ecotaxa_*.tsv`, is an
+    A `.parquet` file is a manifest; a folder of shards (`label_studio_config.pack`) is what its
+    index says, wherever it has been copied; a `.tsv`, or a folder that holds `ecotaxa_*.tsv`, is an
     EcoTaxa export (unless `metadata_csv` is given); any other folder is a folder of images.
 
     Raises
@@ -118,6 +120,13 @@ def read_source(
         There is nothing there, or it is none of these.
     """
     source = Path(source).expanduser()
+    index = source / INDEX_FILE if source.is_dir() else source
+    if index.name == INDEX_FILE and index.with_name(PLAN_FILE).is_file():
+        if not index.is_file():
+            raise ManifestError(f"{source} is not packed to its end: repeat `planktrait pack`")
+        if metadata_csv is not None:
+            raise ManifestError(f"{source} is packed with its metadata: pack it again with the new")
+        return Manifest.read(index, index.parent.resolve()), []
     if source.suffix.lower() == ".parquet" and source.is_file():
         return Manifest.read(source), []
     is_table = source.suffix.lower() == ".tsv" and source.is_file()
@@ -131,7 +140,15 @@ def read_source(
 
 
 def showable(manifest: Manifest) -> tuple[Manifest, list[Skipped]]:
-    """The images that a browser can show; TIFF is the one format that it cannot."""
+    """The images that a browser can show; TIFF is the one format that it cannot.
+
+    Raises
+    ------
+    ManifestError
+        The images are packed: a browser is served files of their own.
+    """
+    if any(PackedImage.of(path) for path in manifest.table["path"].iloc[:1]):
+        raise ManifestError("packed images cannot be shown: give the folder of the single images")
     is_tiff = manifest.table["path"].str.lower().str.endswith((".tif", ".tiff"))
     reason = "browsers cannot show TIFF: convert it to PNG"
     skipped = [Skipped(path, reason) for path in manifest.table.loc[is_tiff, "path"]]

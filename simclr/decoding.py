@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from hpc_jobs import progress
 from label_studio_config.manifest import Manifest, Skipped
+from label_studio_config.packed import image_stamp
 from simclr.append import RowFile
 from simclr.preprocessing import Preprocessing, PreprocessingError, read_image
 
@@ -242,8 +243,7 @@ def remove_cache(folder: Path) -> None:
 def _key(settings: str, path: Path, pixel_size_um: float) -> bytes:
     """16 bytes that change with the file, its pixel size or the decoding."""
     try:
-        facts = path.stat()
-        stamp = f"{facts.st_size}:{facts.st_mtime_ns}"
+        stamp = image_stamp(path)
     except OSError:
         stamp = "absent"
     text = f"{settings}\0{path}\0{stamp}\0{pixel_size_um}"

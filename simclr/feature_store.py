@@ -28,6 +28,7 @@ from filelock import FileLock
 from hpc_jobs import progress
 from hpc_jobs.files import read_json, write_json
 from label_studio_config.manifest import Manifest, Skipped
+from label_studio_config.packed import image_stamp
 from simclr.append import RowFile
 from simclr.cache import ImageCache
 from simclr.embed import features_of
@@ -285,8 +286,7 @@ def _embed(encoder: Encoder, manifest: Manifest, threads: int | None) -> _Chunk:
 def _stamp(path: Path) -> int:
     """A number that changes with the file; below 2**53, exact in any JSON."""
     try:
-        facts = path.stat()
-        text = f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}"
+        text = f"{path}\0{image_stamp(path).replace(':', chr(0))}"
     except OSError:
         text = f"{path}\0absent"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest(), "big")

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from label_studio_config.packed import open_image
+
 BORDER = "border"
 MAX_PIXELS = 89_478_485
 """The limit above which Pillow warns of a decompression bomb."""
@@ -162,7 +164,13 @@ class Preprocessing:
 
 
 def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Read one image file whole, turned as its EXIF says (as a browser shows it).
+    """Read one image whole, turned as its EXIF says (as a browser shows it).
+
+    Parameters
+    ----------
+    path : Path or str
+        A file, or an image in a shard as a packed manifest names it.
+    max_pixels : int
 
     Raises
     ------
@@ -170,7 +178,7 @@ def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> Image.Image:
         The file is absent, empty, truncated, no image, or larger than `max_pixels`.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as file, Image.open(file) as image:
             if image.width * image.height > max_pixels:
                 raise PreprocessingError(
                     f"{image.width}×{image.height} px is above the limit of "
@@ -181,7 +189,8 @@ def read_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except FileNotFoundError as error:
         raise PreprocessingError("the file does not exist") from error
     except UnidentifiedImageError as error:
-        empty = Path(path).stat().st_size == 0
+        with open_image(path) as file:
+            empty = not file.read(1)
         reason = "the file is empty" if empty else "not an image, or of an unknown format"
         raise PreprocessingError(reason) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
