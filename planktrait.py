@@ -354,6 +354,10 @@ def pretrain(
 
     With --project, every image of the project is used (but the blind ones) and the next training
     of that project starts from the result.
+
+    Several processes learn as one: with `torchrun --nproc-per-node 4 --no-python` or `srun -n 4`
+    in front, each takes a GPU, or a share of the processors. The batch size is that of all
+    together. Give a manifest or a packed folder, which they need not check image by image.
     """
     from ml_backend.feature_learning import learn_features
     from ml_backend.image_sources import (
