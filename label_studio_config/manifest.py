@@ -16,6 +16,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+# How the images that `paths` names are opened, packed or not.
+from label_studio_config.packed import image_stamp as image_stamp
+from label_studio_config.packed import open_image as open_image
+
 REQUIRED_COLUMNS = ("image_id", "path")
 """`image_id`: unique and stable; `path`: POSIX path relative to the manifest's root."""
 

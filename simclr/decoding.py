@@ -22,8 +22,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from hpc_jobs import progress
-from label_studio_config.manifest import Manifest, Skipped
-from label_studio_config.packed import image_stamp
+from label_studio_config.manifest import Manifest, Skipped, image_stamp
 from simclr.append import RowFile
 from simclr.preprocessing import Preprocessing, PreprocessingError, read_image
 

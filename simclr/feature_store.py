@@ -27,8 +27,7 @@ from filelock import FileLock
 
 from hpc_jobs import progress
 from hpc_jobs.files import read_json, write_json
-from label_studio_config.manifest import Manifest, Skipped
-from label_studio_config.packed import image_stamp
+from label_studio_config.manifest import Manifest, Skipped, image_stamp
 from simclr.append import RowFile
 from simclr.cache import ImageCache
 from simclr.embed import features_of

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from label_studio_config.packed import open_image
+from label_studio_config.manifest import open_image
 
 BORDER = "border"
 MAX_PIXELS = 89_478_485
