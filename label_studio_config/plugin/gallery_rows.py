@@ -265,7 +265,8 @@ def search_text(data: Mapping[str, Any]) -> str:
                 text = unquote(text.split("d=", 1)[-1])
             values.append(text)
     kept: list[str] = []
-    for text in sorted(values, key=len, reverse=True):
+    # PostgreSQL gives the fields in an order of its own.
+    for text in sorted(values, key=lambda value: (-len(value), value)):
         if not any(text in longer for longer in kept):
             kept.append(text)
     return "\n".join(kept)[:MOST_TEXT]

@@ -1,0 +1,126 @@
+"""Bulk loading over HTTP: into a Label Studio without our plugin, and into ours."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from label_studio_config.api import Api, ApiError
+from label_studio_config.home import Home
+from label_studio_config.hosting import server_environment
+from label_studio_config.processes import ServerProcess, free_port
+from label_studio_config.project import create_project
+from label_studio_config.results import write_result
+from ml_backend.push import push_project
+from tests.push_fixtures import CONFIG, in_django, manifest_of, shard
+from tests.test_push import counts
+
+
+@pytest.fixture(scope="module")
+def plain_label_studio(tmp_path_factory, database_template) -> Iterator[Api]:
+    """Label Studio with its own settings: nothing of ours is loaded."""
+    home = Home(tmp_path_factory.mktemp("plain") / "home")
+    shutil.copy(database_template, home.label_studio_folder / "label_studio.sqlite3")
+    in_django(
+        home,
+        "from label_studio_config.plugin.bootstrap import prepare_database\n"
+        "from django.conf import settings\n"
+        "prepare_database(settings.PLANKTRAIT_HOME)\n",
+    )
+    import label_studio
+
+    port = free_port()
+    environment = {
+        **server_environment(home),
+        "DJANGO_SETTINGS_MODULE": "core.settings.label_studio",
+        "PYTHONPATH": os.path.dirname(label_studio.__file__),
+        "LABEL_STUDIO_BASE_DATA_DIR": str(home.label_studio_folder),
+        "SECRET_KEY": "of-a-test",
+    }
+    process = ServerProcess(
+        name="plain Label Studio",
+        command=[sys.executable, "-m", "gunicorn", "core.wsgi:application"]
+        + ["--bind", f"127.0.0.1:{port}", "--worker-class", "gthread", "--threads", "4"]
+        + ["--timeout", "120", "--no-control-socket"],
+        env=environment,
+        folder=home.folder,
+        log_file=home.logs_folder / "plain.log",
+        health_url=f"http://127.0.0.1:{port}/health",
+    )
+    process.start()
+    try:
+        process.await_health(120, lambda line: None)
+        yield Api.at(f"http://127.0.0.1:{port}/", home.secrets.api_token)
+    finally:
+        process.stop()
+
+
+@pytest.mark.slow
+def test_into_a_label_studio_that_is_not_ours(plain_label_studio, tmp_path):
+    api = plain_label_studio
+    with pytest.raises(ApiError):
+        api.get("/api/planktrait/projects/1/tasks")
+    number = api.post("/api/projects", {"title": "Theirs", "label_config": CONFIG})["id"]
+    blind = ["yes" if row == 3 else "no" for row in range(12)]
+    words = ["<script>alert(1)</script>", "Čerenkov ☃", float("nan"), *[None] * 9]
+    manifest = manifest_of(tmp_path, 12, blind=blind, station=words)
+    path = manifest.write(tmp_path / "m.parquet")
+    ids = manifest.image_ids
+    shard(tmp_path / "v1" / "part-00000.parquet", ids[:10], "theirs-v1")
+
+    token = api._session.headers["Authorization"].removeprefix("Token ")
+
+    def push(folder: str, **options: bool) -> dict[str, int]:
+        told = push_project(
+            tmp_path, number, path, tmp_path / folder, url=api.url, token=token, **options
+        )
+        assert not told["bad"]
+        return counts(told)
+
+    assert push("v1") == {"added": 12, "blind": 1, "suggested": 9}
+    assert push("v1") == {"unchanged": 9}
+    assert api.get(f"/api/projects/{number}/")["model_version"] == "theirs-v1"
+    tasks = api.get("/api/tasks", project=number, fields="all", page_size=100)["tasks"]
+    assert sum(task["total_predictions"] for task in tasks) == 9
+    assert len(tasks) == 12
+
+    task = next(task for task in tasks if task["predictions"])
+    body = {
+        "result": task["predictions"][0]["result"],
+        "parent_prediction": task["predictions"][0]["id"],
+    }
+    api.post(f"/api/tasks/{task['id']}/annotations/", body)
+    shard(tmp_path / "v2" / "part-00000.parquet", ids[:11], "theirs-v2", shift=1)
+    assert push("v2", prune=True) == {"suggested": 10, "pruned": 8, "kept": 1}
+    shard(tmp_path / "v2" / "part-00000.parquet", ids[:11], "theirs-v2", confidences={0: 0.97})
+    told = push("v2")
+    assert told["replaced"] == 10
+    tasks = api.get("/api/tasks", project=number, fields="all", page_size=100)["tasks"]
+    assert sorted(task["total_predictions"] for task in tasks) == [0, 0, *[1] * 9, 2]
+    stations = {task["data"].get("station") for task in tasks}
+    assert stations == {words[0], words[1], None}
+
+
+def test_into_ours_over_http(label_studio, tmp_path):
+    home = label_studio.home
+    project = create_project(home, "Pushed over HTTP", CONFIG)
+    manifest = manifest_of(home.images_root, 8)
+    path = manifest.write(tmp_path / "m.parquet")
+    where = {"url": label_studio.url, "token": home.secrets.api_token}
+    shard(tmp_path / "v1" / "part-00000.parquet", manifest.image_ids[:6], "http-v1")
+    told = push_project(tmp_path, project.id, path, tmp_path / "v1", **where)
+    assert counts(told) == {"added": 8, "suggested": 6}
+    shard(tmp_path / "v1" / "part-00000.parquet", manifest.image_ids, "http-v1", shift=1)
+    told = push_project(tmp_path, project.id, path, tmp_path / "v1", **where)
+    assert counts(told) == {"suggested": 2, "replaced": 6}
+    # The same images through the database: nothing is new.
+    told = push_project(home.folder, project.id, path, tmp_path / "v1")
+    assert counts(told) == {"unchanged": 8}
+    tasks = label_studio.get(f"/api/tasks?project={project.id}&fields=all")["tasks"]
+    result = tasks[0]["predictions"][0]["result"]
+    label = result[0]["value"]["choices"][0]
+    assert result[0]["value"] == write_result(project.schema, {"group": label})[0]["value"]
+    with pytest.raises(ApiError, match="token"):
+        push_project(tmp_path, project.id, path, url=label_studio.url)
