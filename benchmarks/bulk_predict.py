@@ -1,0 +1,266 @@
+"""Bulk classification, from files to Parquet, beside its limit and beside a plain PyTorch loop.
+
+    python -m benchmarks.bulk_predict path/to/ndsb --images 6000
+
+In the same run and on the same images, round by round, medians:
+
+* `decode`: the images read and made inputs of, nothing else;
+* `forward`: the network alone, as the product runs it, on inputs in memory;
+* `limit`: 1 / (1/forward + 1/decode), what a machine can do that does both and waits for nothing;
+* `end to end`: `write_predictions`, the function behind `planktrait predict`;
+* `plain loop`: PyTorch in fp32 behind a DataLoader of two workers with torchvision's transforms,
+  the same batch, nothing written.
+
+With `--at-700000` one run over so many files (real images under different names), with its time and
+peak memory. `benchmarks/inference_precision.py` shows what bf16 and int8 cost in macro recall.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from benchmarks.ndsb import CONTROL, read_table, schema_of
+from label_studio_config.manifest import Manifest
+from ml_backend.head import Head
+from ml_backend.images import read_batches
+from ml_backend.model import TraitModel
+from ml_backend.predict import extractor_of, write_predictions
+from ml_backend.predict_pieces import BATCH_SIZE
+from simclr.encoder import Encoder
+
+RESULTS = Path(__file__).parent / "results" / "bulk_predict"
+NETWORKS = (("resnet18", 128), ("mobilenetv4_conv_small", 128), ("resnet10t", 64))
+IN_MEMORY = 2048
+SECONDS_BETWEEN_LOOKS = 0.5
+
+
+def network(name: str, side_px: int, labels: tuple[str, ...], table: pd.DataFrame) -> TraitModel:
+    """A model of 121 classes with random weights: they cost what learned ones do."""
+    torch.manual_seed(0)
+    even = (1 / len(labels),) * len(labels)
+    head = Head(CONTROL, "one of", labels, trained_prior=even, deployed_prior=even)
+    model = TraitModel(Encoder.create(name, side_px), [head], schema_of(table, "classes"))
+    return model.eval()
+
+
+class Plain(Dataset):
+    """Images as the tutorials read them."""
+
+    def __init__(self, paths: list[Path], side_px: int) -> None:
+        self.paths = paths
+        steps = [
+            transforms.Grayscale(),
+            transforms.Resize((side_px, side_px)),
+            transforms.ToTensor(),
+            transforms.Normalize([0.5], [0.25]),
+        ]
+        self.transform = transforms.Compose(steps)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        return self.transform(Image.open(self.paths[row]))
+
+
+def plain_loop(model: TraitModel, paths: list[Path], side_px: int) -> None:
+    loader = DataLoader(Plain(paths, side_px), batch_size=BATCH_SIZE, num_workers=2)
+    backbone = Encoder.create(model.encoder.backbone_name, side_px).backbone
+    backbone.to(memory_format=torch.contiguous_format).eval()
+    classifier = torch.nn.Linear(model.encoder.feature_count, 121)
+    with torch.inference_mode():
+        for images in loader:
+            classifier(backbone(images)).softmax(dim=1).numpy()
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def measure(model: TraitModel, manifest: Manifest, rounds: int) -> dict[str, Any]:
+    """Images a second of each, medians over rounds."""
+    side_px, n = model.encoder.preprocessing.image_size_px, len(manifest)
+    extractor = extractor_of(model)
+    first = manifest.select(manifest.image_ids[:IN_MEMORY])
+    settings = model.encoder.preprocessing
+    batches = [batch.pixels for batch in read_batches(first, settings, BATCH_SIZE)]
+    n_in_memory = sum(map(len, batches))
+
+    def decode() -> None:
+        for _ in read_batches(manifest, settings, BATCH_SIZE):
+            pass
+
+    def forward() -> None:
+        for _ in extractor.stream(batches, lambda batch: batch):
+            pass
+
+    def end_to_end() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            write_predictions(model, manifest, folder, model_version="benchmark")
+
+    found: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for name, work, count in (
+            ("decode", decode, n),
+            ("forward", forward, n_in_memory),
+            ("end_to_end", end_to_end, n),
+            ("plain_loop", lambda: plain_loop(model, manifest.paths, side_px), n),
+        ):
+            found.setdefault(name, []).append(count / seconds(work))
+    rates = {name: statistics.median(values) for name, values in found.items()}
+    limits = [1 / (1 / f + 1 / d) for f, d in zip(found["forward"], found["decode"], strict=True)]
+    to_limit = [e / limit for e, limit in zip(found["end_to_end"], limits, strict=True)]
+    to_plain = [e / p for e, p in zip(found["end_to_end"], found["plain_loop"], strict=True)]
+    return {
+        "runtime": extractor.description,
+        **{name: round(rate, 1) for name, rate in rates.items()},
+        "limit": round(statistics.median(limits), 1),
+        "share_of_limit": round(statistics.median(to_limit), 3),
+        "times_plain_loop": round(statistics.median(to_plain), 2),
+        "rounds": rounds,
+        "images": n,
+    }
+
+
+def under_other_names(table: pd.DataFrame, data: Path, folder: Path, n: int) -> Manifest:
+    """A manifest of n files: the images again and again, as links with names of their own."""
+    names = []
+    for number in range(n):
+        name = f"{number // 10_000:03d}/{number:06d}.jpg"
+        path = folder / name
+        if number % 10_000 == 0:
+            path.parent.mkdir(parents=True)
+        path.symlink_to(data / table["image"][number % len(table)])
+        names.append(name)
+    return Manifest(pd.DataFrame({"image_id": names, "path": names}), folder)
+
+
+class Memory:
+    """Peak resident memory of this process and its children, in MB, each page counted once."""
+
+    def __init__(self) -> None:
+        self.peak_mb = 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Memory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._ended.wait(SECONDS_BETWEEN_LOOKS):
+            self.peak_mb = max(self.peak_mb, sum(map(_share_mb, _family(os.getpid()))))
+
+
+def _family(pid: int) -> Iterator[int]:
+    yield pid
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            for child in children.read_text().split():
+                yield from _family(int(child))
+        except OSError:
+            continue
+
+
+def _share_mb(pid: int) -> float:
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1e3
+
+
+def whole(model: TraitModel, table: pd.DataFrame, data: Path, sizes: list[int]) -> dict[str, Any]:
+    """Time, peak memory and size of the shards at growing numbers of images."""
+    growth = []
+    for n in sizes:
+        with tempfile.TemporaryDirectory() as name, Memory() as memory:
+            manifest = under_other_names(table, data, Path(name) / "images", n)
+            began = time.perf_counter()
+            shards, skipped = write_predictions(model, manifest, Path(name) / "predictions")
+            took = time.perf_counter() - began
+            size_mb = sum(path.stat().st_size for path in shards) / 1e6
+        growth.append(
+            {
+                "images": n,
+                "seconds": round(took, 1),
+                "images_a_second": round(n / took, 1),
+                "peak_memory_mb": round(memory.peak_mb),
+                "shards_mb": round(size_mb),
+                "skipped": len(skipped),
+                "core_hours_a_million": round(took / n * 1e6 / 3600 * (os.cpu_count() or 1), 2),
+            }
+        )
+        print(json.dumps(growth[-1]), flush=True)
+    exponents = [
+        float(np.log(b["seconds"] / a["seconds"]) / np.log(b["images"] / a["images"]))
+        for a, b in pairwise(growth)
+    ]
+    return {"growth": growth, "exponent_of_time": [round(value, 2) for value in exponents]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=lambda text: Path(text).resolve(), help="folder of ndsb")
+    parser.add_argument("--images", type=int, default=6000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--networks", nargs="*", default=[name for name, _ in NETWORKS])
+    parser.add_argument("--grow", nargs="*", type=int, help="e.g. 7000 70000 700000, instead")
+    arguments = parser.parse_args()
+    table = read_table(arguments.data)
+    labels = tuple(sorted(table["source_class"].unique()))
+    some = table.sample(arguments.images, random_state=0).reset_index(drop=True)
+    manifest = Manifest(
+        pd.DataFrame({"image_id": some["image"], "path": some["image"]}), arguments.data
+    )
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for name, side_px in NETWORKS:
+        if name not in arguments.networks:
+            continue
+        model = network(name, side_px, labels, table)
+        if arguments.grow:
+            result = whole(model, table, arguments.data, arguments.grow)
+        else:
+            result = measure(model, manifest, arguments.rounds)
+        result = {
+            "network": name,
+            "side_px": side_px,
+            **result,
+            "load_average": [round(load, 1) for load in os.getloadavg()],
+            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "cores": os.cpu_count(),
+        }
+        print(json.dumps(result, indent=1), flush=True)
+        kind = "growth" if arguments.grow else "rates"
+        path = RESULTS / f"{kind}-{name}.json"
+        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
