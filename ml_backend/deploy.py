@@ -16,7 +16,7 @@ import numpy as np
 from label_studio_config.manifest import Manifest
 from ml_backend.head import Head
 from ml_backend.model import TraitModel
-from ml_backend.predict import predict
+from ml_backend.predict import extractor_of, predict
 from ml_backend.predictions import Predictions, Value
 from ml_backend.priors import PriorError, check_prior, prior_by_bbse, prior_by_em
 from ml_backend.whole_files import write_text
@@ -198,7 +198,7 @@ def _choose(
         some = np.zeros(len(manifest), dtype=bool)
         n_some = min(len(manifest), MOST_IMAGES)
         some[np.linspace(0, len(manifest) - 1, n_some).round().astype(int)] = True
-        predictions = predict(model, manifest.select(some))
+        predictions = predict(model, manifest.select(some), extractor=extractor_of(model))
         n_images = len(predictions)
         asked = [predictions.answers(row) for row in range(n_images)]
         for head in heads:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
+import signal
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,6 +33,9 @@ BATCHES_AHEAD = 2
 FEW_IMAGES = 2000
 """Up to these the start of processes costs more than it saves."""
 SHARED_MEMORY = Path("/dev/shm")
+
+LONGEST_BATCH_S = 300
+_DEATHS = re.compile(r"DataLoader worker \(pid.* (killed|exited)|DataLoader timed out")
 
 Decoded = tuple[np.ndarray, np.ndarray] | str
 
@@ -78,11 +84,13 @@ def read_batches(
     ----------
     processes : int, optional
         That decode; 0 decodes in threads of this process. By default one a processor for more
-        than 2,000 images.
+        than 2,000 images, of a job or a command.
     """
     decoder = _Decoder(manifest, preprocessing, extent_unit, batch_size)
     if processes is None:
-        many = len(manifest) > FEW_IMAGES and _shared_memory_holds(decoder)
+        # A web server's other threads may hold a lock that a child would wait for.
+        forks = threading.current_thread() is threading.main_thread()
+        many = len(manifest) > FEW_IMAGES and forks and _shared_memory_holds(decoder)
         processes = len(os.sched_getaffinity(0)) if many else 0
     batches = _in_processes(decoder, processes) if processes else _in_threads(decoder)
     for batch in batches:
@@ -102,11 +110,12 @@ def decoding() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if not _DEATHS.search(str(error)):
             raise
         raise DecodingError(
-            f"a process that decodes images was killed ({error}): was the memory full? A "
-            "repetition goes on where this run stopped"
+            f"a process that decodes images was killed, or gave nothing for {LONGEST_BATCH_S} s "
+            f"({error}): is the memory full, or {SHARED_MEMORY}? A repetition goes on where this "
+            "run stopped"
         ) from error
 
 
@@ -186,6 +195,8 @@ def _in_processes(decoder: _Decoder, processes: int) -> Iterator[ImageBatch]:
         prefetch_factor=BATCHES_AHEAD,
         multiprocessing_context="fork",  # the children only decode, and start at once
         collate_fn=_as_it_is,
+        worker_init_fn=_leave_signals_to_the_parent,
+        timeout=LONGEST_BATCH_S,
     )
     for number, (rows, pixels, log_extents, reasons) in enumerate(loader):
         bad = sorted(set(decoder.rows(number).tolist()) - set(rows.tolist()))
@@ -194,6 +205,12 @@ def _in_processes(decoder: _Decoder, processes: int) -> Iterator[ImageBatch]:
             for row, reason in zip(bad, reasons, strict=True)
         ]
         yield ImageBatch(rows, pixels.numpy(), log_extents, skipped)
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """A scheduler's signals reach every process of a job: its handlers are the parent's to run."""
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_it_is(batch: object) -> object:

@@ -20,10 +20,9 @@ from label_studio_config.home import Home, ImageResolver
 from label_studio_config.manifest import Manifest, pixel_size
 from label_studio_config.schema import LabelSchema
 from ml_backend.model import TraitModel
-from ml_backend.predict import extractor_of
 from ml_backend.predict_pieces import predict_in_pieces
 from ml_backend.registry import ModelVersion, Registry
-from simclr.inference import FeatureExtractor
+from simclr.inference import FeatureExtractor, Runtime
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +45,8 @@ class LiveModel:
     def __init__(self, version: ModelVersion) -> None:
         self.version = version
         self.model = TraitModel.load(version.folder)
-        self._extractor: FeatureExtractor | None = None
+        self._extractors: dict[bool, FeatureExtractor] = {}
+        self._making = threading.Lock()
 
     @property
     def schema(self) -> LabelSchema:
@@ -85,15 +85,13 @@ class LiveModel:
         """The same one by one, with the task's place among them, while others are at work."""
         manifest, refused = _manifest(tasks, schema, home)
         _log_refused(refused)
-        if len(manifest) > FEW_IMAGES and self._extractor is None:
-            self._extractor = extractor_of(self.model)
         pieces = predict_in_pieces(
             self.model,
             manifest,
             tasks_a_piece or max(len(manifest), 1),
             schema=schema,
             model_version=self.version.name,
-            extractor=self._extractor,
+            extractor=self._extractor(many=len(manifest) > FEW_IMAGES),
         )
         for predictions in pieces:
             _log_refused([f"{skip.path}: {skip.reason}" for skip in predictions.skipped])
@@ -102,6 +100,15 @@ class LiveModel:
                 # suggestion.
                 if suggestion["result"]:
                     yield int(row), suggestion
+
+    def _extractor(self, many: bool) -> FeatureExtractor:
+        # Two at once would trace the same network, which PyTorch does not allow.
+        with self._making:
+            if many not in self._extractors:
+                runtime: Runtime = "auto" if many else "torch"
+                encoder, views = self.model.encoder, self.model.views
+                self._extractors[many] = FeatureExtractor(encoder, views, runtime)
+            return self._extractors[many]
 
 
 class LiveModels:

@@ -194,16 +194,32 @@ def _write_shard(predictions: Predictions, path: Path, mark: str) -> None:
     skipped = [[skip.path, skip.reason] for skip in predictions.skipped]
     metadata = {b"planktrait": json.dumps({"mark": mark, "skipped": skipped}).encode()}
     with replacing(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
+        pq.write_table(
+            table.replace_schema_metadata(metadata),
+            temporary,
+            compression="zstd",
+            write_page_checksum=True,
+        )
 
 
 def _read_mark(path: Path, mark: str) -> list[Skipped] | None:
-    """The skipped images of a shard that is there; None where it has to be made anew."""
+    """The skipped images of a shard that is there; None where it has to be made anew.
+
+    Raises
+    ------
+    PredictionError
+        It belongs to something else, or may not be read.
+    """
     try:
-        # The footer is at the end: a file that was cut off has none.
-        with pq.ParquetFile(path) as file:
-            metadata = file.schema_arrow.metadata or {}
-            record = json.loads(metadata.get(b"planktrait", b"{}"))
+        content = path.read_bytes()
+    except OSError as error:
+        raise PredictionError(
+            f"{path} cannot be read ({error}): mend that, or remove it"
+        ) from error
+    try:
+        # All of it: each page has a checksum.
+        table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+        record = json.loads((table.schema.metadata or {}).get(b"planktrait", b"{}"))
     except (pa.ArrowInvalid, OSError, ValueError) as error:
         logger.warning("%s is damaged (%s): made anew", path, error)
         return None

@@ -50,7 +50,8 @@ def features_of(
     float32 array, shape (n, feature_count)
     """
     features = np.empty((len(images), encoder.feature_count), dtype=np.float32)
-    if len(images) > FEW_IMAGES:
+    # One that is being trained changes from call to call.
+    if len(images) > FEW_IMAGES and not encoder.training:
         starts = range(0, len(images), batch_size)
         stream = FeatureExtractor(encoder).stream(
             starts, lambda start: np.array(images[start : start + batch_size])

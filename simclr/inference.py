@@ -1,7 +1,8 @@
 """Features as fast as the machine gives them: OpenVINO on processors, PyTorch on GPUs.
 
-Measured with `benchmarks/inference_speed.py`; the weights stay those of the encoder, and bf16 is
-used where the device computes in it.
+The weights stay those of the encoder, and bf16 is used where the device computes in it;
+`benchmarks/inference_precision.py` and `benchmarks/bulk_predict.py` measure what that costs and
+gains.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class _Network(Protocol):
 
 
 class FeatureExtractor:
-    """An encoder made ready for many images; its weights are those of the moment it was made.
+    """An encoder made ready for many images. It is not to change afterwards.
 
     Parameters
     ----------
@@ -118,7 +119,7 @@ class FeatureExtractor:
         waiting: deque[tuple[Item, Waiting]] = deque()
         for item in items:
             waiting.append((item, self._start(pixels(item))))
-            if len(waiting) >= self._network.at_work:
+            if len(waiting) >= max(2, self._network.at_work // self.views):
                 first, wait = waiting.popleft()
                 yield first, wait()
         while waiting:
@@ -162,11 +163,9 @@ class _OpenVinoNetwork:
         settings = encoder.preprocessing
         shape = [-1, settings.channels, settings.image_size_px, settings.image_size_px]
         example = torch.zeros(2, *shape[1:], dtype=torch.uint8)
-        training = encoder.training
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _evaluating(encoder):
             warnings.simplefilter("ignore")  # of tracing, about Python values that are constants
-            graph = openvino.convert_model(encoder.eval(), example_input=example, input=shape)
-        encoder.train(training)
+            graph = openvino.convert_model(encoder, example_input=example, input=shape)
         core = openvino.Core()
         native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         precision = "bf16" if native else "f32"
@@ -225,7 +224,8 @@ class _TorchNetwork:
             import copy
 
             self.encoder = copy.deepcopy(encoder).cuda()
-            half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+            half = torch.bfloat16 if native else torch.float16
             self._precision = partial(torch.autocast, "cuda", half)
             self.description = f"PyTorch, {torch.cuda.get_device_name()}, {half}"
         elif cpu_computes_in_bf16(encoder.preprocessing.image_size_px):
@@ -240,8 +240,29 @@ class _TorchNetwork:
         images = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
         if self.cuda:
             images = images.pin_memory().cuda(non_blocking=True)
-        training = self.encoder.training
-        with self._precision():
-            features = self.encoder.eval()(images).float()
-        self.encoder.train(training)
-        return lambda: features.cpu().numpy()
+        with _evaluating(self.encoder), self._precision():
+            features = self.encoder(images).float()
+        if not self.cuda:
+            return features.numpy
+        # A copy that is asked for later would wait behind the next batch.
+        copied = torch.empty(features.shape, pin_memory=True)
+        copied.copy_(features, non_blocking=True)
+        done = torch.cuda.Event()
+        done.record()
+
+        def wait() -> np.ndarray:
+            done.synchronize()
+            return copied.numpy()
+
+        return wait
+
+
+@contextmanager
+def _evaluating(encoder: Encoder) -> Iterator[None]:
+    """The encoder as it answers, whatever becomes of it; afterwards as it was."""
+    training = encoder.training
+    encoder.eval()
+    try:
+        yield
+    finally:
+        encoder.train(training)

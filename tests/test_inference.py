@@ -81,8 +81,10 @@ def test_a_network_that_openvino_cannot_run_is_run_by_pytorch(caplog) -> None:
         extractor = FeatureExtractor(odd)
         features = extractor(pixels(3))
     assert "PyTorch does" in caplog.text
+    odd.train()
     with pytest.raises(RuntimeError, match="choose the runtime 'torch'"):
         FeatureExtractor(odd, runtime="openvino")
+    assert odd.training
     inputs = (pixels(3).astype(np.float32) / 255.0 - 0.5) / 0.25
     np.testing.assert_allclose(features[:, 0], inputs.mean(axis=(1, 2, 3)), atol=0.05)
 
