@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from django.db import connection, transaction
@@ -17,6 +18,7 @@ from projects.models import Project
 from tasks.models import Annotation, Prediction, Task, post_bulk_create
 
 from label_studio_config.blind import is_blind_data
+from label_studio_config.plugin.deadlocks import persistent
 from label_studio_config.plugin.gallery_index import (
     forget_tasks,
     index_again,
@@ -171,9 +173,16 @@ def _annotations_created(objs: Sequence[Annotation], **kwargs: Any) -> None:
 
 
 def _answers_changed(project: Any, task_ids: set[int]) -> None:
-    if _held.get():
+    if _held.get() or project is None:
         return
-    found = index_of(project.id, project.label_config) if project else None
+    # Within Label Studio's transaction, which holds locks of its own, the index could be the other
+    # half of a deadlock, and the annotation would be lost with it.
+    transaction.on_commit(partial(_index_answers, project, task_ids), robust=True)
+
+
+@persistent
+def _index_answers(project: Any, task_ids: set[int]) -> None:
+    found = index_of(project.id, project.label_config)
     if found is not None:
         with transaction.atomic():
             index_answers(found[1], found[0].project_id, task_ids)
