@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ from simclr.inference import FeatureExtractor
 logger = logging.getLogger(__name__)
 
 SHARD_SIZE = 20_000
+IMAGES_A_PIECE = 1024
+RECORD_KEY = "planktrait"
 
 
 class PredictionError(ValueError):
@@ -129,32 +132,25 @@ def write_predictions(
     marks = _Marks(model.fingerprint, model_version, schema.fingerprint)
     shards, skipped = [], []
     extractor: FeatureExtractor | None = None
-    # A shard is written while the next one is predicted.
-    with ThreadPoolExecutor(1) as writing:
-        written: Future[None] | None = None
-        for number in range(part[0], n_shards, part[1]):
-            images = _stretch(manifest, number, shard_size)
-            path = folder / f"part-{number:05d}.parquet"
-            mark = marks.of(images)
-            known = _read_mark(path, mark) if path.exists() else None
-            if known is None:
-                extractor = extractor or extractor_of(model)
-                predictions = predict(
-                    model,
-                    images,
-                    schema=schema,
-                    model_version=model_version,
-                    extractor=extractor,
-                    counted=(number * shard_size, len(manifest)),
-                )
-                known = predictions.skipped
-                if written is not None:
-                    written.result()
-                written = writing.submit(_write_shard, predictions, path, mark)
-            skipped += known
-            shards.append(path)
-        if written is not None:
-            written.result()
+    for number in range(part[0], n_shards, part[1]):
+        images = _stretch(manifest, number, shard_size)
+        path = folder / f"part-{number:05d}.parquet"
+        mark = marks.of(images)
+        known = _read_mark(path, mark) if path.exists() else None
+        if known is None:
+            extractor = extractor or extractor_of(model)
+            pieces = predict_in_pieces(
+                model,
+                images,
+                IMAGES_A_PIECE,
+                schema=schema,
+                model_version=model_version,
+                extractor=extractor,
+                counted=(number * shard_size, len(manifest)),
+            )
+            known = _write_shard(pieces, path, mark)
+        skipped += known
+        shards.append(path)
     return shards, skipped
 
 
@@ -189,17 +185,30 @@ def _refuse_surplus(folder: Path, n_shards: int) -> None:
         )
 
 
-def _write_shard(predictions: Predictions, path: Path, mark: str) -> None:
-    table = predictions.table()
-    skipped = [[skip.path, skip.reason] for skip in predictions.skipped]
-    metadata = {b"planktrait": json.dumps({"mark": mark, "skipped": skipped}).encode()}
-    with replacing(path) as temporary:
-        pq.write_table(
-            table.replace_schema_metadata(metadata),
+def _write_shard(pieces: Iterator[Predictions], path: Path, mark: str) -> list[Skipped]:
+    """Write what is predicted as it comes, while the next images are at work; what was skipped."""
+    skipped: list[Skipped] = []
+    first = next(pieces)
+    table_schema = first.table().schema
+    # No two numbers are alike: to look for those that are takes longer than all the rest.
+    words = [field.name for field in table_schema if pa.types.is_string(field.type)]
+    with (
+        replacing(path) as temporary,
+        pq.ParquetWriter(
             temporary,
+            table_schema,
             compression="zstd",
+            use_dictionary=words,
             write_page_checksum=True,
-        )
+        ) as writer,
+    ):
+        for predictions in chain([first], pieces):
+            writer.write_table(predictions.table())
+            skipped += predictions.skipped
+        reasons = [[skip.path, skip.reason] for skip in skipped]
+        record = json.dumps({"mark": mark, "skipped": reasons})
+        writer.add_key_value_metadata({RECORD_KEY: record})
+    return skipped
 
 
 def _read_mark(path: Path, mark: str) -> list[Skipped] | None:
@@ -218,8 +227,9 @@ def _read_mark(path: Path, mark: str) -> list[Skipped] | None:
         ) from error
     try:
         # All of it: each page has a checksum.
-        table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
-        record = json.loads((table.schema.metadata or {}).get(b"planktrait", b"{}"))
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        file.read()
+        record = json.loads((file.metadata.metadata or {}).get(RECORD_KEY.encode(), b"{}"))
     except (pa.ArrowInvalid, OSError, ValueError) as error:
         logger.warning("%s is damaged (%s): made anew", path, error)
         return None

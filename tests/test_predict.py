@@ -26,6 +26,7 @@ from ml_backend.images import read_batches
 from ml_backend.model import TraitModel
 from ml_backend.novelty import Novelty
 from ml_backend.predict import PredictionError, predict, write_predictions
+from ml_backend.predict_pieces import predict_in_pieces
 from simclr.encoder import Encoder
 from simclr.preprocessing import Preprocessing
 from tests.trait_fixtures import XML, make_tasks
@@ -212,11 +213,11 @@ def test_shards_are_resumed(manifest: Manifest, tmp_path: Path, monkeypatch) -> 
     shards[1].unlink()
     asked = []
 
-    def counted(model, part, **kwargs):
+    def counted(model, part, *args, **kwargs):
         asked.append(len(part))
-        return predict(model, part, **kwargs)
+        return predict_in_pieces(model, part, *args, **kwargs)
 
-    monkeypatch.setattr(predict_module, "predict", counted)
+    monkeypatch.setattr(predict_module, "predict_in_pieces", counted)
     again, skipped_again = write_predictions(
         make_model(), manifest, tmp_path, model_version="p-v0001", shard_size=5
     )
