@@ -23,7 +23,10 @@ from tests.label_studio_fixtures import (
 from tests.postgres_fixtures import postgres_template
 from tests.slurm_fixtures import slurm
 
-SLOWEST = ("test_end_to_end", "test_demo", "test_gallery_browser", "test_backend_faults")
+SLOWEST = (
+    *("test_end_to_end", "test_demo", "test_faults", "test_gallery_browser", "test_backend_faults"),
+    *("test_train", "test_backup_journey", "test_push", "test_slurm_loop", "test_load"),
+)
 
 
 def pytest_collection_modifyitems(items) -> None:
