@@ -20,7 +20,8 @@ from planktrait import app
 def planktrait(*words: object) -> tuple[int, str]:
     """A command as a user types it: its exit status and what it said."""
     answer = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "250"})
-    return answer.exit_code, answer.output
+    # Lines are broken where the console is narrow.
+    return answer.exit_code, " ".join(answer.output.split())
 
 
 def home_of_annotations(folder: Path) -> Home:
