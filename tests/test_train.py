@@ -480,8 +480,11 @@ def test_killed_half_way_it_resumes_and_the_live_model_stays(
     assert 0 < done < epochs
     trained = count_epochs(monkeypatch)
     resumed = run(make_tasks(images, 80), images, registry, encoder, settings=settings)
-    # The rest of the killed run, and then all of the one that the validation images teach too.
-    assert trained == [*range(done, epochs), *range(epochs)]
+    # The rest of the killed run, and then all of the one that the validation images teach too,
+    # where the whole network was better than heads alone.
+    rest, again = trained[: epochs - done], trained[epochs - done :]
+    assert rest == [*range(done, epochs)]
+    assert again in ([], [*range(epochs)])
     straight = run(
         make_tasks(images, 80), images, Registry(tmp_path / "q"), encoder, settings=settings
     )
