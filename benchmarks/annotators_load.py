@@ -33,6 +33,7 @@ import numpy as np
 import requests
 
 import hpc_jobs
+from benchmarks.machine import circumstances
 from label_studio_config.api import Api
 from label_studio_config.project import create_project
 from label_studio_config.server_tasks import fetch_tasks
@@ -274,9 +275,7 @@ def measure(
         "trainings_finished_meanwhile": ended,
         "errors": [*alone.errors, *beside.errors],
         "autogroup": AUTOGROUP.read_text().strip() if AUTOGROUP.exists() else None,
-        "load_average": [round(load, 1) for load in os.getloadavg()],
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
+        **circumstances(),
     }
 
 

@@ -24,8 +24,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,13 +36,14 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from benchmarks.machine import circumstances, family, share_of_memory_mb
 from benchmarks.ndsb import CONTROL, read_table, schema_of
 from label_studio_config.manifest import Manifest
 from ml_backend.head import Head
 from ml_backend.images import read_batches
 from ml_backend.model import TraitModel
-from ml_backend.predict import extractor_of, write_predictions
-from ml_backend.predict_pieces import BATCH_SIZE
+from ml_backend.predict import write_predictions
+from ml_backend.predict_pieces import BATCH_SIZE, extractor_of
 from simclr.encoder import Encoder
 
 RESULTS = Path(__file__).parent / "results" / "bulk_predict"
@@ -182,25 +182,14 @@ class Memory:
 
     def _look(self) -> None:
         while not self._ended.wait(SECONDS_BETWEEN_LOOKS):
-            self.peak_mb = max(self.peak_mb, sum(map(_share_mb, _family(os.getpid()))))
-
-
-def _family(pid: int) -> Iterator[int]:
-    yield pid
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            for child in children.read_text().split():
-                yield from _family(int(child))
-        except OSError:
-            continue
+            self.peak_mb = max(self.peak_mb, sum(map(_share_mb, family(os.getpid()))))
 
 
 def _share_mb(pid: int) -> float:
     try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        return share_of_memory_mb(pid)
     except OSError:
         return 0.0
-    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1e3
 
 
 def whole(model: TraitModel, table: pd.DataFrame, data: Path, sizes: list[int]) -> dict[str, Any]:
@@ -261,9 +250,7 @@ def main() -> None:
             "network": name,
             "side_px": side_px,
             **result,
-            "load_average": [round(load, 1) for load in os.getloadavg()],
-            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "cores": os.cpu_count(),
+            **circumstances(),
         }
         print(json.dumps(result, indent=1), flush=True)
         kind = "growth" if arguments.grow else "rates"

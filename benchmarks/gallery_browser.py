@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.gallery_scale import serving
+from benchmarks.machine import circumstances
 from label_studio_config.api import Api
 from label_studio_config.home import Home
 from label_studio_config.project import find_project
@@ -122,9 +121,7 @@ def main() -> None:
     result = {
         "tasks": tasks,
         **measured,
-        "load_average": [round(load, 1) for load in os.getloadavg()],
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
+        **circumstances(),
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "sqlite.json").write_text(json.dumps(result, indent=1) + "\n")

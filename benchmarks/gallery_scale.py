@@ -30,6 +30,7 @@ import requests
 from PIL import Image, ImageDraw
 
 from benchmarks.gallery_fill import HAULS, LABELS, config
+from benchmarks.machine import family
 from label_studio_config.home import Home
 from label_studio_config.hosting import server_environment, start_in_background
 from label_studio_config.processes import free_port
@@ -81,21 +82,13 @@ class Client:
 
 def processor_ms() -> float:
     """Of this program's own servers, all workers together, since they were started."""
-    children: dict[int, list[int]] = {}
-    spent: dict[int, float] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    total = 0.0
+    for pid in set(family(os.getpid())) - {os.getpid()}:
         try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         except (OSError, IndexError):
             continue
-        pid = int(stat.parent.name)
-        children.setdefault(int(fields[1]), []).append(pid)
-        spent[pid] = (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
-    waiting, total = [os.getpid()], 0.0
-    while waiting:
-        for pid in children.get(waiting.pop(), []):
-            total += spent[pid]
-            waiting.append(pid)
+        total += (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
     return total
 
 

@@ -16,13 +16,13 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.machine import circumstances
 from benchmarks.ndsb import LABEL_SETS, manifest_of, read_table
 from benchmarks.training import evaluate_on
 from ml_backend.images import read_batches
@@ -138,9 +138,7 @@ def main() -> None:
         "network": model.encoder.backbone_name,
         "side_px": model.encoder.preprocessing.image_size_px,
         **measure(arguments.data, model, arguments.labels),
-        "load_average": [round(load, 1) for load in os.getloadavg()],
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
+        **circumstances(),
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{arguments.labels}.json"

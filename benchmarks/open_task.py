@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import shutil
 import statistics
@@ -20,13 +19,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import requests
 
+from benchmarks.machine import circumstances
 from label_studio_config.home import Home
 from label_studio_config.hosting import server_environment, start_in_background
 from label_studio_config.processes import KEEP_ALIVE_S, ServerProcess, free_port
@@ -136,9 +135,7 @@ def measure(tasks: int, times: int) -> dict[str, Any]:
             "ratio": round(medians["ours"] / medians["theirs"], 2),
         }
     return result | {
-        "load_average": [round(load, 1) for load in os.getloadavg()],
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
+        **circumstances(),
     }
 
 

@@ -22,7 +22,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.gallery_fill import HAULS, LABELS, config, task_data
 from benchmarks.gallery_scale import IMAGES, Client, serving
+from benchmarks.machine import circumstances
 from label_studio_config.manifest import Manifest
 from label_studio_config.prediction import prediction_schema
 from label_studio_config.prediction_shards import Shards
@@ -192,9 +192,7 @@ def measure(database: str, folder: Path, tasks: int, peer: int, repeats: int) ->
         "ratio": round(theirs_s / pushed_s, 2),
         "data_manager_ms": took,
         "load_average_before": load,
-        "load_average": [round(one, 1) for one in os.getloadavg()],
-        "cores": os.cpu_count(),
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **circumstances(),
     }
 
 

@@ -17,12 +17,12 @@ import tempfile
 import threading
 import time
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import hpc_jobs
+from benchmarks.machine import MB, circumstances, share_of_memory_mb
 from hpc_jobs.files import read_json
 from hpc_jobs.records import STARTED_FILE
 from label_studio_config.api import Api
@@ -40,7 +40,6 @@ from tests.postgres_fixtures import postgres_server
 RESULTS = Path(__file__).parent / "results" / "sizing.json"
 IMAGES = 1000
 TAUGHT = 60
-MB = 1e6
 
 
 def memory_mb(group: int) -> list[float]:
@@ -50,11 +49,9 @@ def memory_mb(group: int) -> list[float]:
         try:
             if int((folder / "stat").read_text().rpartition(")")[2].split()[2]) != group:
                 continue
-            lines = (folder / "smaps_rollup").read_text().splitlines()
+            found.append(round(share_of_memory_mb(int(folder.name)), 1))
         except OSError:
             continue
-        (pss,) = [line for line in lines if line.startswith("Pss:")]
-        found.append(round(int(pss.split()[1]) * 1024 / MB, 1))
     return sorted(found, reverse=True)
 
 
@@ -183,9 +180,7 @@ def measure(tasks: int, database: str) -> dict[str, Any]:
         result["restore_s"] = round(time.monotonic() - began, 1)
     return result | {
         "label_studio": version("label-studio"),
-        "load_average": [round(load, 1) for load in os.getloadavg()],
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
+        **circumstances(),
     }
 
 

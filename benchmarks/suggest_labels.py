@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import circumstances
 from benchmarks.ndsb_project import NdsbProject, ndsb_project
 
 RESULTS = Path(__file__).parent / "results" / "suggest_labels.json"
@@ -77,9 +76,7 @@ def measure(data: Path, n_tasks: int, model: Path | None = None) -> dict[str, An
         "ratio_where_there_to_theirs": round(
             rates["suggest_again_a_second"] / rates["retrieve_again_a_second"], 1
         ),
-        "load_average": [round(load, 1) for load in os.getloadavg()],
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
+        **circumstances(),
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from submitit.local.local import LocalExecutor, LocalJob
 
+from hpc_jobs.processors import processors
 from hpc_jobs.progress import JOB_FOLDER_VARIABLE
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -42,7 +43,7 @@ def _environment(command: str, parameters: Mapping[str, Any]) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith("SUBMITIT_") and name != JOB_FOLDER_VARIABLE
     }
-    threads = parameters["threads"] or _processors()
+    threads = parameters["threads"] or processors()
     environment |= dict.fromkeys(THREAD_VARIABLES, str(threads))
     # OpenMP's threads spin while they wait for each other. Beside a busy server that is most of
     # the work: training steps took three times the processor time, and four times as long.
@@ -58,10 +59,3 @@ def _environment(command: str, parameters: Mapping[str, Any]) -> dict[str, str]:
         "SUBMITIT_LOCAL_WITH_SHELL": "",
         "SUBMITIT_STDERR_TO_STDOUT": "1",
     }
-
-
-def _processors() -> int:
-    """How many processors this process may use; a container or batch system may allow fewer."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -16,7 +16,8 @@ import numpy as np
 from label_studio_config.manifest import Manifest
 from ml_backend.head import Head
 from ml_backend.model import TraitModel
-from ml_backend.predict import extractor_of, predict
+from ml_backend.predict import predict
+from ml_backend.predict_pieces import extractor_of
 from ml_backend.predictions import Predictions, Value
 from ml_backend.priors import PriorError, check_prior, prior_by_bbse, prior_by_em
 from ml_backend.whole_files import write_text

@@ -7,7 +7,6 @@ on small images, so that two threads are slower than one.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shutil
 import signal
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from hpc_jobs.processors import processors
 from label_studio_config.manifest import Manifest, Skipped
 from simclr.preprocessing import Preprocessing, PreprocessingError, read_image
 
@@ -90,8 +90,9 @@ def read_batches(
     if processes is None:
         # A web server's other threads may hold a lock that a child would wait for.
         forks = threading.current_thread() is threading.main_thread()
-        many = len(manifest) > FEW_IMAGES and forks and _shared_memory_holds(decoder)
-        processes = len(os.sched_getaffinity(0)) if many else 0
+        allowed = processors()
+        many = len(manifest) > FEW_IMAGES and forks and _shared_memory_holds(decoder, allowed)
+        processes = allowed if many else 0
     batches = _in_processes(decoder, processes) if processes else _in_threads(decoder)
     for batch in batches:
         for skip in batch.skipped:
@@ -217,11 +218,11 @@ def _as_it_is(batch: object) -> object:
     return batch
 
 
-def _shared_memory_holds(decoder: _Decoder) -> bool:
+def _shared_memory_holds(decoder: _Decoder, processes: int) -> bool:
     """Whether the batches on their way fit; a container may have 64 MB of it."""
     settings = decoder.preprocessing
     image_bytes = settings.channels * settings.image_size_px**2
-    ahead = (BATCHES_AHEAD + 1) * len(os.sched_getaffinity(0)) + 4
+    ahead = (BATCHES_AHEAD + 1) * processes + 4
     try:
         return shutil.disk_usage(SHARED_MEMORY).free > 2 * ahead * decoder.batch_size * image_bytes
     except OSError:

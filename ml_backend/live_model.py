@@ -20,9 +20,9 @@ from label_studio_config.home import Home, ImageResolver
 from label_studio_config.manifest import Manifest, pixel_size
 from label_studio_config.schema import LabelSchema
 from ml_backend.model import TraitModel
-from ml_backend.predict_pieces import predict_in_pieces
+from ml_backend.predict_pieces import extractor_of, predict_in_pieces
 from ml_backend.registry import ModelVersion, Registry
-from simclr.inference import FeatureExtractor, Runtime
+from simclr.inference import FeatureExtractor
 
 logger = logging.getLogger(__name__)
 
@@ -105,9 +105,7 @@ class LiveModel:
         # Two at once would trace the same network, which PyTorch does not allow.
         with self._making:
             if many not in self._extractors:
-                runtime: Runtime = "auto" if many else "torch"
-                encoder, views = self.model.encoder, self.model.views
-                self._extractors[many] = FeatureExtractor(encoder, views, runtime)
+                self._extractors[many] = extractor_of(self.model, "auto" if many else "torch")
             return self._extractors[many]
 
 

@@ -12,7 +12,6 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ import pyarrow.parquet as pq
 from label_studio_config.manifest import Manifest, Skipped
 from label_studio_config.schema import LabelSchema
 from ml_backend.model import TraitModel
-from ml_backend.predict_pieces import BATCH_SIZE, predict_in_pieces
+from ml_backend.predict_pieces import BATCH_SIZE, extractor_of, predict_in_pieces
 from ml_backend.predictions import Predictions
 from ml_backend.whole_files import replacing
 from simclr.inference import FeatureExtractor
@@ -46,8 +45,6 @@ def predict(
     model_version: str = "",
     batch_size: int = BATCH_SIZE,
     extractor: FeatureExtractor | None = None,
-    processes: int | None = None,
-    counted: tuple[int, int] | None = None,
 ) -> Predictions:
     """Predict every image of a manifest that can be read.
 
@@ -62,10 +59,6 @@ def predict(
     extractor : FeatureExtractor, optional
         The model's encoder, made ready for many images (see `extractor_of`); by default PyTorch
         computes its features.
-    processes : int, optional
-        That decode, as `read_batches` takes them.
-    counted : (int, int), optional
-        For the progress: images that were done before, and all of them.
 
     Returns
     -------
@@ -80,15 +73,9 @@ def predict(
         model_version=model_version,
         batch_size=batch_size,
         extractor=extractor,
-        processes=processes,
-        counted=counted or (0, len(manifest)),
+        counted=(0, len(manifest)),
     )
     return next(pieces)
-
-
-def extractor_of(model: TraitModel) -> FeatureExtractor:
-    """The model's encoder made ready for many images, which takes a second or two."""
-    return FeatureExtractor(model.encoder, model.views)
 
 
 def write_predictions(
@@ -187,24 +174,24 @@ def _refuse_surplus(folder: Path, n_shards: int) -> None:
 
 def _write_shard(pieces: Iterator[Predictions], path: Path, mark: str) -> list[Skipped]:
     """Write what is predicted as it comes, while the next images are at work; what was skipped."""
-    skipped: list[Skipped] = []
     first = next(pieces)
-    table_schema = first.table().schema
+    table, skipped = first.table(), first.skipped
     # No two numbers are alike: to look for those that are takes longer than all the rest.
-    words = [field.name for field in table_schema if pa.types.is_string(field.type)]
+    words = [field.name for field in table.schema if pa.types.is_string(field.type)]
     with (
         replacing(path) as temporary,
         pq.ParquetWriter(
             temporary,
-            table_schema,
+            table.schema,
             compression="zstd",
             use_dictionary=words,
             write_page_checksum=True,
         ) as writer,
     ):
-        for predictions in chain([first], pieces):
+        writer.write_table(table)
+        for predictions in pieces:
             writer.write_table(predictions.table())
-            skipped += predictions.skipped
+            skipped = skipped + predictions.skipped
         reasons = [[skip.path, skip.reason] for skip in skipped]
         record = json.dumps({"mark": mark, "skipped": reasons})
         writer.add_key_value_metadata({RECORD_KEY: record})

@@ -15,11 +15,16 @@ from ml_backend.images import ImageBatch, decoding, read_batches
 from ml_backend.model import TraitModel
 from ml_backend.predictions import Predictions
 from ml_backend.schema_change import ServedHead, serve
-from simclr.inference import FeatureExtractor, one_thread
+from simclr.inference import FeatureExtractor, Runtime, one_thread
 
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 64
+
+
+def extractor_of(model: TraitModel, runtime: Runtime = "auto") -> FeatureExtractor:
+    """The model's encoder made ready for many images, which takes a second or two."""
+    return FeatureExtractor(model.encoder, model.views, runtime)
 
 
 def predict_in_pieces(
@@ -31,12 +36,16 @@ def predict_in_pieces(
     model_version: str = "",
     batch_size: int = BATCH_SIZE,
     extractor: FeatureExtractor | None = None,
-    processes: int | None = None,
     counted: tuple[int, int] | None = None,
 ) -> Iterator[Predictions]:
     """As `predict`, but about so many images at a time, while the next ones are at work.
 
-    Yields at least once, also for no images. Tells of its progress where `counted` is given.
+    Yields at least once, also for no images.
+
+    Parameters
+    ----------
+    counted : (int, int), optional
+        Images that were done before, and all of them: its progress is told then.
 
     Raises
     ------
@@ -48,10 +57,8 @@ def predict_in_pieces(
     for control, reason in unfit.items():
         logger.info("control %r gets no prediction: %s", control, reason)
     table = manifest.table.reindex(columns=["image_id", "sample_id", "path"]).astype(object)
-    extractor = extractor or FeatureExtractor(model.encoder, model.views, "torch")
-    batches = read_batches(
-        manifest, model.encoder.preprocessing, batch_size, model.extent_unit, processes
-    )
+    extractor = extractor or extractor_of(model, "torch")
+    batches = read_batches(manifest, model.encoder.preprocessing, batch_size, model.extent_unit)
     done, total = counted or (0, 0)
     n_skipped = 0
     piece = _Piece(model, served)

@@ -7,7 +7,6 @@ fingerprint; `current.json` says which one answers), `clusters.npz` and `map.npz
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from hpc_jobs.files import read_json, write_json
+from hpc_jobs.processors import processors
 from label_studio_config.home import Home
 from label_studio_config.manifest import Skipped
 from label_studio_config.schema import LabelSchema
@@ -236,7 +236,7 @@ def map_project(home_folder: str | Path, project_id: int) -> dict[str, Any]:
     rows, row_of_task, task_ids = _open_images(now, np.ones(len(now.table), dtype=bool))
     if not len(rows):
         raise NoFeaturesError(f"project {project_id} has no image for a map")
-    threads = len(os.sched_getaffinity(0)) if len(rows) > ONE_THREAD_IMAGES else 1
+    threads = processors() if len(rows) > ONE_THREAD_IMAGES else 1
     places = lay_out(now.store.features[rows], threads=threads)[row_of_task]
     with replacing(features_folder(home, project_id) / MAP_FILE) as temporary:
         np.savez(

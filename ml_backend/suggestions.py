@@ -10,12 +10,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 from hpc_jobs import progress
 from hpc_jobs.files import read_json, write_json
 from label_studio_config.api import Api
+from label_studio_config.batches import batches
 from label_studio_config.home import Home
 from label_studio_config.schema import LabelSchema
 from label_studio_config.server_tasks import fetch_project, fetch_some_tasks, fetch_tasks
@@ -23,8 +23,6 @@ from label_studio_config.votes import is_blind
 from ml_backend.live_model import LiveModel
 
 logger = logging.getLogger(__name__)
-
-Item = TypeVar("Item")
 
 TASKS_PER_CALL = 500
 TASKS_PER_CHUNK = 20_000
@@ -192,12 +190,12 @@ def _suggest(
     # Label Studio saves some while the next ones are classified.
     with ThreadPoolExecutor(1) as saving:
         saved: Future[Any] | None = None
-        for chunk in _chunks(tasks, TASKS_PER_CHUNK):
+        for chunk in batches(tasks, TASKS_PER_CHUNK):
             seen = [task for task in chunk if not is_blind(task)]
             tally.blind += len(chunk) - len(seen)
             suggested = live.suggest_many(seen, schema, home, TASKS_PER_CALL)
             n_suggested = 0
-            for batch in _chunks(suggested, TASKS_PER_CALL):
+            for batch in batches(suggested, TASKS_PER_CALL):
                 predictions = [suggestion | {"task": seen[row]["id"]} for row, suggestion in batch]
                 if saved is not None:
                     saved.result()
@@ -209,8 +207,3 @@ def _suggest(
         if saved is not None:
             saved.result()
     tally.report()
-
-
-def _chunks(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
-    while chunk := list(islice(items, size)):
-        yield chunk

@@ -7,6 +7,7 @@ gains.
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import threading
@@ -221,8 +222,6 @@ class _TorchNetwork:
         self.cuda = torch.cuda.is_available()
         self.at_work = 2 if self.cuda else 1
         if self.cuda:
-            import copy
-
             self.encoder = copy.deepcopy(encoder).cuda()
             native = torch.cuda.is_bf16_supported(including_emulation=False)
             half = torch.bfloat16 if native else torch.float16

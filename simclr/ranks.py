@@ -18,6 +18,8 @@ import torch
 from lightning.fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from torch import distributed
 
+from hpc_jobs.processors import processors
+
 Result = TypeVar("Result")
 
 # Rank 0 may decode every image while the others wait for it.
@@ -207,6 +209,6 @@ def _share_processors(processes: int) -> None:
     if "SLURM_CPUS_PER_TASK" in os.environ:
         torch.set_num_threads(int(os.environ["SLURM_CPUS_PER_TASK"]))
         return
-    allowed, there = len(os.sched_getaffinity(0)), os.cpu_count() or 1
+    allowed, there = processors(), os.cpu_count() or 1
     bound = allowed < there  # to a share of its own already
     torch.set_num_threads(allowed if bound else max(1, allowed // processes))

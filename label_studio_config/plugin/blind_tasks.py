@@ -16,9 +16,9 @@ from ml.models import MLBackend
 from rest_framework.exceptions import ValidationError
 from tasks.models import Prediction, Task
 
+from label_studio_config.batches import batches
 from label_studio_config.blind import is_blind_data
 from label_studio_config.plugin.gallery_signals import predictions_created
-from label_studio_config.plugin.suggestions import batches
 
 _TASKS_PER_QUERY = 5000
 

@@ -24,13 +24,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from tasks.models import Task
 
+from label_studio_config.batches import batches
 from label_studio_config.blind import is_blind_data
 from label_studio_config.plugin import backend
 from label_studio_config.plugin.gallery_catch_up import catch_up, shown_version
 from label_studio_config.plugin.gallery_rows import questions_of
 from label_studio_config.plugin.model_views import ModelView
 from label_studio_config.plugin.models import Crop, SuggestedLabel
-from label_studio_config.plugin.suggestions import batches
 
 MOST_ASKED = 1000
 MOST_FOUND = 2000

@@ -15,6 +15,7 @@ from projects.models import Project
 from tasks.models import Task
 from users.models import User
 
+from label_studio_config.batches import batches
 from label_studio_config.blind import is_blind_data
 from label_studio_config.plugin.deadlocks import persistent
 from label_studio_config.plugin.gallery_catch_up import catch_up, shown_version
@@ -29,7 +30,6 @@ from label_studio_config.plugin.models import (
     SuggestedLabel,
     SuggestionList,
 )
-from label_studio_config.plugin.suggestions import batches
 from label_studio_config.plugin.task_predictions import delete_predictions_of
 
 logger = logging.getLogger(__name__)

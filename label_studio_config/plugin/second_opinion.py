@@ -15,8 +15,8 @@ from projects.models import Project
 from tasks.models import Task
 from users.models import User
 
+from label_studio_config.batches import batches
 from label_studio_config.plugin.models import AskedAgain, GivenAnswer
-from label_studio_config.plugin.suggestions import batches
 
 _ROWS_A_QUERY = 500
 

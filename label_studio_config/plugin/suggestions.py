@@ -211,15 +211,3 @@ def _require_tasks(project: Project, ids: set[Any]) -> None:
     there = set(Task.objects.filter(id__among=whole, project=project).values_list("id", flat=True))
     for number in ids - there:
         raise SuggestionError(f"task {number} is not in project {project.id}")
-
-
-def batches(items: Iterable[Any], size: int) -> Iterable[list[Any]]:
-    """Lists of at most `size` items."""
-    batch: list[Any] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

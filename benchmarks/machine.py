@@ -1,0 +1,44 @@
+"""The machine that a benchmark ran on, and what its processes hold."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+MB = 1e6
+
+
+def circumstances() -> dict[str, Any]:
+    """What a result says of where and when it was measured."""
+    return {
+        "load_average": [round(load, 1) for load in os.getloadavg()],
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cores": os.cpu_count(),
+    }
+
+
+def family(pid: int) -> Iterator[int]:
+    """A process and all that descend from it."""
+    yield pid
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            for child in children.read_text().split():
+                yield from family(int(child))
+        except OSError:
+            continue
+
+
+def share_of_memory_mb(pid: int) -> float:
+    """Proportional set size: pages that processes share are divided between them.
+
+    Raises
+    ------
+    OSError
+        The process has ended.
+    """
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    (pss,) = [line for line in lines if line.startswith("Pss:")]
+    return int(pss.split()[1]) * 1024 / MB
