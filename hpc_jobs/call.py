@@ -115,7 +115,7 @@ class JobCall:
             outcome = self.job_folder / OUTCOME_FILE
             if not outcome.exists():
                 told = f"process {rank}: {type(error).__name__}: {error}"
-                write_json(outcome, _outcome("failed", told))
+                write_json(outcome, outcome_of("failed", told))
             raise
 
     def _end(self, state: str, error: str | None, result: Any = None) -> None:
@@ -130,12 +130,13 @@ class JobCall:
         def write() -> None:
             # A process beside this one that failed first is why this one failed.
             if state != "failed" or not path.exists():
-                write_json(path, _outcome(state, error, result))
+                write_json(path, outcome_of(state, error, result))
 
         end_job(self.job_folder.parent, job.get("key"), write)
 
 
-def _outcome(state: str, error: str | None, result: Any = None) -> dict[str, Any]:
+def outcome_of(state: str, error: str | None, result: Any = None) -> dict[str, Any]:
+    """What is written of a job that ends now."""
     return {"state": state, "error": error, "result": result, "time": time.time()}
 
 

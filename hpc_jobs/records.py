@@ -229,14 +229,15 @@ def _state_of_process(
     job_folder: Path, job: dict[str, Any], process: ProcessIdentity | None
 ) -> tuple[State, str | None]:
     """Here by the process itself; on another machine by its heartbeat."""
-    quiet = time.time() - _last_sign(job_folder) > SECONDS_OF_SILENCE
     holder = ProcessIdentity.from_json(job.get("process"))
     state: State = "queued" if process is None else "running"
     known = process or holder
     if known is None:
         active = time.time() - job["submitted"] < SECONDS_TO_SUBMIT
+    elif known.is_here:
+        active = known.is_alive()
     else:
-        active = known.is_alive() if known.is_here else not quiet
+        active = time.time() - _last_sign(job_folder) <= SECONDS_OF_SILENCE
     if active:
         return state, None
     return "killed", "its process ended without an outcome (killed, or the machine went)"

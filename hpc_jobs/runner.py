@@ -23,9 +23,10 @@ from typing import Any, Generic, Literal, TypeVar
 
 from hpc_jobs import slurm
 from hpc_jobs.arrays import part_folder
-from hpc_jobs.call import JobCall
+from hpc_jobs.call import JobCall, outcome_of
 from hpc_jobs.files import read_json, write_json
 from hpc_jobs.processes import ProcessIdentity
+from hpc_jobs.processors import processors
 from hpc_jobs.progress import JOB_FOLDER_VARIABLE
 from hpc_jobs.records import (
     CANCELLED_FILE,
@@ -178,7 +179,7 @@ def submit(
         for call in calls:
             _run_here(call)
     elif executor == "slurm":
-        _submit_to_slurm(calls, job_folder, description, dict(parameters or {}))
+        _submit_to_slurm(calls, job_folder, dict(parameters or {}))
     else:
         for call in calls:
             _start_here(call, threads or _share_of_processors(parts), dict(parameters or {}))
@@ -212,30 +213,25 @@ def _run_here(call: JobCall) -> None:
             os.environ[JOB_FOLDER_VARIABLE] = before
 
 
-def _submit_to_slurm(
-    calls: list[JobCall], job_folder: Path, description: dict[str, Any], parameters: dict[str, Any]
-) -> None:
+def _submit_to_slurm(calls: list[JobCall], job_folder: Path, parameters: dict[str, Any]) -> None:
     """Queue the calls; ids and logs are noted in job.json of the job, and of each part."""
     try:
         queued = slurm.submit_calls(
             calls, job_folder, job_folder / CANCELLED_FILE, job_folder.name, parameters
         )
     except slurm.SlurmError as error:
-        outcome = {"state": "failed", "error": str(error), "result": None, "time": time.time()}
         for call in calls:
-            write_json(call.job_folder / OUTCOME_FILE, outcome)
+            write_json(call.job_folder / OUTCOME_FILE, outcome_of("failed", str(error)))
         raise JobError(str(error)) from error
     for call, (scheduler_id, log) in zip(calls, queued, strict=True):
-        path = call.job_folder / JOB_FILE
-        noted = {
-            "scheduler_id": scheduler_id,
-            "submitit_folder": str(job_folder),
-            "log": os.path.relpath(job_folder / log, call.job_folder),
-        }
-        write_json(path, (read_json(path) or {}) | noted)
+        _note(
+            call.job_folder,
+            scheduler_id=scheduler_id,
+            submitit_folder=str(job_folder),
+            log=os.path.relpath(job_folder / log, call.job_folder),
+        )
     if len(calls) > 1:
-        main = queued[0][0].partition("_")[0]
-        write_json(job_folder / JOB_FILE, description | {"scheduler_id": main})
+        _note(job_folder, scheduler_id=queued[0][0].partition("_")[0])
 
 
 def _start_here(call: JobCall, threads: int | None, parameters: dict[str, Any]) -> None:
@@ -247,14 +243,18 @@ def _start_here(call: JobCall, threads: int | None, parameters: dict[str, Any]) 
     local.update_parameters(stderr_to_stdout=True, threads=threads, **parameters)
     job = local.submit(call)
     process = ProcessIdentity.of(int(job.job_id))
-    path = call.job_folder / JOB_FILE
-    noted = {"process": process.as_json(), "log": job.paths.stdout.name}
-    write_json(path, (read_json(path) or {}) | noted)
+    _note(call.job_folder, process=process.as_json(), log=job.paths.stdout.name)
+
+
+def _note(job_folder: Path, **facts: Any) -> None:
+    """Add to what the record of a job says."""
+    path = job_folder / JOB_FILE
+    write_json(path, (read_json(path) or {}) | facts)
 
 
 def _share_of_processors(parts: int) -> int | None:
     """Threads for each part of an array on this machine; None for all."""
-    return None if parts == 1 else max(1, (os.cpu_count() or 1) // parts)
+    return None if parts == 1 else max(1, processors() // parts)
 
 
 def _read_result(job_folder: Path) -> tuple[Any] | None:

@@ -112,7 +112,7 @@ class Sqlite(Database):
             )
             # One file, without a write-ahead log beside it.
             copy.execute("PRAGMA journal_mode=DELETE")
-            return counts_of(lambda sql: copy.execute(sql).fetchone()[0], self)
+            return counts_of(copy, self)
 
     def owns(self, file: Path) -> bool:
         return file.parent == self.file.parent and file.name.startswith(self.file.name)
@@ -129,7 +129,7 @@ class Sqlite(Database):
 
     def count(self) -> dict[str, int]:
         with _sqlite(self.file) as opened:
-            return counts_of(lambda sql: opened.execute(sql).fetchone()[0], self)
+            return counts_of(opened, self)
 
 
 @contextmanager
@@ -141,10 +141,13 @@ def _sqlite(file: Path) -> Iterator[sqlite3.Connection]:
         raise DatabaseError(f"SQLite in {file} cannot be read or copied: {error}") from error
 
 
-def counts_of(one: Callable[[str], Any], database: Database) -> dict[str, int]:
-    """How many rows each table of `COUNTED` has; `one` gives the answer of an SQL query."""
+def counts_of(connection: Any, database: Database) -> dict[str, int]:
+    """How many rows each table of `COUNTED` has; the connection is sqlite3's or psycopg's."""
     try:
-        return {name: int(one(f"SELECT count(*) FROM {t}")) for name, t in COUNTED.items()}
+        return {
+            name: int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+            for name, table in COUNTED.items()
+        }
     except Exception as error:
         raise DatabaseError(
             f"{database} is not Label Studio's, or `planktrait serve` never ran on it ({error})"

@@ -47,7 +47,7 @@ class PostgreSql(Database):
             # What is counted and what is dumped are one moment's.
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             ((snapshot,),) = connection.execute("SELECT pg_export_snapshot()").fetchall()
-            counts = counts_of(lambda sql: connection.execute(sql).fetchall()[0][0], self)
+            counts = counts_of(connection, self)
             tables = self._tables(connection)
             command = ["pg_dump", "--format=custom", "--no-owner", "--no-privileges", "--verbose"]
             command += [f"--snapshot={snapshot}", f"--file={file}", *self._where()]
@@ -80,7 +80,7 @@ class PostgreSql(Database):
 
     def count(self) -> dict[str, int]:
         with self.connected() as connection:
-            return counts_of(lambda sql: connection.execute(sql).fetchall()[0][0], self)
+            return counts_of(connection, self)
 
     @contextmanager
     def connected(self) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,34 @@ class Shards:
                     if batch.num_rows:
                         return str(batch.column(0)[0].as_py() or "")
         return ""
+
+    def by_row(
+        self, size: int, row_of: Mapping[str, int], addresses: Sequence[str]
+    ) -> Iterator[tuple[dict[int, dict[str, Any]], list[Skipped], int]]:
+        """Suggestions by row of a manifest, each address once; what is bad; rows seen so far.
+
+        Parameters
+        ----------
+        row_of : by image id
+        addresses : of the manifest's images, row by row
+        """
+        pushed: set[str] = set()
+        seen = 0
+        for batch in self.batches(size):
+            seen += len(batch.suggestions) + len(batch.bad)
+            found = {}
+            for image_id, suggestion in batch.suggestions.items():
+                row = row_of.get(image_id)
+                if row is None or addresses[row] in pushed:
+                    twice = "the image stands in another shard too"
+                    reason = "not in the manifest" if row is None else twice
+                    batch.bad.append(Skipped(image_id, reason))
+                    continue
+                pushed.add(addresses[row])
+                found[row] = suggestion
+            yield found, batch.bad, min(seen, self.rows)
+        if seen < self.rows:
+            yield {}, [], self.rows
 
     def batches(self, size: int) -> Iterator[ShardBatch]:
         """All rows, at most `size` at a time."""

@@ -114,35 +114,24 @@ class _Run:
         self.left = dict.fromkeys(new_rows(manifest, addresses, ids))
         self.present = len(manifest) - len(self.left)
         self.row_of = {image_id: row for row, image_id in enumerate(manifest.image_ids)}
-        self.pushed: set[str] = set()
         self.counts: Counter[str] = Counter()
         self.bad: list[Skipped] = []
 
     def push_shards(self, shards: Shards) -> None:
         """Images that have predictions, with them."""
         self.bad += shards.bad
-        seen = 0
-        for batch in shards.batches(BATCH_SIZE):
-            self.bad += batch.bad
-            seen += len(batch.suggestions) + len(batch.bad)
-            new: dict[int, Json | None] = {}
+        for found, bad, seen in shards.by_row(BATCH_SIZE, self.row_of, self.addresses):
+            self.bad += bad
+            new: dict[int, Json | None] = {
+                row: suggestion for row, suggestion in found.items() if row in self.left
+            }
             later: list[Json] = []
-            for image_id, suggestion in batch.suggestions.items():
-                row = self.row_of.get(image_id)
-                if row is None or self.addresses[row] in self.pushed:
-                    reason = "not in the manifest" if row is None else "stands in two shards"
-                    self.bad.append(Skipped(image_id, reason))
-                    continue
-                self.pushed.add(self.addresses[row])
-                if row in self.left:
-                    new[row] = suggestion
-                elif self.addresses[row] in self.there:
+            for row, suggestion in found.items():
+                if row not in new and self.addresses[row] in self.there:
                     later += self._changed(self.there[self.addresses[row]], suggestion)
             self._import(new)
             self._save(later)
-            progress.report("push", min(seen, shards.rows), shards.rows)
-        if seen < shards.rows:
-            progress.report("push", shards.rows, shards.rows)
+            progress.report("push", seen, shards.rows)
 
     def push_rest(self) -> None:
         """Images without predictions that are no tasks yet."""

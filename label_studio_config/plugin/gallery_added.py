@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from label_studio_config.plugin.bulk_rows import insert, moment
-from label_studio_config.plugin.gallery_index import list_id
+from label_studio_config.plugin.gallery_index import answers_given, list_id
 from label_studio_config.plugin.gallery_rows import (
     DATA_FIELDS,
-    Given,
     Questions,
     Suggested,
-    answered,
     crop_of,
     search_text,
 )
@@ -20,7 +18,6 @@ from label_studio_config.plugin.models import (
     Answered,
     Crop,
     CropText,
-    GivenAnswer,
     IndexState,
     SuggestedLabel,
 )
@@ -79,8 +76,8 @@ def add_suggestions(
     tasks_are_new : nobody has answered them, and their rows say already that they are suggested
     """
     lists: dict[tuple[str, str], int] = {}
-    answers = {} if tasks_are_new else _answers(one.task_id for one in added)
-    primary = questions.primary.name if questions.primary else ""
+    answers = {} if tasks_are_new else answers_given(one.task_id for one in added)
+    primary = questions.primary_name
     rows, shown = [], []
     for one in added:
         for control, found in one.found.items():
@@ -109,13 +106,3 @@ def add_suggestions(
 def is_shown(state: IndexState, primary: str, version: str, found: dict[str, Suggested]) -> bool:
     """Whether a prediction makes its task one with a suggestion that people see."""
     return version == state.model_version and primary in found
-
-
-def _answers(task_ids: Iterable[int]) -> dict[tuple[int, str], Answered]:
-    given: dict[tuple[int, str], list[Given]] = {}
-    rows = GivenAnswer.objects.filter(task_id__among=set(task_ids))
-    for task_id, control, user_id, label in rows.values_list(
-        "task_id", "control", "user_id", "label"
-    ):
-        given.setdefault((task_id, control), []).append(Given(user_id, label, False))
-    return {key: answered(ones) for key, ones in given.items()}

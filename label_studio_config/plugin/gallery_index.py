@@ -123,7 +123,7 @@ def index_predictions(
         batch_size=_ROWS_A_QUERY,
         ignore_conflicts=True,
     )
-    primary = questions.primary.name if questions.primary else ""
+    primary = questions.primary_name
     shown = [
         row.task_id
         for row in rows.values()
@@ -159,16 +159,21 @@ def _leave_newest(rows: dict[tuple[int, int], SuggestedLabel], list_ids: list[in
     SuggestedLabel.objects.filter(id__among=older).delete()
 
 
-def _copy_answers(rows: Iterable[SuggestedLabel]) -> None:
-    rows = list(rows)
+def answers_given(task_ids: Iterable[int]) -> dict[tuple[int, str], Answered]:
+    """What the index says was answered, by task and control; the others are not answered."""
     given: dict[tuple[int, str], list[Given]] = {}
-    found = GivenAnswer.objects.filter(task_id__among={row.task_id for row in rows})
-    for task_id, control, user_id, label in found.values_list(
+    rows = GivenAnswer.objects.filter(task_id__among=set(task_ids))
+    for task_id, control, user_id, label in rows.values_list(
         "task_id", "control", "user_id", "label"
     ):
         given.setdefault((task_id, control), []).append(Given(user_id, label, False))
+    return {key: answered(ones) for key, ones in given.items()}
+
+
+def _copy_answers(rows: Collection[SuggestedLabel]) -> None:
+    answers = answers_given(row.task_id for row in rows)
     for row in rows:
-        row.answered = answered(given.get((row.task_id, row.control), []))
+        row.answered = answers.get((row.task_id, row.control), Answered.NO)
 
 
 def index_answers(
@@ -268,6 +273,6 @@ def show_version(questions: Questions, state: IndexState, version: str) -> None:
 
 def _has_suggestion(questions: Questions, state: IndexState, version: str) -> Exists:
     """Whether a crop has a suggestion of a version for the primary control."""
-    primary = questions.primary.name if questions.primary else ""
+    primary = questions.primary_name
     list_id = SuggestionList.id_of(state.project_id, version, primary)
     return Exists(SuggestedLabel.objects.filter(task_id=OuterRef("task_id"), list_id=list_id))

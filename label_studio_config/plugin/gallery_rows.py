@@ -76,11 +76,15 @@ class Questions:
         return frozenset(control.name for control in self.controls)
 
     @property
+    def primary_name(self) -> str:
+        """Of the primary control; "" where there is none."""
+        return self.primary.name if self.primary else ""
+
+    @property
     def key(self) -> str:
         """Differs where rows of the index would differ."""
-        primary = self.primary.name if self.primary else ""
         labels = {c.name: [sorted(c.labels), sorted(c.not_assessable)] for c in self.controls}
-        return json.dumps([self.schema.image_key, primary, labels], sort_keys=True)
+        return json.dumps([self.schema.image_key, self.primary_name, labels], sort_keys=True)
 
 
 @lru_cache(maxsize=64)
@@ -133,7 +137,7 @@ def suggested_by(
     except (AttributeError, KeyError, TypeError, ValueError):
         # Another backend may keep something else under `meta`.
         probabilities, novelty = {}, None
-    primary = questions.primary.name if questions.primary else ""
+    primary = questions.primary_name
     found = {}
     for name in questions.names & answers.keys():
         answer = answers[name]

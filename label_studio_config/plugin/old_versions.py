@@ -16,7 +16,7 @@ from label_studio_config.plugin.models import SuggestedLabel
 from label_studio_config.plugin.task_predictions import (
     count_predictions,
     delete_predictions,
-    lock_tasks,
+    lock_open_tasks,
 )
 
 CHUNK = 5000
@@ -52,7 +52,7 @@ def remove_version(project: Project, version: str, after: int = 0) -> Removed:
     with transaction.atomic():
         rows = dict(found.order_by("id").values_list("id", "task_id")[:CHUNK])
         task_ids = set(rows.values())
-        lock_tasks(project.id, task_ids)
+        lock_open_tasks(project.id, task_ids)
         kept = _used(task_ids) & set(rows)
         gone = [prediction_id for prediction_id in rows if prediction_id not in kept]
         delete_predictions(gone)

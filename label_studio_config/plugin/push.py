@@ -5,8 +5,7 @@ Repeating changes nothing that is as it should be; a run that was killed goes on
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from projects.models import Project
 from tasks.models import Prediction, Task
 
 from label_studio_config.home import Home
-from label_studio_config.manifest import Manifest, Skipped
+from label_studio_config.manifest import Manifest
 from label_studio_config.plugin.gallery_catch_up import catch_up
 from label_studio_config.plugin.images_folder import show_images
 from label_studio_config.plugin.old_versions import remove_version
@@ -23,7 +22,6 @@ from label_studio_config.plugin.push_batch import Done, Pushed, push_batch
 from label_studio_config.plugin.suggestions import SuggestionError
 from label_studio_config.prediction_shards import Shards
 from label_studio_config.project import require_usable
-from label_studio_config.schema import SchemaError
 from label_studio_config.task_import import (
     keep_manifest,
     new_rows,
@@ -32,8 +30,6 @@ from label_studio_config.task_import import (
     tasks_of_rows,
 )
 from label_studio_config.versions import older_versions
-
-logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 5000
 """Images in one transaction: about a second, in which others wait on SQLite."""
@@ -154,7 +150,6 @@ class _Run:
         )
         self.row_of = {image_id: row for row, image_id in enumerate(ids_before)}
         self.image_ids = manifest.image_ids
-        self.pushed: set[str] = set()
         self.told = PushReport(len(manifest), len(manifest) - len(self.left))
         catch_up(project)
 
@@ -163,30 +158,13 @@ class _Run:
         done = self.told.done
         done.bad += shards.bad
         self.told.model_version = shards.model_version
-        seen = 0
         if not self.project.model_version and self.options.show:
             # Nothing else is shown: the index need not be changed again at the end.
             self._show(shards.model_version)
-        for batch in shards.batches(self.options.batch_size):
-            done.bad += batch.bad
-            seen += len(batch.suggestions) + len(batch.bad)
-            found: dict[int, dict[str, Any] | None] = {}
-            for image_id, suggestion in batch.suggestions.items():
-                row = self.row_of.get(image_id)
-                if row is None or self.addresses[row] in self.pushed:
-                    twice = "the image stands in another shard too"
-                    done.bad.append(
-                        Skipped(image_id, "not in the manifest" if row is None else twice)
-                    )
-                    continue
-                self.pushed.add(self.addresses[row])
-                found[row] = suggestion
+        for found, bad, seen in shards.by_row(self.options.batch_size, self.row_of, self.addresses):
+            done.bad += bad
             self._push(found)
-            self.report(
-                "push", min(seen, shards.rows), shards.rows, f"{done.suggested} suggestions"
-            )
-        if seen < shards.rows:
-            self.report("push", shards.rows, shards.rows, f"{done.suggested} suggestions")
+            self.report("push", seen, shards.rows, f"{done.suggested} suggestions")
 
     def push_rest(self) -> None:
         """Images without predictions that are no tasks yet."""
@@ -217,7 +195,7 @@ class _Run:
         self.project.model_version = version
         self.project.save(update_fields=["model_version"])
 
-    def _push(self, suggestions: dict[int, dict[str, Any] | None]) -> None:
+    def _push(self, suggestions: Mapping[int, dict[str, Any] | None]) -> None:
         if not suggestions:
             return
         new = [row for row in suggestions if row in self.left]
@@ -257,6 +235,3 @@ def _removals(project: Project, version: str) -> Iterator[tuple[int, int]]:
         removed = remove_version(project, version, after)
         after = removed.next
         yield removed.deleted, removed.kept
-
-
-__all__ = ["PushOptions", "PushReport", "SchemaError", "push"]

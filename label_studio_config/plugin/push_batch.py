@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from django.db import transaction
 from projects.models import Project, ProjectSummary
-from tasks.models import Prediction, Task
+from tasks.models import Task
 
 from label_studio_config.blind import is_blind_data
 from label_studio_config.manifest import Skipped
@@ -25,6 +25,7 @@ from label_studio_config.plugin.suggestions import (
     insert_predictions,
     questions_to,
     read_suggestion,
+    stored,
     write,
 )
 from label_studio_config.plugin.task_predictions import lock_open_tasks
@@ -117,21 +118,16 @@ def _read(questions: Questions, image: Pushed, done: Done) -> Read | None:
 
 def _write_changed(project: Project, read: list[Read], done: Done) -> None:
     open_tasks = lock_open_tasks(project.id, {one.task_id for one in read})
-    stored = {
-        (task_id, version): (score, result)
-        for task_id, version, score, result in Prediction.objects.filter(
-            project=project,
-            task__id__among={one.task_id for one in read},
-            model_version__in={one.model_version for one in read},
-        )
-        .order_by("id")
-        .values_list("task_id", "model_version", "score", "result")
-    }
+    existing, said = {}, {}
+    for number, task_id, version, score, result in stored(project, read).values_list(
+        "id", "task_id", "model_version", "score", "result"
+    ):
+        existing[task_id, version], said[task_id, version] = number, (score, result)
     changed = []
     for one in read:
         if one.task_id not in open_tasks:
             continue
-        before = stored.get((one.task_id, one.model_version))
+        before = said.get((one.task_id, one.model_version))
         if before == (one.score, one.result):
             done.unchanged += 1
             continue
@@ -139,7 +135,7 @@ def _write_changed(project: Project, read: list[Read], done: Done) -> None:
         done.suggested += before is None
         done.replaced += before is not None
     if changed:
-        write(project, changed)
+        write(project, changed, existing)
 
 
 def _write_new(
@@ -176,7 +172,7 @@ def _write_new(
     done.suggested += len(read)
     if state is None:
         return
-    primary = questions.primary.name if questions.primary else ""
+    primary = questions.primary_name
     suggested = {
         one.task_id for one in read if is_shown(state, primary, one.model_version, one.found)
     }

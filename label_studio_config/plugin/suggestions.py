@@ -80,7 +80,11 @@ def save_suggestions(project: Project, suggestions: Sequence[dict[str, Any]]) ->
         read[one.task_id, one.model_version] = one
     with transaction.atomic():
         open_tasks = lock_open_tasks(project.id, {one.task_id for one in read.values()})
-        return write(project, [one for one in read.values() if one.task_id in open_tasks])
+        open_ones = [one for one in read.values() if one.task_id in open_tasks]
+        rows = stored(project, open_ones).values_list("id", "task_id", "model_version")
+        return write(
+            project, open_ones, {(task, version): number for number, task, version in rows}
+        )
 
 
 def questions_to(project: Project) -> Questions:
@@ -129,19 +133,27 @@ def read_suggestion(questions: Questions, suggestion: Mapping[str, Any]) -> Read
     return Read(int(task_id), version, number, result, text, found)  # type: ignore[arg-type]
 
 
-def write(project: Project, suggestions: Sequence[Read]) -> int:
+def stored(project: Project, suggestions: Sequence[Read]) -> Any:
+    """The predictions that are there of the same tasks and versions, the newest last."""
+    return Prediction.objects.filter(
+        project=project,
+        task__id__among={one.task_id for one in suggestions},
+        model_version__in={one.model_version for one in suggestions},
+    ).order_by("id")
+
+
+def write(
+    project: Project, suggestions: Sequence[Read], existing: Mapping[tuple[int, str], int]
+) -> int:
     """Save what was read, for tasks that this transaction has locked and that are not blind.
 
     Rows that exist keep their id: annotations refer to it, and deleting is 20 times slower.
+
+    Parameters
+    ----------
+    existing : ids of the predictions that are there, by task and version
     """
-    versions = {one.model_version for one in suggestions}
     task_ids = {one.task_id for one in suggestions}
-    existing = {
-        (task_id, version): prediction_id
-        for prediction_id, task_id, version in Prediction.objects.filter(
-            project=project, task__id__among=task_ids, model_version__in=versions
-        ).values_list("id", "task_id", "model_version")
-    }
     replaced = [one for one in suggestions if (one.task_id, one.model_version) in existing]
     created = [one for one in suggestions if (one.task_id, one.model_version) not in existing]
     index = index_of(project.id, project.label_config)

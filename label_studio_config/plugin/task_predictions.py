@@ -6,7 +6,6 @@ Its own deletion asks the database ten times a prediction.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Any
 
 from django.db import transaction
 from django.db.models import Count
@@ -16,20 +15,12 @@ from label_studio_config.blind import is_blind_data
 from label_studio_config.plugin import gallery_lookup  # noqa: F401  (registers `among`)
 
 
-def lock_tasks(project_id: int, task_ids: Iterable[int]) -> dict[int, Any]:
-    """The data of a project's tasks, which nobody else changes until the transaction ends.
+def lock_open_tasks(project_id: int, task_ids: Iterable[int]) -> set[int]:
+    """Lock a project's tasks until the transaction ends; those of them that are not blind.
 
     An annotation may be saved meanwhile: the key stays free. SQLite locks the whole database when
     the transaction begins.
     """
-    tasks = Task.objects.select_for_update(of=("self",), no_key=True).filter(
-        id__among=set(task_ids), project_id=project_id
-    )
-    return dict(tasks.order_by("id").values_list("id", "data"))
-
-
-def lock_open_tasks(project_id: int, task_ids: Iterable[int]) -> set[int]:
-    """Lock a project's tasks as `lock_tasks` does; those of them that are not blind."""
     tasks = Task.objects.select_for_update(of=("self",), no_key=True).filter(
         id__among=set(task_ids), project_id=project_id
     )
