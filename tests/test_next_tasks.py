@@ -150,7 +150,9 @@ def test_it_is_an_order_of_the_gallery(browser, shown: Shown) -> None:
         expect(page.locator("#count")).to_contain_text(f"{left} of {left}")
         page.get_by_label("How to choose").select_option("diversity")
         page.get_by_label("Label stream in this order").check()
-        expect(page.locator("#status")).to_contain_text("The label stream follows")
+        expect(page.locator("#next-options")).to_contain_text("The label stream follows")
+        expect(page.locator("#status")).to_contain_text("Chosen from")
+        expect(page.locator("#next-options")).to_contain_text("The label stream follows")
         visit.keep_screenshot("gallery-next")
         assert shown.api.get(f"{shown.path}/label-order")["strategy"] == "diversity"
         assert shown.api.get(f"{shown.path}/label-order")["in_label_stream"] is True

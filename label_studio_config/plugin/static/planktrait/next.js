@@ -13,6 +13,7 @@ export class NextOrder {
   #place = byId("next-options");
   #changed;
   #drawn = false;
+  #saving = Promise.resolve();  // one after the other: the last choice is the one that stays
 
   /** `changed`: called when another order was saved. */
   constructor(changed) {
@@ -57,24 +58,34 @@ export class NextOrder {
         make("option", { value: name, title: why, selected: name === order.strategy }, words)));
     const box = make("input", { type: "checkbox", disabled: !order.may_change });
     box.checked = order.in_label_stream;
-    const save = (again) => this.#save({ strategy: select.value, in_label_stream: box.checked }, again);
+    const save = (again) => {
+      const asked = { strategy: select.value, in_label_stream: box.checked };
+      this.#saving = this.#saving.then(() => this.#save(asked, again));
+    };
     select.addEventListener("change", () => save(true));
     box.addEventListener("change", () => save(false));
     this.#place.replaceChildren(
       make("label", {}, make("span", {}, "Choose by"), select),
       make("label", { title: refused ?? "For everybody who labels this project" }, box,
         make("span", {}, "Label stream in this order, for everybody")),
-      make("small", {}, STRATEGIES[order.strategy][1] + "."));
+      make("small", {}), make("small", { role: "status" }));
+    this.#tell(order);
+  }
+
+  /** What was saved stays beside the choice: the status line belongs to whatever happens next. */
+  #tell(order) {
+    const [why, stream] = this.#place.querySelectorAll("small");
+    why.textContent = `${STRATEGIES[order.strategy][1]}.`;
+    stream.dataset.tone = order.waits_because ? "warn" : "";
+    if (!order.in_label_stream) stream.textContent = "The label stream goes in Label Studio's own order.";
+    else stream.textContent = order.waits_because
+      ?? `The label stream follows: ${plural(order.chosen, "image")} chosen so far.`;
   }
 
   async #save(order, again) {
     try {
       const saved = await postJson("label-order", order);
-      this.#place.querySelector("small").textContent = `${STRATEGIES[saved.strategy][1]}.`;
-      const follows = saved.in_label_stream
-        ? saved.waits_because ?? `The label stream follows: ${plural(saved.chosen, "image")} chosen so far.`
-        : "The label stream goes in Label Studio's own order.";
-      announce(follows, { tone: saved.waits_because ? "warn" : "" });
+      this.#tell(saved);
       if (again) this.#changed();
     } catch (error) {
       announce(error.message, { tone: "bad" });
