@@ -11,6 +11,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,19 +73,15 @@ class LiveModel:
         list of dict
             `{"result", "score", "model_version"}` as Label Studio takes it.
         """
-        suggested = dict(self.suggest_many(tasks, schema, home))
+        suggested = dict(self.suggest_many(find_images(tasks, schema, home), schema))
         return [suggested.get(row) for row in range(len(tasks))]
 
     def suggest_many(
-        self,
-        tasks: Sequence[Mapping[str, Any]],
-        schema: LabelSchema,
-        home: Home,
-        tasks_a_piece: int | None = None,
+        self, images: TaskImages, schema: LabelSchema, tasks_a_piece: int | None = None
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         """The same one by one, with the task's place among them, while others are at work."""
-        manifest, refused = _manifest(tasks, schema, home)
-        _log_refused(refused)
+        manifest = images.manifest
+        _log_refused(images.refused)
         pieces = predict_in_pieces(
             self.model,
             manifest,
@@ -170,11 +167,24 @@ class LiveModels:
             return model
 
 
-def _manifest(
-    tasks: Sequence[Mapping[str, Any]], schema: LabelSchema, home: Home
-) -> tuple[Manifest, list[str]]:
-    """The images of tasks that are there, with the task's place as `image_id`; and the reasons
-    why the others are not."""
+@dataclass(frozen=True)
+class TaskImages:
+    """The images of some tasks.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        Those that are there, with the task's place as `image_id`.
+    refused : list of str
+        Why the others are not.
+    """
+
+    manifest: Manifest
+    refused: list[str]
+
+
+def find_images(tasks: Sequence[Mapping[str, Any]], schema: LabelSchema, home: Home) -> TaskImages:
+    """Look for the images of tasks (with `id` and `data`) below the images root."""
     rows: list[tuple[str, str, float | None]] = []
     refused = []
     resolve = ImageResolver(home.images_root)
@@ -193,7 +203,7 @@ def _manifest(
         size_um = pixel_size(data.get("pixel_size_um"))
         rows.append((str(row), path.removeprefix("/"), size_um))
     table = pd.DataFrame(rows, columns=["image_id", "path", "pixel_size_um"])
-    return Manifest(table, Path("/")), refused
+    return TaskImages(Manifest(table, Path("/")), refused)
 
 
 def _log_refused(reasons: list[str]) -> None:

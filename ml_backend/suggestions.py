@@ -10,22 +10,25 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 from hpc_jobs import progress
 from hpc_jobs.files import read_json, write_json
 from label_studio_config.api import Api
-from label_studio_config.batches import batches
+from label_studio_config.batches import ahead, batches
 from label_studio_config.home import Home
 from label_studio_config.schema import LabelSchema
 from label_studio_config.server_tasks import fetch_project, fetch_some_tasks, fetch_tasks
 from label_studio_config.votes import is_blind
-from ml_backend.live_model import LiveModel
+from ml_backend.live_model import LiveModel, TaskImages, find_images
 
 logger = logging.getLogger(__name__)
 
 TASKS_PER_CALL = 500
 TASKS_PER_CHUNK = 20_000
+FIRST_CHUNK = 3000
+"""Few, so that the first suggestions come soon: the others are fetched while these are at work."""
 VERSIONS_KEPT = 2
 WRITTEN_FOR_FILE = "suggested.json"
 
@@ -187,16 +190,23 @@ def _suggest(
 ) -> None:
     path = f"/api/planktrait/projects/{project_id}/suggestions"
     api = Api(home)
+
+    def find(tasks: list[dict[str, Any]]) -> tuple[int, list[int], TaskImages]:
+        seen = [task for task in tasks if not is_blind(task)]
+        return len(tasks), [task["id"] for task in seen], find_images(seen, schema, home)
+
+    chunks = chain(
+        batches(islice(tasks, FIRST_CHUNK), FIRST_CHUNK), batches(tasks, TASKS_PER_CHUNK)
+    )
     # Label Studio saves some while the next ones are classified.
     with ThreadPoolExecutor(1) as saving:
         saved: Future[Any] | None = None
-        for chunk in batches(tasks, TASKS_PER_CHUNK):
-            seen = [task for task in chunk if not is_blind(task)]
-            tally.blind += len(chunk) - len(seen)
-            suggested = live.suggest_many(seen, schema, home, TASKS_PER_CALL)
+        for n_tasks, seen, images in ahead(map(find, chunks)):
+            tally.blind += n_tasks - len(seen)
+            suggested = live.suggest_many(images, schema, TASKS_PER_CALL)
             n_suggested = 0
             for batch in batches(suggested, TASKS_PER_CALL):
-                predictions = [suggestion | {"task": seen[row]["id"]} for row, suggestion in batch]
+                predictions = [suggestion | {"task": seen[row]} for row, suggestion in batch]
                 if saved is not None:
                     saved.result()
                     tally.report()
