@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from label_studio_config.controls import Control
 from label_studio_config.manifest import Skipped
 from label_studio_config.prediction import labels_of, probabilities_column
-from label_studio_config.results import ResultError, write_result
+from label_studio_config.results import DECIMALS, ResultError, write_result
 from label_studio_config.schema import LabelSchema
 
 _NEEDED = ("image_id", "model_version")
@@ -149,6 +149,7 @@ def _suggestions(schema: LabelSchema, batch: pa.RecordBatch, path: Path) -> Shar
                 said,
                 probabilities={name: shares[name].of(row) for name in said},
                 novelty=novelties[row],
+                rounded=True,
             )
         except (ResultError, TypeError, ValueError) as error:
             done.bad.append(Skipped(str(image_id or f"{path}, row {row}"), str(error)))
@@ -156,7 +157,7 @@ def _suggestions(schema: LabelSchema, batch: pa.RecordBatch, path: Path) -> Shar
         score = scores[row]
         done.suggestions[image_id] = {
             "result": result,
-            "score": None if score is None else round(score, 4),
+            "score": None if score is None else round(score, DECIMALS),
             "model_version": versions[row],
         }
     return done
@@ -178,10 +179,12 @@ class _Shares:
         lengths = np.diff(column.offsets.to_numpy())
         if column.null_count == 0 and bool((lengths == len(labels)).all()) and len(labels):
             values = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, len(labels))
-            self.rows = np.round(values[:, keep].astype(np.float64), 4).tolist()
+            self.rows = np.round(values[:, keep].astype(np.float64), DECIMALS).tolist()
             return
         self.rows = [
-            [one[k] for k in keep] if one is not None and len(one) == len(labels) else None
+            [round(one[k], DECIMALS) for k in keep]
+            if one is not None and len(one) == len(labels)
+            else None
             for one in column.to_pylist()
         ]
 

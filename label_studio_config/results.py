@@ -19,6 +19,9 @@ from label_studio_config.schema import PATH_SEPARATOR, LabelSchema
 Result = list[dict[str, Any]]
 Point = tuple[float, float]
 
+DECIMALS = 4
+"""Of probabilities, confidences and novelty: more would only make predictions longer."""
+
 
 class ResultError(ValueError):
     """A result that does not fit the schema; names the control, the label and the remedy."""
@@ -101,6 +104,7 @@ def write_result(
     *,
     probabilities: Mapping[str, Mapping[str, float]] | None = None,
     novelty: float | None = None,
+    rounded: bool = False,
 ) -> Result:
     """A result that is valid for the config: one item a control that has a value and is asked.
 
@@ -111,6 +115,8 @@ def write_result(
         not hold for the other values, the control is left out.
     probabilities
         By control and label, calibrated.
+    rounded
+        They have four decimals already, and the mappings are kept as they are.
 
     Raises
     ------
@@ -132,15 +138,17 @@ def write_result(
             "type": control.tag.lower(),
             "value": value,
         }
-        shares = dict((probabilities or {}).get(control.name, {}))
+        shares = (probabilities or {}).get(control.name, {})
         if shares:
-            item["meta"] = {"probabilities": {k: round(float(p), 4) for k, p in shares.items()}}
+            if not rounded:
+                shares = {k: round(float(p), DECIMALS) for k, p in shares.items()}
+            item["meta"] = {"probabilities": shares}
             likely = [shares[label] for label in chosen[control.name] if label in shares]
             if likely:
-                item["score"] = round(float(min(likely)), 4)
+                item["score"] = min(likely)
         result.append(item)
     if result and novelty is not None:
-        result[0].setdefault("meta", {})["novelty"] = round(float(novelty), 4)
+        result[0].setdefault("meta", {})["novelty"] = round(float(novelty), DECIMALS)
     return result
 
 

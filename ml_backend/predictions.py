@@ -19,7 +19,7 @@ from label_studio_config.prediction import (
     probabilities_column,
     sd_column,
 )
-from label_studio_config.results import is_asked, number_range, write_result
+from label_studio_config.results import DECIMALS, is_asked, number_range, write_result
 from label_studio_config.schema import LabelSchema
 from ml_backend.schema_change import ServedHead
 
@@ -125,8 +125,14 @@ class Predictions:
 
     def suggestions(self) -> dict[str, dict[str, Any]]:
         """What Label Studio takes as a prediction, by image id: result, score, model_version."""
+        shares = {
+            s.head.control: np.round(self.values[s.head.control].astype(np.float64), DECIMALS)
+            for s in self.served
+            if s.head.kind != "number"
+        }
+        by_row = {name: values.tolist() for name, values in shares.items()}
         return {
-            str(image_id): self._suggestion(row)
+            str(image_id): self._suggestion(row, {name: rows[row] for name, rows in by_row.items()})
             for row, image_id in enumerate(self.images["image_id"])
         }
 
@@ -137,14 +143,12 @@ class Predictions:
         labels = [served.labels[k] for k in np.flatnonzero(self.choices[name][row])]
         return labels[0] if served.head.kind == "one of" else labels
 
-    def _suggestion(self, row: int) -> dict[str, Any]:
+    def _suggestion(self, row: int, shares: dict[str, list[float]]) -> dict[str, Any]:
         answers = self.answers(row)
         probabilities = {
-            s.head.control: dict(
-                zip(s.labels, self.values[s.head.control][row].tolist(), strict=True)
-            )
+            s.head.control: dict(zip(s.labels, shares[s.head.control], strict=True))
             for s in self.served
-            if s.head.kind != "number" and s.head.control in answers
+            if s.head.control in shares and s.head.control in answers
         }
         novelty = float(self.novelty[row])
         result = write_result(
@@ -152,11 +156,12 @@ class Predictions:
             answers,
             probabilities=probabilities,
             novelty=None if np.isnan(novelty) else novelty,
+            rounded=True,
         )
         score = float(self.confidence[row])
         return {
             "result": result,
-            "score": None if np.isnan(score) else round(score, 4),
+            "score": None if np.isnan(score) else round(score, DECIMALS),
             "model_version": self.model_version,
         }
 

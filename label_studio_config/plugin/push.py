@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,19 @@ from projects.models import Project
 from tasks.models import Prediction, Task
 
 from label_studio_config.home import Home
-from label_studio_config.manifest import Manifest
+from label_studio_config.manifest import Manifest, Skipped
+from label_studio_config.other_process import in_other_process
 from label_studio_config.plugin.gallery_catch_up import catch_up
+from label_studio_config.plugin.gallery_rows import Questions
 from label_studio_config.plugin.images_folder import show_images
 from label_studio_config.plugin.old_versions import remove_version
 from label_studio_config.plugin.push_batch import Done, Pushed, push_batch
-from label_studio_config.plugin.suggestions import SuggestionError
+from label_studio_config.plugin.suggestions import (
+    Read,
+    SuggestionError,
+    questions_to,
+    read_suggestion,
+)
 from label_studio_config.prediction_shards import Shards
 from label_studio_config.project import require_usable
 from label_studio_config.task_import import (
@@ -161,10 +169,26 @@ class _Run:
         if not self.project.model_version and self.options.show:
             # Nothing else is shown: the index need not be changed again at the end.
             self._show(shards.model_version)
-        for found, bad, seen in shards.by_row(self.options.batch_size, self.row_of, self.addresses):
+        # Half of the work is to read and check: another process does it while this one writes.
+        read = partial(self._read, shards, questions_to(self.project))
+        for found, bad, seen in in_other_process(read, "reads the predictions"):
             done.bad += bad
             self._push(found)
             self.report("push", seen, shards.rows, f"{done.suggested} suggestions")
+
+    def _read(
+        self, shards: Shards, questions: Questions
+    ) -> Iterator[tuple[dict[int, Read], list[Skipped], int]]:
+        """Suggestions by row, what is bad, and how many rows of the shards were seen so far."""
+        for found, bad, seen in shards.by_row(self.options.batch_size, self.row_of, self.addresses):
+            fit = {}
+            for row, suggestion in found.items():
+                try:
+                    fit[row] = read_suggestion(questions, {**suggestion, "task": 0})
+                except SuggestionError as error:
+                    reason = str(error.__cause__ or error)
+                    bad.append(Skipped(self.image_ids[row], reason))
+            yield fit, bad, seen
 
     def push_rest(self) -> None:
         """Images without predictions that are no tasks yet."""
@@ -195,7 +219,7 @@ class _Run:
         self.project.model_version = version
         self.project.save(update_fields=["model_version"])
 
-    def _push(self, suggestions: Mapping[int, dict[str, Any] | None]) -> None:
+    def _push(self, suggestions: Mapping[int, Read | None]) -> None:
         if not suggestions:
             return
         new = [row for row in suggestions if row in self.left]

@@ -20,11 +20,9 @@ from label_studio_config.plugin.gallery_rows import Questions
 from label_studio_config.plugin.models import IndexState
 from label_studio_config.plugin.suggestions import (
     Read,
-    SuggestionError,
     added,
     insert_predictions,
     questions_to,
-    read_suggestion,
     stored,
     write,
 )
@@ -38,13 +36,13 @@ class Pushed(NamedTuple):
     ----------
     task_id : of the task that it is already, else None
     data : a new task's data; not looked at where there is a task
-    suggestion : result, score and model version; None where there is none
+    suggestion : None where there is none; of whichever task
     """
 
     image_id: str
     task_id: int | None
     data: dict[str, Any]
-    suggestion: dict[str, Any] | None
+    suggestion: Read | None
 
 
 @dataclass
@@ -87,10 +85,10 @@ def push_batch(project: Project, images: Sequence[Pushed]) -> Done:
     new: list[tuple[dict[str, Any], str, Read | None]] = []
     there: dict[tuple[int, str], Read] = {}
     for image in images:
-        read = _read(questions, image, done)
+        read = None if is_blind_data(image.data) else image.suggestion
         if image.task_id is not None:
             if read is not None:
-                there[read.task_id, read.model_version] = read
+                there[image.task_id, read.model_version] = read._replace(task_id=image.task_id)
             continue
         try:
             new.append((image.data, json_text(image.data), read))
@@ -104,16 +102,6 @@ def push_batch(project: Project, images: Sequence[Pushed]) -> Done:
         if new:
             _write_new(project, questions, new, done)
     return done
-
-
-def _read(questions: Questions, image: Pushed, done: Done) -> Read | None:
-    if image.suggestion is None or is_blind_data(image.data):
-        return None
-    try:
-        return read_suggestion(questions, {**image.suggestion, "task": image.task_id or 0})
-    except SuggestionError as error:
-        done.bad.append(Skipped(image.image_id, str(error.__cause__ or error)))
-        return None
 
 
 def _write_changed(project: Project, read: list[Read], done: Done) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import orjson
 from django.db import connection, transaction
 from django.utils import timezone
 from projects.models import Project
@@ -37,16 +38,21 @@ class Read(NamedTuple):
 
     Attributes
     ----------
-    result, text : the same, as an object and as the database's JSON
+    text : its result as the database's JSON
     found : what it suggests, by control
     """
 
     task_id: int
     model_version: str
     score: float | None
-    result: list[Any]
     text: str
     found: dict[str, Suggested]
+
+    @property
+    def result(self) -> list[Any]:
+        """As Label Studio gives it."""
+        result: list[Any] = orjson.loads(self.text)
+        return result
 
 
 @persistent
@@ -130,7 +136,7 @@ def read_suggestion(questions: Questions, suggestion: Mapping[str, Any]) -> Read
     except (ResultError, JsonError, TypeError, ValueError) as error:
         raise SuggestionError(f"the suggestion for task {task_id} is not valid: {error}") from error
     found = suggested_by(questions, answers, result, number)
-    return Read(int(task_id), version, number, result, text, found)  # type: ignore[arg-type]
+    return Read(int(task_id), version, number, text, found)  # type: ignore[arg-type]
 
 
 def stored(project: Project, suggestions: Sequence[Read]) -> Any:
@@ -172,7 +178,10 @@ def write(
             index_predictions(
                 questions,
                 state,
-                [(existing[one.task_id, one.model_version], *one[:4]) for one in replaced],
+                [
+                    (existing[one.task_id, one.model_version], *one[:3], one.result)
+                    for one in replaced
+                ],
             )
     return len(suggestions)
 

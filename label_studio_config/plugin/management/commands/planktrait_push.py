@@ -12,6 +12,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from label_studio_config.manifest import Manifest
+from label_studio_config.other_process import ProcessKilledError
 from label_studio_config.plugin.push import BATCH_SIZE, PushOptions, push
 
 
@@ -52,7 +53,7 @@ class Command(BaseCommand):
                 options,
                 lambda *progress: _say({"progress": progress}),
             )
-        except ValueError as error:
+        except (ValueError, ProcessKilledError) as error:
             raise CommandError(str(error)) from error
         _say({"report": told.as_json()})
 
