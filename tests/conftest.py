@@ -12,6 +12,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # A worker is told the width of a terminal that tables would be cut to.
     os.environ["COLUMNS"] = "160"
+    if int(os.environ["PYTEST_XDIST_WORKER_COUNT"]) > 1:
+        # Two trainings that each ask for all processors wait for each other.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests.browser_fixtures import browser
 from tests.figures import FIGURES

@@ -161,3 +161,31 @@ def test_agreement_of_two_people(label_studio, api, project):
     assert agreed == {0: 1.0, 1: 0.5, 2: None, 3: None, 4: None}
     unsure = where("agreement_of_annotators", "less", 0.9, "Number")
     assert set(listed(api, project, filters=[unsure])) == {1}
+
+
+def test_opening_one_task_does_not_wait_for_them(label_studio, api, project):
+    """It is given without our columns, so the database is not asked for them."""
+    task_id = ids_of(api, project)[0]
+    code = (
+        "import django; django.setup()\n"
+        "from django.db import connection\n"
+        "from django.test import Client\n"
+        "from django.test.utils import CaptureQueriesContext as Capture\n"
+        f"token = {label_studio.home.secrets.api_token!r}\n"
+        "client = Client(HTTP_HOST='localhost', HTTP_AUTHORIZATION=f'Token {token}')\n"
+        f"for address in ('/api/tasks/{task_id}/', '/api/tasks?project={project.id}&fields=all'):\n"
+        "    with Capture(connection) as queries:\n"
+        "        answer = client.get(address)\n"
+        "    assert answer.status_code == 200, answer.content\n"
+        "    print(sum('planktrait' in query['sql'] for query in queries))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=server_environment(label_studio.home),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    one_task, page = map(int, done.stdout.split())
+    assert one_task == 0
+    assert page > 0

@@ -16,6 +16,7 @@ from django.db.models import CharField, Count, F, FloatField, OuterRef, QuerySet
 from django.db.models.functions import Cast, NullIf, Round
 from projects.models import Project
 from rest_framework import serializers
+from tasks.api import TaskAPI
 
 from label_studio_config.plugin.gallery_catch_up import catch_up, shown_version
 from label_studio_config.plugin.gallery_rows import questions_of
@@ -33,6 +34,7 @@ _NUMBERS = {
     "novelty": ("Novelty", "novelty", "How unlike the training images it is: 1 is most"),
 }
 _AGREEMENT = "agreement_of_annotators"
+COLUMNS = (*_TEXTS, *_NUMBERS, _AGREEMENT)
 
 
 def register() -> None:
@@ -40,6 +42,9 @@ def register() -> None:
     update_annotation_map({name: _suggested(name) for name in (*_TEXTS, *_NUMBERS)})
     update_annotation_map({_AGREEMENT: _with_agreement})
     TaskListAPI.task_serializer_class = TaskSerializer
+    # A single task is given without our columns: it need not wait for them.
+    excluded = TaskAPI.get_excluded_fields_for_evaluation
+    TaskAPI.get_excluded_fields_for_evaluation = lambda api: [*excluded(api), *COLUMNS]
 
 
 def get_all_columns(project: Project, *rest: Any) -> dict[str, Any]:
