@@ -163,6 +163,32 @@ def test_agreement_of_two_people(label_studio, api, project):
     assert set(listed(api, project, filters=[unsure])) == {1}
 
 
+def test_agreement_is_hidden_until_ones_own_answer_is_given(label_studio, api, project):
+    """Where several votes are wanted, in what is shown, sorted and filtered."""
+    ids = ids_of(api, project)
+    people = [add_user(label_studio.home, f"columns-{n}@example.org") for n in (1, 2)]
+    for person, label in zip(people, ("Copepod", "Diatom"), strict=True):
+        answer = requests.post(
+            f"{label_studio.url}/api/tasks/{ids[2]}/annotations/",
+            json={"result": write_result(project.schema, {"group": label})},
+            headers={"Authorization": f"Token {person.token}"},
+            timeout=20,
+        )
+        assert answer.status_code == 201, answer.text
+    unsure = where("agreement_of_annotators", "less", 0.9, "Number")
+    assert set(listed(api, project, filters=[unsure])) == {1, 2}
+    api.patch(f"/api/projects/{project.id}/", {"maximum_annotations": 2})
+    tasks = listed(api, project, ordering="-agreement_of_annotators")
+    agreed = {n: task["agreement_of_annotators"] for n, task in tasks.items()}
+    assert agreed == {0: 1.0, 1: 0.5, 2: None, 3: None, 4: None}
+    assert list(tasks)[:2] == [0, 1]
+    assert set(listed(api, project, filters=[unsure])) == {1}
+    said = {"result": write_result(project.schema, {"group": "Diatom"})}
+    api.post(f"/api/tasks/{ids[2]}/annotations/", said)
+    assert listed(api, project)[2]["agreement_of_annotators"] == pytest.approx(0.667)
+    api.patch(f"/api/projects/{project.id}/", {"maximum_annotations": 1})
+
+
 def test_opening_one_task_does_not_wait_for_them(label_studio, api, project):
     """It is given without our columns, so the database is not asked for them."""
     task_id = ids_of(api, project)[0]

@@ -9,12 +9,14 @@ import sys
 from contextlib import closing
 
 import pytest
+import requests
 
 from label_studio_config.api import Api, ApiError
 from label_studio_config.hosting import server_environment
 from label_studio_config.project import create_project
 from label_studio_config.results import write_result
 from label_studio_config.server_tasks import fetch_tasks
+from label_studio_config.users import add_user
 from label_studio_config.votes import read_votes
 
 pytestmark = pytest.mark.slow
@@ -69,6 +71,25 @@ def run(home, project, action, numbers=None, **options):
     return Api(home).call("POST", path, json={"selectedItems": items, **options})
 
 
+def at_95(form):
+    """What the form of "Accept sure suggestions" says of 95 %."""
+    (field,) = form[0]["fields"]
+    return next(option for option in field["options"] if option.startswith("95 %"))
+
+
+def judged_by(label_studio, project, person, numbers, label="Detritus"):
+    """Somebody else's answers, saved as the editor does."""
+    by_number = numbered(label_studio.home, project)
+    for n in numbers:
+        answer = requests.post(
+            f"{label_studio.url}/api/tasks/{by_number[n]['id']}/annotations/",
+            json={"result": write_result(project.schema, {"group": label})},
+            headers={"Authorization": f"Token {person.token}"},
+            timeout=60,
+        )
+        assert answer.status_code == 201, answer.text
+
+
 def labels(home, project):
     return {
         n: [item["value"]["choices"][0] for one in task["annotations"] for item in one["result"]]
@@ -86,15 +107,15 @@ def blind_in_index(home, project):
 def test_sure_suggestions_are_accepted_with_an_estimate_of_errors(home, project):
     form = Api(home).get("/api/dm/actions/accept_suggestions/form", project=project.id)
     (field,) = form[0]["fields"]
-    at_95 = next(option for option in field["options"] if option.startswith("95 %"))
-    assert field["value"] == at_95
-    assert "3 in the project, about 0 wrong" in at_95
-    answer = run(home, project, "accept_suggestions", confidence=at_95)
+    usual = at_95(form)
+    assert field["value"] == usual
+    assert "3 in the project, about 0 wrong" in usual
+    answer = run(home, project, "accept_suggestions", confidence=usual)
     assert (answer["processed_items"], answer["left"]) == (3, 0)
     (batch,) = answer["batches"]
     path = f"/api/planktrait/projects/{project.id}/judgements/{batch}/undo"
     assert Api(home).post(path)["undone"] == 3
-    answer = run(home, project, "accept_suggestions", confidence=at_95)
+    answer = run(home, project, "accept_suggestions", confidence=usual)
     assert answer["processed_items"] == 3
     assert "about 0" in answer["detail"]
     assert labels(home, project) == {0: ["Copepod"], 1: ["Copepod"], 2: ["Copepod"], 3: [], 4: []}
@@ -105,6 +126,32 @@ def test_sure_suggestions_are_accepted_with_an_estimate_of_errors(home, project)
     again = run(home, project, "accept_suggestions", numbers=[2, 3], confidence="0.5")
     assert again["processed_items"] == 1
     assert labels(home, project)[4] == []
+
+
+def test_where_several_votes_are_wanted_others_answers_take_nothing_away(label_studio, project):
+    """Nor do the counts give them away."""
+    home = label_studio.home
+    anna = add_user(home, f"anna-votes-{project.id}@example.org")
+    path = "/api/dm/actions/accept_suggestions/form"
+    judged_by(label_studio, project, anna, [0])
+    assert at_95(Api(home).get(path, project=project.id)).startswith("95 % or more: 2 in")
+    Api(home).patch(f"/api/projects/{project.id}/", {"maximum_annotations": 2})
+    judged_by(label_studio, project, anna, [1])
+    assert at_95(Api(home).get(path, project=project.id)).startswith("95 % or more: 3 in")
+    answer = run(home, project, "accept_suggestions", confidence="0.95")
+    assert answer["processed_items"] == 3
+    assert labels(home, project)[1] == ["Detritus", "Copepod"]
+    assert run(home, project, "accept_suggestions", confidence="0.95")["processed_items"] == 0
+
+
+def test_a_second_opinion_may_accept_what_the_first_has_judged(label_studio, project):
+    home = label_studio.home
+    anna = add_user(home, f"anna-again-{project.id}@example.org")
+    judged_by(label_studio, project, anna, [0, 1])
+    run(home, project, "second_opinion", numbers=[0])
+    answer = run(home, project, "accept_suggestions", numbers=[0, 1], confidence="0.95")
+    assert answer["processed_items"] == 1
+    assert labels(home, project)[0] == ["Detritus", "Copepod"]
 
 
 def test_a_label_for_all_that_is_selected(home, project):

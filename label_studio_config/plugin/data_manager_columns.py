@@ -12,7 +12,20 @@ from data_manager.api import TaskListAPI
 from data_manager.functions import get_all_columns as label_studio_columns
 from data_manager.managers import update_annotation_map
 from data_manager.serializers import DataManagerTaskSerializer
-from django.db.models import CharField, Count, F, FloatField, OuterRef, QuerySet, Subquery, Value
+from django.db.models import (
+    Case,
+    CharField,
+    Count,
+    Exists,
+    F,
+    FloatField,
+    OuterRef,
+    Q,
+    QuerySet,
+    Subquery,
+    Value,
+    When,
+)
 from django.db.models.functions import Cast, NullIf, Round
 from projects.models import Project
 from rest_framework import serializers
@@ -20,7 +33,12 @@ from tasks.api import TaskAPI
 
 from label_studio_config.plugin.gallery_catch_up import catch_up, shown_version
 from label_studio_config.plugin.gallery_rows import questions_of
-from label_studio_config.plugin.models import UNKNOWN, GivenAnswer, SuggestedLabel
+from label_studio_config.plugin.models import (
+    UNKNOWN,
+    AskedAgain,
+    GivenAnswer,
+    SuggestedLabel,
+)
 
 CATCH_UP_S = 2.0
 _DIGITS = 3
@@ -52,7 +70,10 @@ def get_all_columns(project: Project, *rest: Any) -> dict[str, Any]:
     columns = label_studio_columns(project, *rest)
     described = {name: (title, "String", text) for name, (title, _, text) in _TEXTS.items()}
     described |= {name: (title, "Number", text) for name, (title, _, text) in _NUMBERS.items()}
-    agreed = "Share of the most frequent answer, where two persons or more have answered"
+    agreed = (
+        "Share of the most frequent answer, where two persons or more have answered; where several "
+        "votes are wanted, once you have answered yourself"
+    )
     described[_AGREEMENT] = ("Agreement", "Number", agreed)
     order = ("suggested_label", "confidence", "second_choice", "novelty", _AGREEMENT)
     columns["columns"] += [_column(name, *described[name]) for name in order]
@@ -114,7 +135,23 @@ def _with_agreement(tasks: QuerySet) -> QuerySet:
     share = Cast(Subquery(by_label.values("n")[:1]), FloatField()) / Cast(
         Subquery(all_of_them.values("n")[:1]), FloatField()
     )
-    return tasks.annotate(**{_AGREEMENT: Round(share, _DIGITS)})
+    told = Case(When(_hidden(tasks), then=None), default=Round(share, _DIGITS))
+    return tasks.annotate(**{_AGREEMENT: told})
+
+
+def _hidden(tasks: QuerySet) -> Q:
+    """Of which tasks the person who asks may not see others' answers: as in the gallery."""
+    project, control = getattr(tasks, "project", None), _control(tasks)
+    if project is None or control is None:
+        return Q(pk__in=[])
+    user = getattr(get_current_request(), "user", None)
+    mine = GivenAnswer.objects.filter(
+        task_id=OuterRef("id"), control=control, user_id=getattr(user, "id", None) or 0
+    )
+    if project.maximum_annotations > 1:
+        return ~Q(Exists(mine))
+    again = AskedAgain.waiting(project.id).values_list("task_id", flat=True)
+    return Q(id__among=sorted(again)) & ~Q(Exists(mine))
 
 
 def _control(tasks: QuerySet) -> str | None:

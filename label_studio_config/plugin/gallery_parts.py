@@ -104,6 +104,18 @@ def parts(view: View, filters: Filters) -> list[tuple[Answered, Q]]:
     return [(value, _any(conditions) & by_annotator) for value, conditions in found.items()]
 
 
+def unanswered(view: View) -> Q:
+    """The condition under which a row with `task_id` and `answered` waits for the person's answer.
+
+    Of a suggestion, or of a crop where the control is the primary one. Where others' answers are
+    hidden, a task waits until the person has answered it, whoever else has.
+    """
+    conditions = Q()
+    for value, further in parts(view, Filters(states=frozenset({"suggested"}))):
+        conditions |= Q(answered=value) & further
+    return conditions
+
+
 def together(found: Sequence[tuple[Answered, Q]]) -> list[tuple[list[Answered], Q]]:
     """The parts, those of one condition as one: for what is not walked along in order."""
     joined: list[tuple[list[Answered], Q]] = []

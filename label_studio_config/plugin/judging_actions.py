@@ -19,13 +19,12 @@ from label_studio_config.batches import batches
 from label_studio_config.blind import is_blind_data
 from label_studio_config.plugin.deadlocks import persistent
 from label_studio_config.plugin.gallery_catch_up import catch_up, shown_version
-from label_studio_config.plugin.gallery_parts import View
+from label_studio_config.plugin.gallery_parts import View, unanswered
 from label_studio_config.plugin.gallery_rows import questions_of
 from label_studio_config.plugin.gallery_signals import tasks_changed
 from label_studio_config.plugin.judgements import save
 from label_studio_config.plugin.judgements_asked import MOST, Asked, Judged
 from label_studio_config.plugin.models import (
-    Answered,
     GivenAnswer,
     SuggestedLabel,
     SuggestionList,
@@ -251,9 +250,9 @@ def _view(project: Project, user: User) -> tuple[View, bool]:
 
 
 def _waiting(view: View) -> QuerySet[SuggestedLabel]:
-    """Suggestions that nobody has answered."""
+    """Suggestions that the person may accept: as the gallery shows them under "Suggested"."""
     list_id = SuggestionList.id_of(view.project.id, view.version, view.control.name)
-    return SuggestedLabel.objects.filter(list_id=list_id, answered=Answered.NO)
+    return SuggestedLabel.objects.filter(unanswered(view), list_id=list_id)
 
 
 @dataclass
