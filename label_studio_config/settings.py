@@ -74,6 +74,7 @@ INTERNAL_PORT = str(urlsplit(_home_settings.label_studio_url).port or 80)
 INSTALLED_APPS += ["label_studio_config.plugin.apps.PlanktraitConfig"]
 ROOT_URLCONF = "label_studio_config.plugin.urls"
 MIDDLEWARE += ["label_studio_config.plugin.page_link.GalleryLink"]
+PROJECT_MIXIN = "label_studio_config.plugin.project_access.ProjectMixin"
 DATA_MANAGER_CHECK_ACTION_PERMISSION = "label_studio_config.plugin.access.may_act"
 DATA_MANAGER_GET_ALL_COLUMNS = "label_studio_config.plugin.data_manager_columns.get_all_columns"
 

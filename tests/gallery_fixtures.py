@@ -66,12 +66,13 @@ class GalleryForTests:
         """Somebody of another organisation."""
         person = self.person("stranger")
         self.run(
-            "from organizations.models import Organization\n"
+            "from organizations.models import Organization, OrganizationMember\n"
             "from users.models import User\n"
             f"user = User.objects.get(id={person.id})\n"
             "other = Organization.create_organization(created_by=user, title='Other')\n"
             "other.jwt.legacy_api_tokens_enabled = True; other.jwt.save()\n"
             "user.active_organization = other; user.save()\n"
+            "OrganizationMember.objects.filter(user=user).exclude(organization=other).delete()\n"
         )
         return person
 

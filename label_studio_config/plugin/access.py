@@ -39,7 +39,7 @@ class Guarded(APIView):
 def in_organisation(user: User, project: Project) -> bool:
     """Whether the project is one of the organisation that the person is in.
 
-    Label Studio's own check of a project lets everybody pass.
+    Also where Label Studio's permissions are asked, which look at no project.
     """
     return bool(project.organization_id == user.active_organization_id)
 

@@ -15,7 +15,8 @@ from label_studio_config.source_images import IMAGE_SUFFIXES
 def image_file(request: HttpRequest) -> HttpResponse:
     """An image under the images root: no other file, and no symbolic link that leads outside.
 
-    Label Studio's own view, which follows, checks log-in, project and storage.
+    Label Studio's own view, which follows, checks log-in, storage and project; the project checks
+    the organisation (`project_access`).
     """
     try:
         path = settings.PLANKTRAIT_HOME.resolve_image(request.GET.get("d", ""))
