@@ -17,6 +17,7 @@ VERSION = "project-0-v0001"
 LABELS = tuple(f"Label {number:03d}" for number in range(121))
 HAULS = 400
 CHUNK = 10_000
+FIRST_DAY = datetime.datetime(2014, 5, 28)
 
 
 def config() -> str:
@@ -31,7 +32,7 @@ def config() -> str:
 def task_data(number: int, dice: random.Random, images: int) -> dict[str, Any]:
     """A task's data; the drawn images come again and again."""
     haul = number % HAULS
-    captured = datetime.datetime(2014, 5, 28) + datetime.timedelta(seconds=number)
+    captured = FIRST_DAY + datetime.timedelta(seconds=number)
     return {
         "image": f"/data/local-files/?d=crops/{number % images:04d}.png&n={number}",
         "image_id": f"cruise-7/haul-{haul:03d}/crop-{number:07d}.png",

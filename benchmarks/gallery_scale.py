@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,13 @@ import numpy as np
 import requests
 from PIL import Image, ImageDraw
 
-from benchmarks.gallery_fill import HAULS, LABELS, config
-from benchmarks.machine import family
+from benchmarks.gallery_fill import FIRST_DAY, HAULS, LABELS, config
+from benchmarks.machine import circumstances, family
 from label_studio_config.home import Home
 from label_studio_config.hosting import server_environment, start_in_background
 from label_studio_config.processes import free_port
 from label_studio_config.project import create_project
+from tests.label_studio_fixtures import without_plugin
 
 RESULTS = Path(__file__).parent / "results" / "gallery_scale"
 IMAGES = 300
@@ -49,8 +50,15 @@ class Client:
         self.session = requests.Session()
         self.session.trust_env = False
         self.session.headers["Authorization"] = f"Token {home.secrets.api_token}"
+        self.home = home
         self.url = home.settings.label_studio_url
         self.project_id = project_id
+
+    def at(self, url: str) -> Client:
+        """The same person at another server of the same database."""
+        other = Client(self.home, self.project_id)
+        other.url = url
+        return other
 
     def call(self, method: str, path: str, **options: Any) -> tuple[float, requests.Response]:
         """Milliseconds, and the answer, which must be a good one."""
@@ -110,6 +118,22 @@ def measure(client: Client, tasks: int, repeats: int) -> dict[str, dict[str, Any
         assert response.json()["crops"], query
         return milliseconds
 
+    def day(turn: int) -> str:
+        days = max(tasks // 86_400, 1)
+        return str((FIRST_DAY + timedelta(days=turn % days)).date())
+
+    def data_manager(name: str, asked: Client) -> None:
+        field, text = "filter:tasks:data.sample_id", "filter:tasks:predictions_results"
+        note(f"{name}: page of 100", lambda i: asked.data_manager(i + 2))
+        note(
+            f"{name}: filter on a data field",
+            lambda i: asked.data_manager(1, filter=field, value=f"haul-{i + 9:03d}"),
+        )
+        note(
+            f"{name}: filter on prediction text",
+            lambda i: asked.data_manager(1, filter=text, value=LABELS[i + 1]),
+        )
+
     common = LABELS[:12]
     note("first page", lambda i: page(label=common[i + 1], state="suggested"))
     note("first page, all labels", lambda i: page(order=("certain", "novel")[i % 2]))
@@ -130,6 +154,9 @@ def measure(client: Client, tasks: int, repeats: int) -> dict[str, dict[str, Any
         lambda i: client.gallery("gallery/page", text=f"crop-{tasks * (i + 2) // 13:07d}")[0],
     )
     note("filter: state others", lambda i: client.gallery("gallery/page", state="others", n=i)[0])
+    note("filter: novelty", lambda i: page(novelty_from=0.3 + i / 100, order="novel"))
+    note("filter: one day", lambda i: page(captured_from=day(i + 2), captured_to=day(i + 2)))
+    note("filter: annotator", lambda i: client.gallery("gallery/page", annotator=1, n=i)[0])
     note("not suggested", lambda i: page(suggested=0, n=i))
     note("labels", lambda i: client.gallery("gallery/labels", state="suggested", n=i)[0])
     note(
@@ -162,24 +189,16 @@ def measure(client: Client, tasks: int, repeats: int) -> dict[str, dict[str, Any
 
     note(f"accept a page of {ACCEPTED}", accept)
     note("first page, after accepting", lambda i: page(label=common[i + 1], state="suggested"))
-    note("Data Manager: page of 100", lambda i: client.data_manager(i + 2))
-    data = "filter:tasks:data."
-    note(
-        "Data Manager: filter on a data field",
-        lambda i: client.data_manager(1, filter=f"{data}sample_id", value=f"haul-{i + 9:03d}"),
-    )
-    note(
-        "Data Manager: filter on prediction text",
-        lambda i: client.data_manager(
-            1, filter="filter:tasks:predictions_results", value=LABELS[i + 1]
-        ),
-    )
+    note("filter: state accepted", lambda i: page(state="accepted", label=common[i + 1]))
+    with without_plugin(client.home, workers=2) as url:
+        data_manager("Data Manager", client)
+        data_manager("Label Studio's own Data Manager", client.at(url))
     return took
 
 
 @contextmanager
-def serving(database: str, folder: Path) -> Iterator[Home]:
-    """A server of its own with drawn images, on SQLite or PostgreSQL."""
+def serving(database: str, folder: Path, backend: str | None = None) -> Iterator[Home]:
+    """A server of its own with drawn images, and perhaps a backend, on SQLite or PostgreSQL."""
     with ExitStack() as stack:
         if database == "postgresql":
             from tests.postgres_fixtures import postgres_cluster
@@ -193,6 +212,7 @@ def serving(database: str, folder: Path) -> Iterator[Home]:
             start_in_background(
                 home,
                 images_root=images,
+                backend_application=backend,
                 workers=2,
                 port=free_port(),
                 backend_port=free_port(),
@@ -249,12 +269,10 @@ def main() -> None:
         result = {
             "tasks": arguments.tasks,
             "database": arguments.database,
-            "cores": os.cpu_count(),
-            "load_average": [round(load, 1) for load in os.getloadavg()],
             "loaded_s": round(filled_s, 1) if fresh else None,
             "indexed_s": round(indexed_s, 1) if fresh else None,
-            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "requests": took,
+            **circumstances(),
         }
         RESULTS.mkdir(parents=True, exist_ok=True)
         path = RESULTS / f"{arguments.database}-{arguments.tasks}.json"

@@ -2,20 +2,22 @@
 
     python -m benchmarks.neighbours_scale path/to/ndsb --tasks 700000
 
-A server of its own on SQLite with the ML backend; phantom tasks with a cruise's metadata, one in a
-hundred blind, and the features of `feature_bank.grown`. Milliseconds are medians over real requests
-from one client; clusters and map are shown as their jobs would leave them.
+A server of its own with the ML backend (`--database postgresql`: on a cluster of its own); phantom
+tasks with a cruise's metadata, one in a hundred blind, and the features of `feature_bank.grown`.
+Milliseconds are medians over real requests from one client; clusters and map are shown as their
+jobs would leave them.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import random
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,11 +26,11 @@ import numpy as np
 
 from benchmarks.feature_bank import ENCODER, grown, ndsb_features
 from benchmarks.gallery_fill import CHUNK, config, task_data
-from benchmarks.gallery_scale import IMAGES, Client, _draw
+from benchmarks.gallery_scale import IMAGES, Client, serving
+from benchmarks.machine import circumstances
 from hpc_jobs.files import read_json, write_json
 from label_studio_config.home import Home
-from label_studio_config.hosting import server_environment, start_in_background
-from label_studio_config.processes import free_port
+from label_studio_config.hosting import server_environment
 from label_studio_config.project import create_project
 from ml_backend.encoders import set_newest_encoder
 from ml_backend.project_features import (
@@ -43,6 +45,7 @@ from simclr.append import RowFile
 from simclr.encoder import Encoder
 from simclr.neighbours import Neighbours
 
+RESULTS = Path(__file__).parent / "results" / "neighbours_scale"
 CLUSTERS = 1000
 BACKEND = "ml_backend.server:create_app()"
 
@@ -87,8 +90,10 @@ def keep_features(home: Home, project_id: int, features: np.ndarray, tasks: Task
     np.savez(folder / MAP_FILE, task=shown, x=places[0], y=places[1], made_at="now")
 
 
-def measure(client: Client, task_ids: np.ndarray, image: Path, repeats: int) -> None:
-    """Print how long each kind of request takes."""
+def measure(
+    client: Client, task_ids: np.ndarray, image: Path, repeats: int
+) -> dict[str, dict[str, float]]:
+    """Milliseconds of each kind of request: the first, the median of the others, the most."""
     path = f"/api/planktrait/projects/{client.project_id}"
     random_ids = np.random.default_rng(2)
 
@@ -111,20 +116,21 @@ def measure(client: Client, task_ids: np.ndarray, image: Path, repeats: int) -> 
         "the map, binary": lambda: client.call("GET", f"{path}/map?binary=1")[0],
         "the map, JSON": lambda: client.call("GET", f"{path}/map")[0],
     }
+    took = {}
     for name, ask in asks.items():
         times = [ask() for _ in range(repeats + 4)]
         warm = times[4:]  # each of the workers has been asked by then
-        print(
-            f"{name:30} first {times[0]:7.0f} ms, then {median(warm):7.0f} ms, "
-            f"most {max(warm):7.0f} ms, load {os.getloadavg()[0]:.1f}",
-            flush=True,
-        )
+        took[name] = {"first_ms": times[0], "median_ms": median(warm), "most_ms": max(warm)}
+        took[name] = {kind: round(value, 1) for kind, value in took[name].items()}
+        print(f"{name:30}", took[name], flush=True)
+    return took
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("ndsb", type=Path)
     parser.add_argument("--tasks", type=int, default=20_000)
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--fill", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -132,36 +138,32 @@ def main() -> None:
         fill(arguments.fill, arguments.tasks)
         return
     _, features = ndsb_features(arguments.ndsb)
-    with tempfile.TemporaryDirectory(prefix="neighbours-scale-") as name:
-        folder, home = Path(name), Home(Path(name) / "home")
-        _draw(folder / "images" / "crops")
-        with start_in_background(
-            home,
-            images_root=folder / "images",
-            backend_application=BACKEND,
-            workers=2,
-            port=free_port(),
-            backend_port=free_port(),
-            report=print,
-        ):
-            project = create_project(home, "At scale", config())
-            command = [sys.executable, "-m", "benchmarks.neighbours_scale", str(arguments.ndsb)]
-            started = time.perf_counter()
-            subprocess.run(
-                [*command, "--tasks", str(arguments.tasks), "--fill", str(project.id)],
-                env={**server_environment(home), "PYTHONPATH": str(Path(__file__).parents[1])},
-                check=True,
-            )
-            print(f"{arguments.tasks} tasks in {time.perf_counter() - started:.0f} s", flush=True)
-            dice = random.Random(0)
-            data = [task_data(number, dice, IMAGES) for number in range(arguments.tasks)]
-            blind = np.array([one["blind"] == "yes" for one in data])
-            # The only project of a new database: its tasks are numbered from 1 on.
-            ids = np.arange(1, arguments.tasks + 1)
-            table = TaskTable(ids, ids - 1, blind, arguments.tasks)
-            keep_features(home, project.id, grown(features, arguments.tasks), table)
-            image = folder / "images" / "crops" / "0007.png"
-            measure(Client(home, project.id), ids[~blind], image, arguments.repeats)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="neighbours-scale-")))
+        home = stack.enter_context(serving(arguments.database, folder, BACKEND))
+        project = create_project(home, "At scale", config())
+        command = [sys.executable, "-m", "benchmarks.neighbours_scale", str(arguments.ndsb)]
+        started = time.perf_counter()
+        subprocess.run(
+            [*command, "--tasks", str(arguments.tasks), "--fill", str(project.id)],
+            env={**server_environment(home), "PYTHONPATH": str(Path(__file__).parents[1])},
+            check=True,
+        )
+        print(f"{arguments.tasks} tasks in {time.perf_counter() - started:.0f} s", flush=True)
+        dice = random.Random(0)
+        data = [task_data(number, dice, IMAGES) for number in range(arguments.tasks)]
+        blind = np.array([one["blind"] == "yes" for one in data])
+        # The only project of a new database: its tasks are numbered from 1 on.
+        ids = np.arange(1, arguments.tasks + 1)
+        table = TaskTable(ids, ids - 1, blind, arguments.tasks)
+        keep_features(home, project.id, grown(features, arguments.tasks), table)
+        image = folder / "images" / "crops" / "0007.png"
+        took = measure(Client(home, project.id), ids[~blind], image, arguments.repeats)
+    result = {"tasks": arguments.tasks, "database": arguments.database, "requests": took}
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{arguments.database}-{arguments.tasks}.json"
+    path.write_text(json.dumps({**result, **circumstances()}, indent=1) + "\n", encoding="utf-8")
+    print(path)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,8 @@ import json
 import random
 import shutil
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,47 +23,14 @@ import requests
 
 from benchmarks.machine import circumstances
 from label_studio_config.home import Home
-from label_studio_config.hosting import server_environment, start_in_background
-from label_studio_config.processes import KEEP_ALIVE_S, ServerProcess, free_port
+from label_studio_config.hosting import start_in_background
+from label_studio_config.processes import free_port
 from label_studio_config.project import create_project
 from tests.gallery_fixtures import CONFIG, GalleryForTests, crop_rows
-from tests.label_studio_fixtures import LabelStudioForTests, serve_for_tests
+from tests.label_studio_fixtures import LabelStudioForTests, serve_for_tests, without_plugin
 
 RESULTS = Path(__file__).parent / "results" / "open_task.json"
 STEPS = ("next task", "task", "image")
-
-
-@contextmanager
-def without_plugin(home: Home) -> Iterator[str]:
-    """The address of a Label Studio with its own settings, on the database of a home."""
-    spec = find_spec("label_studio")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    environment = server_environment(home) | {
-        "DJANGO_SETTINGS_MODULE": "core.settings.label_studio",
-        "PYTHONPATH": str(spec.submodule_search_locations[0]),
-        "SECRET_KEY": home.secrets.django_secret_key,
-        "LABEL_STUDIO_BASE_DATA_DIR": str(home.label_studio_folder),
-        "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
-        "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(home.images_root),
-        "SENTRY_DSN": "",
-        "FRONTEND_SENTRY_DSN": "",
-        "COLLECT_ANALYTICS": "false",
-        "LATEST_VERSION_CHECK": "false",
-    }
-    port = free_port()
-    command = [sys.executable, "-m", "gunicorn", "core.wsgi:application", "--workers", "1"]
-    command += ["--bind", f"127.0.0.1:{port}", "--worker-class", "gthread", "--threads", "8"]
-    command += ["--keep-alive", str(KEEP_ALIVE_S), "--preload", "--no-control-socket"]
-    log = home.logs_folder / "without-plugin.log"
-    url = f"http://127.0.0.1:{port}"
-    process = ServerProcess("Label Studio", command, environment, home.folder, log, f"{url}/health")
-    process.start()
-    try:
-        process.await_health(300, print)
-        yield url
-    finally:
-        process.stop()
 
 
 def open_one(session: requests.Session, url: str, project: int) -> dict[str, float]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from hpc_jobs import cancel_all
 from label_studio_config.home import Home
 from label_studio_config.hosting import Servers, server_environment, start_in_background
 from label_studio_config.plugin import migrations
-from label_studio_config.processes import free_port
+from label_studio_config.processes import KEEP_ALIVE_S, ServerProcess, free_port
 
 BACKEND_APPLICATION = "ml_backend.server:create_app()"
 
@@ -137,6 +138,40 @@ def serve_for_tests(
         finally:
             # Jobs outlive the server that started them: none may outlive the tests.
             cancel_all(home.jobs_folder)
+
+
+@contextmanager
+def without_plugin(home: Home, workers: int = 1) -> Iterator[str]:
+    """The address of a Label Studio with its own settings, on the database of a home."""
+    spec = find_spec("label_studio")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    environment = server_environment(home) | {
+        "DJANGO_SETTINGS_MODULE": "core.settings.label_studio",
+        "PYTHONPATH": str(spec.submodule_search_locations[0]),
+        "SECRET_KEY": home.secrets.django_secret_key,
+        "LABEL_STUDIO_BASE_DATA_DIR": str(home.label_studio_folder),
+        "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
+        "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(home.images_root),
+        "SENTRY_DSN": "",
+        "FRONTEND_SENTRY_DSN": "",
+        "COLLECT_ANALYTICS": "false",
+        "LATEST_VERSION_CHECK": "false",
+    }
+    port = free_port()
+    command = [sys.executable, "-m", "gunicorn", "core.wsgi:application"]
+    command += ["--workers", str(workers), "--timeout", "600"]
+    command += ["--bind", f"127.0.0.1:{port}", "--worker-class", "gthread", "--threads", "8"]
+    command += ["--keep-alive", str(KEEP_ALIVE_S), "--preload", "--no-control-socket"]
+    log = home.logs_folder / "without-plugin.log"
+    url = f"http://127.0.0.1:{port}"
+    process = ServerProcess("Label Studio", command, environment, home.folder, log, f"{url}/health")
+    process.start()
+    try:
+        process.await_health(300, print)
+        yield url
+    finally:
+        process.stop()
 
 
 @pytest.fixture(scope="session")

@@ -1,19 +1,16 @@
 """Bulk loading over HTTP: into a Label Studio without our plugin, and into ours."""
 
-import os
 import shutil
-import sys
 from collections.abc import Iterator
 
 import pytest
 
 from label_studio_config.api import Api, ApiError
 from label_studio_config.home import Home
-from label_studio_config.hosting import server_environment
-from label_studio_config.processes import ServerProcess, free_port
 from label_studio_config.project import create_project
 from label_studio_config.results import write_result
 from ml_backend.push import push_project
+from tests.label_studio_fixtures import without_plugin
 from tests.push_fixtures import CONFIG, in_django, manifest_of, shard
 from tests.test_push import counts
 
@@ -29,32 +26,8 @@ def plain_label_studio(tmp_path_factory, database_template) -> Iterator[Api]:
         "from django.conf import settings\n"
         "prepare_database(settings.PLANKTRAIT_HOME)\n",
     )
-    import label_studio
-
-    port = free_port()
-    environment = {
-        **server_environment(home),
-        "DJANGO_SETTINGS_MODULE": "core.settings.label_studio",
-        "PYTHONPATH": os.path.dirname(label_studio.__file__),
-        "LABEL_STUDIO_BASE_DATA_DIR": str(home.label_studio_folder),
-        "SECRET_KEY": "of-a-test",
-    }
-    process = ServerProcess(
-        name="plain Label Studio",
-        command=[sys.executable, "-m", "gunicorn", "core.wsgi:application"]
-        + ["--bind", f"127.0.0.1:{port}", "--worker-class", "gthread", "--threads", "4"]
-        + ["--timeout", "120", "--no-control-socket"],
-        env=environment,
-        folder=home.folder,
-        log_file=home.logs_folder / "plain.log",
-        health_url=f"http://127.0.0.1:{port}/health",
-    )
-    process.start()
-    try:
-        process.await_health(120, lambda line: None)
-        yield Api.at(f"http://127.0.0.1:{port}/", home.secrets.api_token)
-    finally:
-        process.stop()
+    with without_plugin(home) as url:
+        yield Api.at(url + "/", home.secrets.api_token)
 
 
 @pytest.mark.slow
