@@ -532,6 +532,44 @@ def test_images_without_a_suggestion_come_last_and_take_labels(window, filled):
     assert all(labels_saved(filled, task) == ["Appendicularian"] for task in rest[:3])
 
 
+def test_a_blind_image_shows_no_suggestion_and_is_in_no_group_of_one(browser, shelf):
+    filled = shelf.project(60)
+    # The most certain one becomes blind after its suggestion was saved.
+    task = filled.suggested("Copepod")[0]
+    data = filled.api.get(f"/api/tasks/{task}/")["data"]
+    filled.api.patch(f"/api/tasks/{task}/", {"data": data | {"blind": "yes"}})
+    rest = [one for one in filled.tasks if one not in filled.labels or one == task]
+    with window_on(browser, filled) as window:
+        page = window.page
+        for order in ("certain", "uncertain", "novel", "task"):
+            for group in ("all=1", "label=Copepod"):
+                window.open(f"?state=any&{group}&order={order}")
+                assert len(window.in_view()) > 20
+                assert window.cells.count() == int(page.locator("#count").inner_text().split()[0])
+                expect(window.cell(task)).to_have_count(0)
+        count = page.locator("#labels").get_by_role("button", name="Copepod").locator(".count")
+        expect(count).to_have_text(str(len(filled.suggested("Copepod")) - 1))
+        for filters in ("confidence_from=0.9", "novelty_from=0"):
+            page.goto(f"{filled.address}?suggested=0&state=any&{filters}")
+            expect(page.locator("#count")).to_have_text("0 images")
+            expect(window.cells).to_have_count(0)
+        window.open("?suggested=0")
+        assert window.in_view() == rest
+        cell = window.cell(task)
+        expect(cell.locator(".bar")).to_be_hidden()
+        words = cell.get_attribute("aria-label")
+        assert words.startswith("Not suggested, ")
+        assert ", blind, " in words
+        window.press("Shift+D")
+        expect(cell.locator(".caption b")).to_have_text("Blind")
+        cell.hover()
+        expect(page.locator("#card")).to_contain_text("Blind: never suggested")
+        for shown in (cell, page.locator("#card")):
+            assert "%" not in shown.inner_text()
+            assert "Copepod" not in shown.inner_text()
+        window.visit.keep_screenshot("gallery-blind")
+
+
 def test_more_like_this(window, filled):
     page = window.page
     tasks = window.in_view()

@@ -1,4 +1,4 @@
-"""Every address of ours, found by looking, refuses who may not see the project, and who may not act.
+"""Every address of ours, found by looking, refuses who may not see the project, and forgeries.
 
 A new address is walked too: its parameters must have a value in `VALUES`.
 """

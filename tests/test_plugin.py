@@ -304,6 +304,28 @@ def test_a_blind_task_gets_no_prediction_by_any_address(home, project, backend, 
     assert sorted(len(task["predictions"]) for task in tasks_of(home, project).values()) == [0, 1]
 
 
+def test_an_interactive_backend_suggests_nothing_for_a_blind_task(home, project, backend):
+    tasks = load(home, project, 2, blind={0})
+    create_project(home, Api(home).get(f"/api/projects/{project.id}/")["title"])
+    backend.answer_to = lambda task: suggestion(project)
+    (connected,) = Api(home).get("/api/ml", project=project.id)
+    address = f"/api/ml/{connected['id']}"
+    # Label Studio changes a backend only where it is told its address and password again.
+    told = {"url": connected["url"], "project": project.id, "auth_method": "BASIC_AUTH"}
+    secrets = home.secrets
+    told |= {"basic_auth_user": secrets.backend_username, "is_interactive": True}
+    Api(home).patch(address, told | {"basic_auth_pass": secrets.backend_password})
+    backend.requests.clear()
+    said = [
+        Api(home).post(f"{address}/interactive-annotating", {"task": task["id"], "context": {}})
+        for _, task in sorted(tasks.items())
+    ]
+    assert said[0] == {"data": {"result": []}}
+    assert said[1]["data"]["result"] == suggestion(project)["result"]
+    asked = [task["data"]["n"] for body in backend.sent_to("predict") for task in body["tasks"]]
+    assert asked == [1]
+
+
 def test_a_task_that_is_not_blind_gets_predictions_by_every_address(home, project):
     api = Api(home)
     tasks = load(home, project, 1)

@@ -1,8 +1,8 @@
 """Blind tasks stay without predictions, by whatever way Label Studio is given one.
 
 Our own way, `suggestions.py`, leaves them out. Label Studio's addresses (`/api/predictions`,
-`/import/predictions`, predictions within imported tasks) refuse them, and other ML backends are
-not asked for them.
+`/import/predictions`, predictions within imported tasks) refuse them, and no ML backend is asked
+for them, nor while somebody works on one (interactive backends).
 """
 
 from __future__ import annotations
@@ -46,6 +46,15 @@ def guard() -> None:
         return ask(self, open_tasks) if open_tasks else []
 
     MLBackend._get_predictions_from_ml_backend = ask_for_open_tasks
+    ask_meanwhile = MLBackend.interactive_annotating
+
+    def ask_meanwhile_if_open(self: Any, task: Task, *args: Any, **kwargs: Any) -> Any:
+        if is_blind_data(task.data or {}):
+            # As of a backend that has nothing to suggest: the editor shows no error for it.
+            return {"data": {"result": []}}
+        return ask_meanwhile(self, task, *args, **kwargs)
+
+    MLBackend.interactive_annotating = ask_meanwhile_if_open
 
 
 def _before_save(sender: Any, instance: Prediction, raw: bool, **kwargs: Any) -> None:

@@ -29,7 +29,7 @@ class Filters:
     Attributes
     ----------
     label : the suggested label
-    suggested : with a suggestion (True) or without (False); None where only `tasks` says which
+    suggested : with a suggestion (True) or without (False); None for both, in the order of tasks
     tasks : exactly these, in this order
     captured_from, captured_to : the second is exclusive
     text : in lower case
@@ -50,6 +50,12 @@ class Filters:
     depth_to: float | None = None
     text: str = ""
     tasks: tuple[int, ...] | None = None
+
+    @property
+    def on_figures(self) -> bool:
+        """Whether a range of confidence or novelty is asked for."""
+        ends = (self.confidence_from, self.confidence_to, self.novelty_from, self.novelty_to)
+        return any(end is not None for end in ends)
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,9 @@ def read_filters(asked: Any) -> Filters:
     tasks = task_ids(asked["tasks"], MOST_TASKS) if asked.get("tasks") else None
     label = asked.get("label") or None
     suggested: bool | None = True
-    if "suggested" in asked:
+    if asked.get("suggested") == "any":
+        suggested, label = None, None
+    elif "suggested" in asked:
         suggested = _flag(asked, "suggested")
     elif tasks is not None and label is None:
         suggested = None
@@ -109,8 +117,12 @@ def read_page(asked: Any) -> PageAsked:
     order: Any = asked.get("order") or "certain"
     if order not in get_args(Order):
         raise ValidationError(f"order={order!r}: expected one of {', '.join(get_args(Order))}")
+    filters = read_filters(asked)
+    if filters.suggested is None and filters.tasks is None:
+        # What has no suggestion has no confidence to be sorted by.
+        order = "task"
     return PageAsked(
-        filters=read_filters(asked),
+        filters=filters,
         order=order,
         after=_cursor(asked.get("after"), order),
         limit=max(1, whole_number(asked, "limit", USUAL_ON_A_PAGE, MOST_ON_A_PAGE)),
@@ -165,7 +177,7 @@ def whole_number(asked: Mapping[str, str], name: str, default: int, most: int) -
 
 def _flag(asked: Mapping[str, str], name: str) -> bool:
     if asked[name] not in ("0", "1"):
-        raise ValidationError(f"{name}={asked[name]!r}: expected 0 or 1")
+        raise ValidationError(f"{name}={asked[name]!r}: expected 0, 1 or any")
     return asked[name] == "1"
 
 

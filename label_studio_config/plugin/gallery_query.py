@@ -44,6 +44,9 @@ def places(view: View, asked: PageAsked) -> list[Place]:
         return _given(view, asked)
     if asked.filters.suggested is False:
         return _open(view, asked)
+    if asked.filters.suggested is None:
+        both = _suggested(view, asked) + _open(view, asked)
+        return sorted(both, key=lambda place: place.task_id)[: asked.limit + 1]
     return _suggested(view, asked)
 
 
@@ -168,8 +171,13 @@ def _beyond(
 def _open_crops(
     view: View, filters: Filters, ids: list[int] | None
 ) -> tuple[QuerySet[Crop], Callable[[Sequence[Answered]], Q]]:
-    """Crops without a suggestion, and the condition under which one is answered in some ways."""
+    """Crops without a suggestion, and the condition under which one is answered in some ways.
+
+    None of them has a confidence or a novelty, so that none lies in a range of these.
+    """
     crops = Crop.objects.filter(project_id=view.project.id)
+    if filters.on_figures:
+        crops = crops.none()
     crops = crops.filter(on_images(filters)) if ids is None else crops.filter(task_id__among=ids)
     if view.is_primary:
         return crops.filter(suggested=0), lambda values: Q(answered__in=values)
