@@ -152,7 +152,7 @@ def without_plugin(home: Home, workers: int = 1) -> Iterator[str]:
         "SECRET_KEY": home.secrets.django_secret_key,
         "LABEL_STUDIO_BASE_DATA_DIR": str(home.label_studio_folder),
         "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
-        "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(home.images_root),
+        "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": home.settings.images_root or str(home.folder),
         "SENTRY_DSN": "",
         "FRONTEND_SENTRY_DSN": "",
         "COLLECT_ANALYTICS": "false",
@@ -233,6 +233,7 @@ class BackendForTests:
             "webhook": dict,
             "versions": lambda: {"versions": [self.version]},
             "pretrain": lambda: {"job": {"id": "pretrain-1"}},
+            "act": lambda: {"job": "act-1"},
             "predict": lambda: {"results": self._results(request.get_json()["tasks"])},
         }
 
