@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from label_studio_config.backend_connection import authorization
-from label_studio_config.results import read_result
+from label_studio_config.results import read_result, write_result
 from label_studio_config.server_tasks import fetch_tasks
 from label_studio_config.votes import read_votes
 from tests.gallery_fixtures import VERSION, new_gallery
@@ -237,6 +237,62 @@ def test_an_annotation_of_ones_own_is_changed_for_this_control_only(new_gallery)
     refused = gallery.judge([{"task": gallery.tasks[1], "label": "absent"}], control="egg_sac")
     assert refused["saved"] == 0
     assert "not asked" in refused["conflicts"][0]["why"]
+
+
+def test_a_draft_does_not_cover_the_answer(new_gallery):
+    gallery = new_gallery(3)
+    copepods(gallery)
+    anna, bert = gallery.person("anna"), gallery.person("bert")
+    first, second, third = gallery.tasks
+
+    def leave_draft(task, person, annotation=None):
+        place = f"annotations/{annotation}/drafts" if annotation else "drafts"
+        result = write_result(gallery.project.schema, {"group": "Detritus"})
+        answer = requests.post(
+            f"{gallery.server.url}/api/tasks/{task}/{place}",
+            json={"result": result, "lead_time": 3},
+            headers={"Authorization": f"Token {person.token}"},
+            timeout=60,
+        )
+        answer.raise_for_status()
+
+    def in_the_editor(task, person):
+        headers = {"Authorization": f"Token {person.token}"}
+        answer = requests.get(
+            f"{gallery.server.url}/api/tasks/{task}/?project={gallery.project.id}",
+            headers=headers,
+            timeout=60,
+        )
+        answer.raise_for_status()
+        return answer.json()
+
+    own = gallery.annotate(second, {"group": "Detritus"}, anna)["id"]
+    theirs = gallery.annotate(third, {"group": "Detritus"}, bert)["id"]
+    leave_draft(first, anna)
+    leave_draft(first, bert)
+    leave_draft(second, anna, own)
+    leave_draft(third, anna)
+    leave_draft(third, anna, theirs)
+    drafts = "print(json.dumps(Project.objects.get(id=%d).summary.created_labels_drafts))"
+    drafts = f"import json\nfrom projects.models import Project\n{drafts % gallery.project.id}"
+    assert json.loads(gallery.run(drafts).splitlines()[-1]) == {"group": {"Detritus": 5}}
+
+    judged = [{"task": task, "label": "Copepod"} for task in (first, second)]
+    assert gallery.judge(judged, anna)["saved"] == 2
+    for task in (first, second):
+        shown = in_the_editor(task, anna)
+        assert shown["drafts"] == []
+        (annotation,) = shown["annotations"]
+        assert label_of(gallery, annotation) == ("Copepod",)
+    assert len(in_the_editor(first, bert)["drafts"]) == 1
+    assert len(in_the_editor(third, anna)["drafts"]) == 2
+    assert json.loads(gallery.run(drafts).splitlines()[-1]) == {"group": {"Detritus": 3}}
+    # Not the one about somebody else's annotation.
+    assert gallery.judge([{"task": third, "label": "Copepod"}], anna)["saved"] == 1
+    (left,) = in_the_editor(third, anna)["drafts"]
+    assert left["annotation"] == theirs
+    gallery.judge([{"task": first, "label": "Copepod"}], bert)
+    assert json.loads(gallery.run(drafts).splitlines()[-1]) == {"group": {"Detritus": 1}}
 
 
 def test_a_skipped_image_is_judged_after_all(new_gallery):

@@ -21,6 +21,7 @@ from label_studio_config.plugin.judgements_asked import Asked
 from label_studio_config.plugin.judgements_counters import (
     count_labels,
     count_tasks,
+    drop_drafts,
     release,
     tell,
 )
@@ -197,6 +198,7 @@ def _finish(view: View, user: User, batch: JudgementBatch, decided: Sequence[Dec
     task_ids = sorted(annotation.task_id for annotation in annotations)
     now = timezone.now()
     count_tasks(view.project, task_ids, user.id, now)
+    drop_drafts(view.project, user, annotations)
     release(view.project, user, annotations, now)
     batch.made_at = now
     batch.save()

@@ -10,7 +10,7 @@ from core.utils.common import load_func
 from django.conf import settings
 from django.db.models import Count, Q
 from projects.models import Project, ProjectSummary
-from tasks.models import Annotation, Task, TaskLock
+from tasks.models import Annotation, AnnotationDraft, Task, TaskLock
 from users.models import User
 from webhooks.models import WebhookAction
 from webhooks.utils import emit_webhooks, emit_webhooks_for_instance, get_active_webhooks
@@ -59,6 +59,24 @@ def count_labels(project: Project, removed: Sequence[Any], added: Sequence[Any])
             if item.get("from_name"):
                 summary.created_labels.setdefault(item["from_name"], {})
     summary.update_created_annotations_and_labels(added)
+
+
+def drop_drafts(project: Project, user: User, annotations: Iterable[Annotation]) -> None:
+    """Delete what the person left unfinished in the editor about tasks that are answered now.
+
+    The editor would show it in the place of the answer. Others' drafts stay, and those that would
+    change somebody else's annotation.
+    """
+    by_task = {annotation.task_id: annotation.id for annotation in annotations}
+    own = Q(annotation__isnull=True) | Q(annotation__completed_by=user)
+    drafts = list(AnnotationDraft.objects.filter(own, task_id__in=list(by_task), user=user))
+    if not drafts:
+        return
+    if hasattr(project, "summary"):
+        summary = ProjectSummary.objects.select_for_update().get(project=project)
+        # While they are there: it empties the count where no draft is left beside them.
+        summary.remove_created_drafts_and_labels(drafts)
+    AnnotationDraft.objects.filter(id__in=[draft.id for draft in drafts]).delete()
 
 
 def release(project: Project, user: User, annotations: Iterable[Annotation], now: datetime) -> None:
