@@ -76,6 +76,24 @@ def test_open_tasks_come_in_an_order_blind_and_judged_ones_never(shown: Shown) -
         assert shown.server.request("GET", path, params=wrong).status_code == 400
 
 
+def test_where_several_votes_are_wanted_each_person_has_open_tasks_of_their_own(
+    shown: Shown,
+) -> None:
+    path = f"/api/projects/{shown.project.id}/"
+    person = Person.of(shown, "second-vote@example.org")
+    before = set(chosen(shown, limit=1000))
+    task = min(before)
+    shown.api.patch(path, {"maximum_annotations": 2})
+    judge(shown, person, task)
+    try:
+        assert set(chosen(shown, limit=1000)) == before
+        theirs = person.session.get(f"{person.url}{shown.path}/next?limit=1000", timeout=60).json()
+        assert set(theirs["tasks"]) == set(shown.tasks) - {shown.blind, task}
+    finally:
+        shown.api.patch(path, {"maximum_annotations": 1})
+    assert set(chosen(shown, limit=1000)) == before - {task}
+
+
 def stream(shown: Shown, person: Person) -> int:
     """The task that Label Studio's label stream gives to a person."""
     path = f"/api/dm/actions?id=next_task&project={shown.project.id}"

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable
 from typing import Any
 
+from django.db.models import Exists, OuterRef, Q
 from projects.models import Project
 from rest_framework.exceptions import ValidationError
 from tasks.models import Task
@@ -13,6 +14,7 @@ from tasks.models import Task
 from label_studio_config.blind import is_blind_data
 from label_studio_config.plugin import backend
 from label_studio_config.plugin.gallery_catch_up import catch_up, shown_version
+from label_studio_config.plugin.gallery_parts import View, unanswered
 from label_studio_config.plugin.gallery_rows import questions_of
 from label_studio_config.plugin.models import (
     Answered,
@@ -29,8 +31,15 @@ CATCH_UP_S = 5.0
 CHOOSING_S = 120.0
 
 
-def choose(project: Project, strategy: str, limit: int) -> dict[str, Any]:
+def choose(
+    project: Project, strategy: str, limit: int, user_id: int | None = None
+) -> dict[str, Any]:
     """`{"tasks", "features", "considered"}`: open tasks, the most useful first.
+
+    Parameters
+    ----------
+    user_id : open is what this person has not answered and the gallery shows as such; without one,
+        what still wants an answer of somebody
 
     Raises
     ------
@@ -39,7 +48,7 @@ def choose(project: Project, strategy: str, limit: int) -> dict[str, Any]:
     ValidationError
         The config asks for no label.
     """
-    body = _considered(project)
+    body = _considered(project, user_id)
     body |= {"project": project.id, "strategy": strategy, "limit": limit}
     answer = backend.ask("POST", "next", json=body, timeout_s=CHOOSING_S)
     there = not_blind(project, answer["tasks"])
@@ -56,15 +65,23 @@ def not_blind(project: Project, ids: Iterable[int]) -> set[int]:
     return {task_id for task_id, data in rows if not is_blind_data(data)}
 
 
-def _considered(project: Project) -> dict[str, Any]:
+def _considered(project: Project, user_id: int | None) -> dict[str, Any]:
     """Open tasks, the confidence of their suggestions (none without a model), and labelled ones."""
     questions = questions_of(project.label_config)
     if questions is None or questions.primary is None:
         raise ValidationError("the labeling config asks for no label that an image has one of")
     catch_up(project, CATCH_UP_S)
     crops = Crop.objects.filter(project_id=project.id, blind=False)
-    open_ids = _some(list(crops.filter(answered=Answered.NO).values_list("task_id", flat=True)))
-    labelled = _some(list(crops.exclude(answered=Answered.NO).values_list("task_id", flat=True)))
+    if user_id is None:
+        wanting = Task.objects.filter(id=OuterRef("task_id"), is_labeled=False)
+        is_open = Q(answered=Answered.NO)
+        if project.maximum_annotations > 1:
+            is_open |= Q(Exists(wanting))
+    else:
+        shown = shown_version(project)
+        is_open = unanswered(View.of(project, questions, questions.primary, shown, user_id))
+    open_ids = _some(list(crops.filter(is_open).values_list("task_id", flat=True)))
+    labelled = _some(list(crops.exclude(is_open).values_list("task_id", flat=True)))
     list_id = SuggestionList.id_of(project.id, shown_version(project), questions.primary.name)
     rows = SuggestedLabel.objects.filter(list_id=list_id, task_id__among=open_ids)
     sure = dict(rows.values_list("task_id", "confidence"))

@@ -23,15 +23,16 @@ USUAL, MOST = 200, 1000
 class NextTasks(ModelView):
     """GET `?strategy=mixture|diversity|uncertainty&limit=`: `{"tasks": [task], "considered": n}`.
 
-    Tasks that nobody has answered (of the primary control), never blind ones: what a model that
-    knows the answers so far would learn most from. By default as the project chooses.
+    Tasks that wait for the person's answer (of the primary control), never blind ones: what a model
+    that knows the answers so far would learn most from. By default as the project chooses. Where
+    others' answers are hidden until one's own is given, theirs take no task away.
     """
 
     def get(self, request: Request, pk: int) -> Response:
         project = self.project(request, pk)
         strategy = _strategy(request.query_params.get("strategy", usual(order_of(project))))
         limit = whole_number(request.query_params, "limit", USUAL, MOST, least=1)
-        return Response({**choose(project, strategy, limit), "strategy": strategy})
+        return Response({**choose(project, strategy, limit, request.user.id), "strategy": strategy})
 
 
 class Order(ModelView):
