@@ -19,11 +19,11 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from hpc_jobs import progress
+from label_studio_config.agreement import agreement, self_agreement, self_agreement_notes
 from label_studio_config.manifest import Manifest
 from label_studio_config.schema import LabelSchema
 from label_studio_config.task_manifest import manifest_of_tasks
 from label_studio_config.votes import image_id_of, read_votes
-from ml_backend.agreement import agreement, self_agreement, self_agreement_notes
 from ml_backend.annotators import WEIGHTS_FILE, read_weights, weight_notes
 from ml_backend.fine_tune import remove_checkpoint
 from ml_backend.fit import FitSettings, Fitted, fit

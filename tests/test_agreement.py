@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from label_studio_config.agreement import agreement, self_agreement, self_agreement_notes
 from label_studio_config.schema import LabelSchema
-from ml_backend.agreement import agreement, self_agreement, self_agreement_notes
 
 SCHEMA = LabelSchema.from_xml("""
 <View>

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from core.permissions import ViewClassPermission, all_permissions
 from projects.models import Project
 from rest_framework.exceptions import PermissionDenied, ValidationError
 from rest_framework.request import Request
+from users.models import User
 
 from label_studio_config.plugin import api_views
 from label_studio_config.plugin.gallery_catch_up import shown_version
 from label_studio_config.plugin.gallery_parts import View
 from label_studio_config.plugin.gallery_rows import Questions, questions_of
+
+
+def may_see_all(user: User, project: Project) -> bool:
+    """Whether somebody may look at others' answers without giving his own, where he asks for it.
+
+    Whoever made the project, and the owner of the installation: somebody must see what people
+    disagree on. By default the gallery hides them from these two as well.
+    """
+    return bool(user.is_superuser or project.created_by_id == user.id)
 
 
 class ProjectView(api_views.ProjectView):
@@ -43,8 +55,21 @@ class ProjectView(api_views.ProjectView):
             )
         return questions
 
-    def view_of(self, request: Request, project: Project, control: str | None) -> View:
-        """What the person looks at: the named control, or the primary one."""
+    def view_of(
+        self, request: Request, project: Project, control: str | None, *, everybody: bool = False
+    ) -> View:
+        """What the person looks at: the named control, or the primary one.
+
+        Parameters
+        ----------
+        everybody : with others' answers, also where one's own is not given; PermissionDenied where
+            the person may not see them
+        """
+        if everybody and not may_see_all(request.user, project):
+            raise PermissionDenied(
+                "others' answers are hidden until you have given yours: only who made the project "
+                "sees all of them"
+            )
         questions = self.questions(project)
         if not control:
             chosen = questions.primary
@@ -55,4 +80,7 @@ class ProjectView(api_views.ProjectView):
                 f"control={control!r}: expected one of {', '.join(sorted(questions.names))}"
             )
         assert chosen is not None
-        return View.of(project, questions, chosen, shown_version(project), request.user.id)
+        view = View.of(project, questions, chosen, shown_version(project), request.user.id)
+        if everybody:
+            view = replace(view, several_votes=False, asked_again=frozenset())
+        return view

@@ -72,7 +72,10 @@ class Gallery(ProjectView):
 
 
 class _Asked(ProjectView):
-    """GET, or POST with the same names where `tasks` is too long for an address."""
+    """GET, or POST with the same names where `tasks` is too long for an address.
+
+    With `answers=all` nobody's answers are hidden; see `may_see_all`.
+    """
 
     permission_required = ViewClassPermission(
         GET=all_permissions.tasks_view, POST=all_permissions.tasks_view
@@ -89,7 +92,8 @@ class _Asked(ProjectView):
 
     def _answer(self, request: Request, pk: int, query: QueryDict) -> Response:
         project = self.project(request, pk)
-        view = self.view_of(request, project, query.get("control"))
+        everybody = query.get("answers") == "all"
+        view = self.view_of(request, project, query.get("control"), everybody=everybody)
         return Response(self.answer(view, query))
 
     def answer(self, view: View, query: QueryDict) -> dict[str, Any]:

@@ -15,6 +15,7 @@ const NAMES = {
   depth_from: (v) => `Depth ≥ ${v} m`,
   depth_to: (v) => `Depth ≤ ${v} m`,
   text: (v) => `“${v}”`,
+  answers: () => "Everybody’s answers",
 };
 const STATE_NAMES = {
   suggested: "Suggested",
@@ -87,6 +88,9 @@ export class Filters {
       if (!text || !input.checkValidity()) continue;
       filters[input.name] = isShare(input) ? String(Number(text) / 100) : text;
     }
+    // Not in the form: it comes from the page Model.
+    const { answers } = this.view.value.filters;
+    if (answers) filters.answers = answers;
     const change = { filters };
     // Nobody has answered what is still to be judged.
     if (filters.annotator && this.view.toJudge) change.states = ["any"];
@@ -96,7 +100,7 @@ export class Filters {
   /** The filters in the order of the form. */
   #known() {
     const { filters } = this.view.value;
-    const names = [...this.form.elements].map((input) => input.name);
+    const names = [...[...this.form.elements].map((input) => input.name), "answers"];
     return Object.fromEntries(names.filter((name) => filters[name]).map((name) => [name, filters[name]]));
   }
 

@@ -35,7 +35,8 @@ export class Labels extends EventTarget {
 
   /** How many images the label that is shown has, as far as is known. */
   get current() {
-    const { label, open, all } = this.view.value;
+    const { label, open, all, every } = this.view.value;
+    if (every) return this.total + this.open;
     if (open) return this.open;
     if (all || label == null) return this.total;
     return this.counts.find((one) => one.label === label)?.count ?? 0;
@@ -57,13 +58,14 @@ export class Labels extends EventTarget {
   }
 
   show() {
-    const { label, open, all, like } = this.view.value;
-    const some = !open && !all && label != null && !like.length;
+    const { label, open, all, every, like } = this.view.value;
+    const some = !open && !all && !every && label != null && !like.length;
     const counts = [...this.counts];
     if (some && !counts.some((one) => one.label === label)) counts.push({ label, count: 0 });
     const most = Math.max(1, ...counts.map((one) => one.count));
     const items = [
-      this.#item("All suggested", this.total, !open && !some && !like.length, { all: true }, "whole"),
+      ...(every ? [this.#item("All images", this.total + this.open, !like.length, { every: true }, "whole")] : []),
+      this.#item("All suggested", this.total, !open && !some && !every && !like.length, { all: true }, "whole"),
       ...counts.map((one) =>
         this.#item(shown(one.label), one.count, some && one.label === label, { label: one.label }, "", one.count / most),
       ),
@@ -95,7 +97,8 @@ export class Labels extends EventTarget {
     return make("li", {}, button);
   }
 
-  choose({ label = null, open = false, all = false }) {
+  choose({ label = null, open = false, all = false, every = false }) {
+    if (every) return;
     this.view.set({ label, open, all, like: [], tab: "labels" });
   }
 

@@ -210,7 +210,8 @@ class Gallery {
     byId("order").value = view.get("order");
     this.labels.show();
     const counted = this.labels.load().catch((error) => announce(error.message, { tone: "bad" }));
-    if (view.get("label") == null && !view.get("open") && !view.get("all") && !view.get("like").length) {
+    const any = ["open", "all", "every"].some((name) => view.get(name));
+    if (view.get("label") == null && !any && !view.get("like").length) {
       await counted;
       if (asked !== this.#asked) return;
       const most = this.labels.counts[0];
@@ -231,13 +232,12 @@ class Gallery {
 
   async #showSimilar(asked) {
     const tasks = this.view.get("like");
-    const key = tasks.join(",");
+    const key = this.#keyOf(tasks);
     if (this.#similar?.key !== key) {
-      const found = await nearestTo(tasks);
+      const found = await nearestTo(tasks, this.view);
       if (asked !== this.#asked) return;
       if (!found) return this.view.set({ like: [] });
-      const words = tasks.length === 1 ? `Like image ${tasks[0]}` : `Like ${plural(tasks.length, "image")}`;
-      this.#similar = { key, found, words };
+      this.#similar = this.#like(tasks, found);
     }
     this.#showTitle();
     return this.crops.reset(this.view.filterQuery(), this.#similar.found);
@@ -260,17 +260,33 @@ class Gallery {
     if (!chosen.length) return announce("Select one or more images first.");
     const tasks = chosen.slice(0, 100).map((crop) => crop.task);
     announce("Looking for similar images …");
-    const found = await nearestTo(tasks);
+    const found = await nearestTo(tasks, this.view);
     if (!found) return undefined;
-    const words = `Like ${plural(tasks.length, "image")}`;
-    this.#similar = { key: tasks.join(","), found, words };
+    this.#similar = this.#like(tasks, found);
     return this.view.set({ like: tasks });
+  }
+
+  /** What was found depends on whether judged images are shown, too. */
+  #keyOf(tasks) {
+    return [this.view.toJudge, this.view.get("control"), ...tasks].join();
+  }
+
+  #like(tasks, found) {
+    const words = tasks.length === 1 ? `Like image ${tasks[0]}` : `Like ${plural(tasks.length, "image")}`;
+    const again = () => {
+      this.#similar = null;
+      return this.#load({});
+    };
+    return { key: this.#keyOf(tasks), found, words, again };
   }
 
   async moreLikeImage(file) {
     announce("Looking for similar images …");
-    const found = await nearestToImage(file);
-    if (found) await this.showTasks(found, `Like ${file.name}`);
+    const found = await nearestToImage(file, this.view);
+    if (!found) return;
+    const opened = this.showTasks(found, `Like ${file.name}`);
+    this.#similar.again = () => this.moreLikeImage(file);
+    await opened;
   }
 
   /** These tasks, `[{task}]`, in this order, under a chip that says what they are; `change` of the view. */

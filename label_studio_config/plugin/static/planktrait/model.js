@@ -31,7 +31,6 @@ function show() {
   const known = told.versions.map((version) => version.name);
   if (!known.includes(chosen)) chosen = told.live ?? known[0] ?? null;
   byId("versions").replaceChildren(...versions());
-  byId("agreement").replaceChildren(agreement());
   showJobs(byId("jobs"), told.jobs, { seeLog, changed: refresh });
   if (byId("log").hidden) showPage();
 }
@@ -83,29 +82,43 @@ function change(now, before) {
     `${better ? "▲" : "▼"} ${text}`);
 }
 
-function agreement() {
-  const known = Object.entries(told.versions[0]?.agreement ?? {}).filter(([, one]) => one.n_images);
+async function showAgreement() {
+  try {
+    byId("agreement").replaceChildren(agreement(await getJson("agreement")));
+  } catch (error) {
+    byId("agreement").replaceChildren(make("p", { class: "quiet" }, error.message));
+  }
+}
+
+function agreement({ controls, of_all: ofAll, hidden }) {
+  const known = controls.filter((one) => one.n_images);
   if (!known.length) {
-    const words = "No image has been judged by two people yet: set “annotations per task” above one to know how far they agree.";
+    const more = "set “annotations per task” above one, or ask for a second opinion, to know how far people agree.";
+    const words = ofAll
+      ? `No image has been judged by two people yet: ${more}`
+      : "You see how far people agree on the images that you have judged yourself: of these, nobody else has judged any.";
     return make("p", { class: "quiet" }, words);
   }
-  const rows = known.map(([control, one]) => {
-    const gallery = `/planktrait/projects/${PROJECT}/gallery?` +
-      new URLSearchParams({ control, state: "conflicting", show: "any" });
-    const pairs = (one.confused ?? []).slice(0, 3).map((pair) => `${pair.labels.join(" / ")} (${pair.n_images})`)
-      .join("; ");
+  const rows = known.map((one) => {
+    const { control } = one;
+    const query = { control, every: 1, state: "conflicting", ...(ofAll && hidden ? { answers: "all" } : {}) };
+    const gallery = `/planktrait/projects/${PROJECT}/gallery?${new URLSearchParams(query)}`;
+    const pairs = one.confused.slice(0, 3).map((pair) => `${pair.labels.join(" / ")} (${pair.n_images})`).join("; ");
+    const see = `see ${one.conflicts === 1 ? "it" : `all ${whole(one.conflicts)}`}`;
     return make("tr", {},
-      make("td", {}, control),
+      make("td", {}, control.replaceAll("_", " ")),
       make("td", {}, one.alpha == null ? "–" : one.alpha.toFixed(2)),
       make("td", {}, whole(one.n_images)),
       make("td", {}, pairs || "–"),
-      make("td", {}, pairs ? make("a", { href: gallery, class: "see" }, "see them") : ""),
-      make("td", {}, pairs ? askAgain(control) : ""));
+      make("td", {}, one.conflicts ? make("a", { href: gallery, class: "see" }, see) : ""),
+      make("td", {}, one.conflicts ? askAgain(control) : ""));
   });
   const heads = ["Control", "Alpha", "Images", "Often taken for each other", "", ""];
   const head = make("tr", {}, ...heads.map((name) => make("th", { scope: "col" }, name)));
-  return make("table", { class: "agreement", title: "Krippendorff's alpha: 1 is full agreement, 0 is chance" },
+  const table = make("table", { class: "agreement", title: "Krippendorff's alpha: 1 is full agreement, 0 is chance" },
     make("thead", {}, head), make("tbody", {}, ...rows));
+  if (ofAll) return table;
+  return make("div", {}, table, make("p", { class: "quiet" }, "On the images that you have judged yourself."));
 }
 
 function askAgain(control) {
@@ -198,4 +211,5 @@ async function showTitle() {
 
 showTheme();
 showTitle();
+showAgreement();
 refresh();

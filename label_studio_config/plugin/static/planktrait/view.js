@@ -2,7 +2,7 @@
 
 const TEXTS = [
   "confidence_from", "confidence_to", "novelty_from", "novelty_to", "annotator", "sample",
-  "captured_from", "captured_to", "depth_from", "depth_to", "text",
+  "captured_from", "captured_to", "depth_from", "depth_to", "text", "answers",
 ];
 const ORDERS = ["certain", "uncertain", "novel", "task", "next"];
 export const STATES = ["suggested", "open", "accepted", "mine", "others", "conflicting"];
@@ -15,6 +15,7 @@ function read() {
     label: query.get("label"),
     open: query.get("suggested") === "0",
     all: query.get("all") === "1",
+    every: query.get("every") === "1",
     order: ORDERS.includes(order) ? order : "certain",
     states: query.getAll("state").filter((state) => state === "any" || STATES.includes(state)),
     like: (query.get("similar") ?? "").split(",").map(Number).filter((n) => n > 0),
@@ -32,6 +33,7 @@ function write(value) {
   if (value.label != null) query.set("label", value.label);
   if (value.open) query.set("suggested", "0");
   if (value.all) query.set("all", "1");
+  if (value.every) query.set("every", "1");
   if (value.order !== "certain") query.set("order", value.order);
   value.states.forEach((state) => query.append("state", state));
   for (const [name, text] of Object.entries(value.filters)) query.set(name, text);
@@ -57,6 +59,8 @@ export class View extends EventTarget {
 
   /** Another label is a step that "back" undoes; a filter or an order is not. */
   set(change, { quiet = false } = {}) {
+    // Another choice of images ends that of all of them, with a suggestion or without.
+    if (["label", "open", "all"].some((name) => name in change)) this.value.every = false;
     const step = ["label", "open", "all", "like", "tab"].some((name) => name in change) && !quiet;
     Object.assign(this.value, change);
     window.history[step ? "pushState" : "replaceState"](null, "", write(this.value));
@@ -86,14 +90,16 @@ export class View extends EventTarget {
   /** One page of crops. */
   pageQuery() {
     const query = this.filterQuery();
-    const { label, open, all, order } = this.value;
+    const { label, open, all, every, order } = this.value;
+    if (every) return { ...query, suggested: "any", order: "task" };
     if (open) return { ...query, label: "", suggested: "0", order: "task" };
     return { ...query, ...(all || label == null ? {} : { label }), order };
   }
 
   /** The part of the address that makes another list of crops. */
   get title() {
-    const { label, open, all } = this.value;
+    const { label, open, all, every } = this.value;
+    if (every) return "All images";
     return open ? "Not suggested" : all || label == null ? "All suggested" : label;
   }
 }

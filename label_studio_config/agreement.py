@@ -45,7 +45,7 @@ def agreement(schema: LabelSchema, votes: pd.DataFrame) -> dict[str, dict[str, A
         `confused`: pairs of labels that different persons gave one image, at most 10, with their
         share of the n_images.
     """
-    return {control.name: _of_control(control, votes) for control in schema.trainable}
+    return {control.name: agreement_on(control, votes) for control in schema.trainable}
 
 
 def self_agreement(votes: pd.DataFrame) -> dict[str, Any]:
@@ -96,7 +96,8 @@ def self_agreement_notes(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def _of_control(control: Control, votes: pd.DataFrame) -> dict[str, Any]:
+def agreement_on(control: Control, votes: pd.DataFrame) -> dict[str, Any]:
+    """As `agreement`, on one control."""
     mine = votes[(votes["control"] == control.name) & votes["assessable"].astype(bool)]
     said, people = _said(control, mine)
     level = _level(control)
