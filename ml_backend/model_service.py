@@ -6,6 +6,7 @@
 | GET `/models/<version>/report` | `?project=` | its page, HTML |
 | POST `/models/<version>/promote` | project | `{"live", "job"}`: its suggestions come as a job |
 | POST `/suggest` | project, perhaps `tasks` (ids) | 202 `{"job", "coalesced"}` |
+| POST `/act` | project, order, tasks (ids), verb | 202 `{"job"}`: work on many tasks |
 | GET `/jobs/<id>/log` | `?lines=` | `{"log"}`: its last lines |
 """
 
@@ -18,9 +19,10 @@ from flask import Flask, Response, abort, jsonify, request, send_file
 
 import hpc_jobs
 from label_studio_config.home import Home
+from ml_backend.bulk_actions import act_key, act_on_tasks
 from ml_backend.registry import REPORT_FILE, ModelVersion, Registry, RegistryError
 from ml_backend.training_jobs import suggest_key, suggest_project
-from ml_backend.wire import SetupRequest, SuggestRequest, TrainRequest, read_message
+from ml_backend.wire import ActRequest, SetupRequest, SuggestRequest, TrainRequest, read_message
 
 MOST_LOG_LINES = 2000
 LOG_LINES = 200
@@ -68,6 +70,23 @@ def add_model_service(app: Flask, home: Home) -> None:
         if Registry(home.models_folder(asked.project)).live is None:
             abort(409, "there is no model yet: annotate some images and start a training")
         return jsonify(submit_suggestions(home, asked.project, asked.tasks)), 202
+
+    @app.post("/act")
+    def act() -> Answer:
+        content = request.get_json(force=True, silent=True)
+        asked = read_message(ActRequest, {} if content is None else content)
+        job = hpc_jobs.submit(
+            act_on_tasks,
+            home.folder,
+            asked.project,
+            asked.order,
+            asked.tasks,
+            asked.verb,
+            name=f"{asked.verb} {len(asked.tasks)} images of project {asked.project}",
+            folder=home.jobs_folder,
+            key=act_key(asked.project),
+        )
+        return jsonify(job=job.id), 202
 
     @app.get("/jobs/<job_id>/log")
     def log(job_id: str) -> Answer:

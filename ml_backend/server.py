@@ -38,6 +38,7 @@ from label_studio_config.home import Home
 from label_studio_config.schema import SchemaError
 from ml_backend.auth import require_basic_auth
 from ml_backend.backend import PlanktraitBackend
+from ml_backend.bulk_actions import act_key
 from ml_backend.data_jobs import data_keys
 from ml_backend.data_service import add_data_service
 from ml_backend.feature_service import add_feature_service
@@ -192,7 +193,10 @@ def _add_jobs(app: Flask, home: Home, live_models: LiveModels) -> None:
     @app.get("/jobs")
     def jobs() -> Answer:
         project_id = _project_argument()
-        kinds = (train_key, pretrain_key, suggest_key, features_key, clusters_key, map_key)
+        kinds = (
+            *(train_key, pretrain_key, suggest_key, act_key),
+            *(features_key, clusters_key, map_key),
+        )
         keys = (
             None
             if project_id is None

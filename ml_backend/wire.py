@@ -109,6 +109,16 @@ class SuggestRequest(_Message):
     tasks: Annotated[list[int], Field(min_length=1)] | None = None
 
 
+class ActRequest(_Message):
+    """POST /act. `order` is signed by Label Studio, which reads it; `verb` names the job."""
+
+    model_config = ConfigDict(extra="forbid")
+    project: ProjectId
+    order: Annotated[str, Field(min_length=1, max_length=4000)]
+    tasks: Annotated[list[int], Field(min_length=1)]
+    verb: Annotated[str, Field(min_length=1, max_length=60)]
+
+
 class PretrainRequest(_Message):
     """POST /pretrain. `epochs` by default as `training_jobs.PRETRAIN_EPOCHS`."""
 
@@ -122,7 +132,7 @@ class NeighboursRequest(_Message):
 
     `tasks`, or `image`: a file in base64. `new_tasks` came after the last one that is known;
     `label_config` says which key of their data is the image. `newer`: how many came, where they are
-    too many to be sent along.
+    too many to be sent along. `without`: tasks that are not to be found.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -130,6 +140,7 @@ class NeighboursRequest(_Message):
     tasks: Annotated[list[int], Field(max_length=1000)] = []
     image: str | None = None
     limit: Annotated[int, Field(ge=1, le=10_000)] = 200
+    without: list[int] = []
     new_tasks: Annotated[list[Task], Field(max_length=200)] = []
     newer: Annotated[int, Field(ge=0)] = 0
     label_config: str = ""

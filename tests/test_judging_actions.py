@@ -71,10 +71,10 @@ def run(home, project, action, numbers=None, **options):
     return Api(home).call("POST", path, json={"selectedItems": items, **options})
 
 
-def at_95(form):
-    """What the form of "Accept sure suggestions" says of 95 %."""
-    (field,) = form[0]["fields"]
-    return next(option for option in field["options"] if option.startswith("95 %"))
+def at_95(answer):
+    """What a preview says of 95 %: images, and how many of them are expected to be wrong."""
+    (found,) = [one for one in answer["preview"]["choices"] if one["confidence"] == 0.95]
+    return found["images"], found["wrong"]
 
 
 def judged_by(label_studio, project, person, numbers, label="Detritus"):
@@ -105,17 +105,21 @@ def blind_in_index(home, project):
 
 
 def test_sure_suggestions_are_accepted_with_an_estimate_of_errors(home, project):
-    form = Api(home).get("/api/dm/actions/accept_suggestions/form", project=project.id)
-    (field,) = form[0]["fields"]
-    usual = at_95(form)
-    assert field["value"] == usual
-    assert "3 in the project, about 0 wrong" in usual
-    answer = run(home, project, "accept_suggestions", confidence=usual)
+    asked = run(home, project, "accept_suggestions")
+    preview = asked["preview"]
+    assert (preview["selected"], preview["waiting"], preview["complete"]) == (5, 5, True)
+    assert at_95(asked) == (3, pytest.approx(0.08, abs=0.05))
+    assert preview["choices"][-1] == {"confidence": 0.5, "images": 5, "wrong": 0.7}
+    # Of what is selected alone, and nothing is saved by looking.
+    part = run(home, project, "accept_suggestions", numbers=[2, 3])
+    assert (part["preview"]["selected"], at_95(part)[0]) == (2, 1)
+    assert set(map(tuple, labels(home, project).values())) == {()}
+    answer = run(home, project, "accept_suggestions", confidence=0.95)
     assert (answer["processed_items"], answer["left"]) == (3, 0)
     (batch,) = answer["batches"]
     path = f"/api/planktrait/projects/{project.id}/judgements/{batch}/undo"
     assert Api(home).post(path)["undone"] == 3
-    answer = run(home, project, "accept_suggestions", confidence=usual)
+    answer = run(home, project, "accept_suggestions", confidence="95 %")
     assert answer["processed_items"] == 3
     assert "about 0" in answer["detail"]
     assert labels(home, project) == {0: ["Copepod"], 1: ["Copepod"], 2: ["Copepod"], 3: [], 4: []}
@@ -132,12 +136,11 @@ def test_where_several_votes_are_wanted_others_answers_take_nothing_away(label_s
     """Nor do the counts give them away."""
     home = label_studio.home
     anna = add_user(home, f"anna-votes-{project.id}@example.org")
-    path = "/api/dm/actions/accept_suggestions/form"
     judged_by(label_studio, project, anna, [0])
-    assert at_95(Api(home).get(path, project=project.id)).startswith("95 % or more: 2 in")
+    assert at_95(run(home, project, "accept_suggestions"))[0] == 2
     Api(home).patch(f"/api/projects/{project.id}/", {"maximum_annotations": 2})
     judged_by(label_studio, project, anna, [1])
-    assert at_95(Api(home).get(path, project=project.id)).startswith("95 % or more: 3 in")
+    assert at_95(run(home, project, "accept_suggestions"))[0] == 3
     answer = run(home, project, "accept_suggestions", confidence="0.95")
     assert answer["processed_items"] == 3
     assert labels(home, project)[1] == ["Detritus", "Copepod"]
@@ -175,7 +178,7 @@ from types import SimpleNamespace
 from projects.models import Project
 from tasks.models import Task
 from users.models import User
-from label_studio_config.plugin import gallery_catch_up, judging_actions as actions
+from label_studio_config.plugin import bulk_orders, gallery_catch_up, judging_actions as actions
 project = Project.objects.get(id={project.id})
 request = SimpleNamespace(user=User.objects.order_by("id").first(), data={{"confidence": "0.9"}})
 images = Task.objects.filter(project=project)
@@ -184,7 +187,7 @@ def call(action):
     print(json.dumps([answer["processed_items"], answer["left"], answer["detail"]]))
 actions.CATCH_UP_S, gallery_catch_up.CHUNK = 0, 5
 call(actions.accept_suggestions)
-actions.CATCH_UP_S, actions.MOST_A_CALL = 60, 2
+actions.CATCH_UP_S, bulk_orders.AT_ONCE, bulk_orders.A_STEP = 60, 2, 1
 call(actions.accept_suggestions)
 call(actions.accept_suggestions)
 request.data = {{"label": "Detritus"}}

@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-import logging
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from core.permissions import AllPermissions
 from data_manager.actions import register_action
 from django.db import transaction
-from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Sum
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from projects.models import Project
 from tasks.models import Task
 from users.models import User
 
-from label_studio_config.batches import batches
 from label_studio_config.blind import is_blind_data
+from label_studio_config.plugin.bulk_orders import KINDS, Kind, Order, Tally, carry_out
 from label_studio_config.plugin.deadlocks import persistent
 from label_studio_config.plugin.gallery_catch_up import catch_up, shown_version
-from label_studio_config.plugin.gallery_parts import View, unanswered
+from label_studio_config.plugin.gallery_parts import View
 from label_studio_config.plugin.gallery_rows import questions_of
 from label_studio_config.plugin.gallery_signals import tasks_changed
 from label_studio_config.plugin.judgements import save
-from label_studio_config.plugin.judgements_asked import MOST, Asked, Judged
-from label_studio_config.plugin.models import (
-    GivenAnswer,
-    SuggestedLabel,
-    SuggestionList,
-)
+from label_studio_config.plugin.judgements_asked import Asked, Judged
+from label_studio_config.plugin.models import GivenAnswer, JudgementBatch, SuggestedLabel
+from label_studio_config.plugin.sure_suggestions import preview, waiting
 from label_studio_config.plugin.task_predictions import delete_predictions_of
 
-logger = logging.getLogger(__name__)
-
-SURE_ENOUGH = (0.99, 0.95, 0.9, 0.8, 0.7, 0.5)
-USUAL = 0.95
 MOST_ALIKE = 50
-MOST_A_CALL = 20_000
-"""Images judged while the browser waits: some minutes."""
 CATCH_UP_S = 10.0
-_ROWS_A_QUERY = 500
+STILL_READING = " The gallery's index is still being made: call it again for the rest."
 
 Answer = dict[str, Any]
 
@@ -51,20 +41,9 @@ class CannotJudge(ValueError):
 def register() -> None:
     """Offer the actions in every project's Data Manager."""
     annotate, change = AllPermissions().annotations_create, AllPermissions().tasks_change
-    register_action(
-        accept_suggestions,
-        "Accept sure suggestions …",
-        order=93,
-        permission=annotate,
-        dialog={
-            "title": "Accept sure suggestions",
-            "text": "Save the suggested label of the selected images as your own annotation, where "
-            "the model is sure enough and nobody has answered. Confidence is calibrated: of "
-            "suggestions at 95 %, about one in twenty is wrong.",
-            "type": "confirm",
-            "form": _thresholds,
-        },
-    )
+    # Without a dialog of Label Studio's, which knows nothing of the selection: the answer is a
+    # preview, and the browser asks for the confidence (dm-accept.js).
+    register_action(accept_suggestions, "Accept sure suggestions …", order=93, permission=annotate)
     register_action(
         label_as,
         "Label as …",
@@ -91,25 +70,32 @@ def register() -> None:
         },
     )
     register_action(find_similar, "Find similar", order=96, permission=annotate)
+    KINDS["accept"] = Kind(
+        annotate, _accept_some, _accepted, "accept suggestions of", undoable=True
+    )
+    KINDS["label"] = Kind(annotate, _label_some, _labelled, "label", undoable=True)
+    KINDS["blind"] = Kind(change, _mark_some, _marked, "mark blind")
 
 
 def accept_suggestions(project: Project, queryset: QuerySet, **kwargs: Any) -> Answer:
-    """Accept what is suggested with the confidence asked for; the action of that name."""
+    """Accept what is suggested with the confidence asked for; the action of that name.
+
+    Without a confidence nothing is saved: the answer holds a `preview`.
+    """
     request = kwargs["request"]
+    asked = request.data.get("confidence")
     try:
         view, complete = _view(project, request.user)
-        least = _share(request.data.get("confidence"))
+        if asked in (None, ""):
+            told = {"processed_items": 0, "detail": "Choose a confidence.", "reload": False}
+            return told | {"preview": preview(view, queryset, complete)}
+        least = _share(asked)
     except CannotJudge as error:
         return _refused(str(error))
-    rows = _waiting(view).filter(confidence__gte=least, task_id__in=_ids(queryset))
-    total = rows.count()
-    chosen = rows.order_by("task_id")[:MOST_A_CALL]
-    found = list(chosen.values_list("task_id", "prediction_id", "confidence"))
-    judged = [Judged(task_id, prediction_id=prediction) for task_id, prediction, _ in found]
-    done = _judge(view, request.user, judged)
-    wrong = sum(1 - confidence for _, _, confidence in found)
-    detail = f"Accepted {done.saved} suggestions; about {wrong:.0f} of them will be wrong."
-    return _judged(done, detail, total - len(found), complete)
+    rows = waiting(view).filter(confidence__gte=least, task_id__in=queryset.order_by().values("id"))
+    ids = list(rows.order_by("task_id").values_list("task_id", flat=True))
+    order = Order.new("accept", project, request.user, least)
+    return carry_out(project, request.user, order, ids, "" if complete else STILL_READING)
 
 
 def label_as(project: Project, queryset: QuerySet, **kwargs: Any) -> Answer:
@@ -122,45 +108,19 @@ def label_as(project: Project, queryset: QuerySet, **kwargs: Any) -> Answer:
             raise CannotJudge(f"{view.control.name} has no label {label!r}: choose one of the list")
     except CannotJudge as error:
         return _refused(str(error))
-    given = GivenAnswer.objects.filter(task_id=OuterRef("id"), control=view.control.name)
-    # Those that have the label: called again, it goes on where it stopped.
-    waiting = queryset.exclude(Exists(given.filter(user_id=view.user_id, label=label)))
-    spoken = 0
-    if not view.several_votes:
-        others = Exists(given.exclude(user_id=view.user_id))
-        # Unless a second opinion is asked for.
-        by_others = Q(others) & ~Q(id__among=sorted(view.asked_again))
-        spoken = waiting.filter(by_others).count()
-        waiting = waiting.exclude(by_others)
-    total = waiting.count()
-    ids = list(waiting.order_by("id").values_list("id", flat=True)[:MOST_A_CALL])
-    known = dict(
-        SuggestedLabel.objects.filter(
-            project_id=project.id,
-            model_version=view.version,
-            control=view.control.name,
-            task_id__among=ids,
-        ).values_list("task_id", "prediction_id")
-    )
-    judged = [Judged(task_id, label=label, prediction_id=known.get(task_id)) for task_id in ids]
-    done = _judge(view, request.user, judged)
-    detail = f"Labelled {done.saved} images as {label}."
-    if spoken:
-        detail += f" Somebody else has judged {spoken}: left alone."
-    return _judged(done, detail, total - len(ids), complete)
+    open_to, by_others = _to_label(view, queryset, label)
+    spoken = by_others.count() if by_others is not None else 0
+    note = f" Somebody else has judged {spoken}: left alone." if spoken else ""
+    ids = list(open_to.order_by("id").values_list("id", flat=True))
+    order = Order.new("label", project, request.user, label)
+    return carry_out(project, request.user, order, ids, note + ("" if complete else STILL_READING))
 
 
 def mark_blind(project: Project, queryset: QuerySet, **kwargs: Any) -> Answer:
     """Make images part of the unbiased yardstick; the action of that name."""
     ids = list(queryset.order_by("id").values_list("id", flat=True))
-    marked = judged = 0
-    for some in batches(ids, _ROWS_A_QUERY):
-        fresh, before = _mark_some(project, some)
-        marked, judged = marked + fresh, judged + before
-    detail = f"Marked {marked} images blind."
-    if judged:
-        detail += f" {judged} were judged already, perhaps with a suggestion on screen: left alone."
-    return _done(marked, detail)
+    user = kwargs["request"].user
+    return carry_out(project, user, Order.new("blind", project, user), ids)
 
 
 def find_similar(project: Project, queryset: QuerySet, **kwargs: Any) -> Answer:
@@ -174,9 +134,31 @@ def find_similar(project: Project, queryset: QuerySet, **kwargs: Any) -> Answer:
     return {"processed_items": len(ids), "detail": detail, "reload": False, "address": address}
 
 
+def _accept_some(project: Project, user: User, order: Order, ids: list[int]) -> Tally:
+    view, _ = _view(project, user)
+    found = waiting(view).filter(confidence__gte=order.value, task_id__among=ids)
+    rows = found.order_by("task_id").values_list("task_id", "prediction_id")
+    judged = [Judged(task_id, prediction_id=prediction) for task_id, prediction in rows]
+    tally, saved = _judge(view, user, judged, _key(order, ids))
+    sure = _suggestions(view, saved).values_list("confidence", flat=True)
+    tally.counts["wrong"] = sum(1 - confidence for confidence in sure)
+    return tally
+
+
+def _label_some(project: Project, user: User, order: Order, ids: list[int]) -> Tally:
+    view, _ = _view(project, user)
+    tasks = Task.objects.filter(project=project, id__among=ids)
+    open_to, _ = _to_label(view, tasks, order.value)
+    known = dict(_suggestions(view, ids).values_list("task_id", "prediction_id"))
+    judged = [
+        Judged(task_id, label=order.value, prediction_id=known.get(task_id))
+        for task_id in open_to.order_by("id").values_list("id", flat=True)
+    ]
+    return _judge(view, user, judged, _key(order, ids))[0]
+
+
 @persistent
-def _mark_some(project: Project, ids: list[int]) -> tuple[int, int]:
-    """How many were marked, and how many were not since somebody had judged them."""
+def _mark_some(project: Project, user: User, order: Order, ids: list[int]) -> Tally:
     with transaction.atomic():
         tasks = Task.objects.select_for_update(of=("self",)).filter(id__in=ids, project=project)
         judged, fresh = 0, []
@@ -192,26 +174,48 @@ def _mark_some(project: Project, ids: list[int]) -> tuple[int, int]:
         chosen = [task.id for task in fresh]
         delete_predictions_of(chosen)
         tasks_changed(project, chosen)
-    return len(fresh), judged
+    return Tally(Counter(saved=len(fresh), judged=judged))
 
 
-def _thresholds(user: User, project: Project) -> list[dict[str, Any]]:
-    """How sure is sure enough: with the number of images, and of errors to expect."""
-    try:
-        rows = _waiting(_view(project, user)[0])
-    except CannotJudge:
-        rows = SuggestedLabel.objects.none()
-    options = []
-    for least in SURE_ENOUGH:
-        counted = rows.filter(confidence__gte=least).aggregate(
-            n=Count("id"), sure=Sum("confidence")
+def _accepted(order: Order, tally: Tally) -> str:
+    wrong = tally.counts["wrong"]
+    said = f"Accepted {tally.counts['saved']:.0f} suggestions; about {wrong:.0f} of them "
+    return said + "will be wrong." + _alone(tally)
+
+
+def _labelled(order: Order, tally: Tally) -> str:
+    return f"Labelled {tally.counts['saved']:.0f} images as {order.value}." + _alone(tally)
+
+
+def _marked(order: Order, tally: Tally) -> str:
+    said = f"Marked {tally.counts['saved']:.0f} images blind."
+    if judged := tally.counts["judged"]:
+        said += (
+            f" {judged:.0f} were judged already, perhaps with a suggestion on screen: left alone."
         )
-        wrong = counted["n"] - (counted["sure"] or 0)
-        options.append(
-            f"{100 * least:g} % or more: {counted['n']} in the project, about {wrong:.0f} wrong"
-        )
-    usual = options[SURE_ENOUGH.index(USUAL)]
-    return [_choice("confidence", "Confidence of the suggestion", options, usual)]
+    return said
+
+
+def _alone(tally: Tally) -> str:
+    conflicts = tally.counts["conflicts"]
+    if not conflicts:
+        return ""
+    return f" {conflicts:.0f} were left alone, the first because {tally.why}."
+
+
+def _to_label(view: View, tasks: QuerySet, label: str) -> tuple[QuerySet, QuerySet | None]:
+    """The tasks that may be given a label, and those that somebody else's answer forbids.
+
+    Those that have it are neither: called again, an action goes on where it stopped.
+    """
+    given = GivenAnswer.objects.filter(task_id=OuterRef("id"), control=view.control.name)
+    open_to = tasks.exclude(Exists(given.filter(user_id=view.user_id, label=label)))
+    if view.several_votes:
+        return open_to, None
+    others = Exists(given.exclude(user_id=view.user_id))
+    # Unless a second opinion is asked for.
+    by_others = Q(others) & ~Q(id__among=sorted(view.asked_again))
+    return open_to.exclude(by_others), open_to.filter(by_others)
 
 
 def _labels(user: User, project: Project) -> list[dict[str, Any]]:
@@ -249,48 +253,37 @@ def _view(project: Project, user: User) -> tuple[View, bool]:
     return view, complete
 
 
-def _waiting(view: View) -> QuerySet[SuggestedLabel]:
-    """Suggestions that the person may accept: as the gallery shows them under "Suggested"."""
-    list_id = SuggestionList.id_of(view.project.id, view.version, view.control.name)
-    return SuggestedLabel.objects.filter(unanswered(view), list_id=list_id)
+def _suggestions(view: View, task_ids: Sequence[int]) -> QuerySet[SuggestedLabel]:
+    return SuggestedLabel.objects.filter(
+        project_id=view.project.id,
+        model_version=view.version,
+        control=view.control.name,
+        task_id__among=task_ids,
+    )
 
 
-@dataclass
-class _Done:
-    """What was saved, in which batches, and why the rest was not."""
-
-    saved: int = 0
-    batches: list[int] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
+def _key(order: Order, ids: list[int]) -> str:
+    return f"{order.id}.{ids[0]}"
 
 
-def _judge(view: View, user: User, judged: Sequence[Judged]) -> _Done:
-    done = _Done()
-    for some in batches(judged, MOST):
-        saved = save(view, user, Asked(tuple(some), lead_time_s=0.0, seen_at=None))
-        done.saved += saved.saved
-        done.batches += [saved.batch_id] if saved.batch_id is not None else []
-        done.reasons += [conflict.why for conflict in saved.conflicts]
-    return done
-
-
-def _judged(done: _Done, detail: str, left: int, complete: bool) -> Answer:
-    """The answer: each of `batches` can be undone, `left` images wait for the next call."""
-    if done.reasons:
-        detail += f" {len(done.reasons)} were left alone, the first because {done.reasons[0]}."
-    if left:
-        detail += f" {left} images are left: call it again."
-    if not complete:
-        detail += " The gallery's index is still being made: call it again for the rest."
-    return _done(done.saved, detail) | {"batches": done.batches, "left": left}
-
-
-def _ids(queryset: QuerySet) -> QuerySet:
-    return queryset.order_by().values("id")
-
-
-def _done(count: int, detail: str) -> Answer:
-    return {"processed_items": count, "detail": detail, "reload": count > 0}
+def _judge(view: View, user: User, judged: Sequence[Judged], key: str) -> tuple[Tally, list[int]]:
+    """Save some judgements, once for a key; what was done, and the tasks."""
+    batches = JudgementBatch.objects.filter(
+        project_id=view.project.id, user_id=user.id, key=key, undone_at=None
+    )
+    tally = Tally()
+    if judged and not batches.exists():
+        asked = Asked(tuple(judged), lead_time_s=0.0, seen_at=None, key=key)
+        saved = save(view, user, asked)
+        tally.counts["conflicts"] = len(saved.conflicts)
+        tally.why = next((conflict.why for conflict in saved.conflicts), "")
+    batch = batches.first()
+    if batch is None:
+        return tally, []
+    tasks = list(batch.judgements.values_list("task_id", flat=True))
+    tally.counts["saved"] = len(tasks)
+    tally.batches = [batch.id]
+    return tally, tasks
 
 
 def _refused(detail: str) -> Answer:

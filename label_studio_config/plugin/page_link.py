@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
+from django.middleware.csrf import get_token
 
 from label_studio_config.plugin.pages import files_version
 
 _APPLICATION = b'class="app-wrapper"'
 """Stands in every page of Label Studio that draws its header in the browser, and in no other."""
 _END = b"</body>"
-_SCRIPTS = ("gallery-link.js", "dm-actions.js")
+_SCRIPTS = ("gallery-link.js", "dm-actions.js", "dm-accept.js", "dm-notice.js")
 
 
 class GalleryLink:
@@ -29,12 +30,14 @@ class GalleryLink:
             and _APPLICATION in response.content
         ):
             before, end, after = response.content.rpartition(_END)
-            response.content = before + _script() + end + after
+            response.content = before + _script(get_token(request)) + end + after
         return response
 
 
-def _script() -> bytes:
+def _script(csrf_token: str) -> bytes:
+    """With the token that undoing needs: its cookie may be out of the scripts' reach."""
     folder = f"/planktrait/static/{files_version()}"
     return b"".join(
-        f'<script src="{folder}/{name}" defer></script>\n'.encode() for name in _SCRIPTS
+        f'<script src="{folder}/{name}" data-csrf="{csrf_token}" defer></script>\n'.encode()
+        for name in _SCRIPTS
     )

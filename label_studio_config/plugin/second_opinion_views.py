@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from core.permissions import AllPermissions
@@ -11,10 +12,12 @@ from projects.models import Project
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
+from users.models import User
 
+from label_studio_config.plugin.bulk_orders import KINDS, Kind, Order, Tally, carry_out
 from label_studio_config.plugin.gallery_access import ProjectView
 from label_studio_config.plugin.gallery_catch_up import catch_up
-from label_studio_config.plugin.second_opinion import ask_again, conflicting
+from label_studio_config.plugin.second_opinion import Asked, ask_again, conflicting
 
 MOST = 10_000
 
@@ -33,13 +36,28 @@ def register() -> None:
             "type": "confirm",
         },
     )
+    KINDS["opinion"] = Kind(
+        AllPermissions().annotations_create,
+        _ask_some,
+        _words,
+        "ask for a second opinion on",
+        counted="asked",
+    )
 
 
 def second_opinion(project: Project, queryset: QuerySet, **kwargs: Any) -> dict[str, Any]:
     """One more person's answer for the selected tasks; the action of that name."""
     ids = list(queryset.order_by("id").values_list("id", flat=True))
-    done = ask_again(project, kwargs["request"].user, ids)
-    return {"processed_items": done.asked, "detail": done.words, "reload": done.asked > 0}
+    user = kwargs["request"].user
+    return carry_out(project, user, Order.new("opinion", project, user), ids)
+
+
+def _ask_some(project: Project, user: User, order: Order, ids: list[int]) -> Tally:
+    return Tally(Counter(vars(ask_again(project, user, ids))))
+
+
+def _words(order: Order, tally: Tally) -> str:
+    return Asked(**{name: int(n) for name, n in tally.counts.items()}).words
 
 
 class SecondOpinion(ProjectView):

@@ -1,5 +1,6 @@
 // Beside Label Studio's Data Manager: goes where an action of ours leads, and shows the progress of
-// the project's jobs in the header.
+// the project's jobs in the header. Answers and jobs that end are told to dm-accept.js and
+// dm-notice.js as events of the window.
 
 (function () {
   // Label Studio may run a page's scripts again when it changes pages.
@@ -78,6 +79,7 @@
         if (ACTIVE.includes(job.state)) {
           next = WORKING_MS;
         } else {
+          if (!endedAt) tell("planktrait:job", job);
           endedAt ||= Date.now();
           if (Date.now() - endedAt > SHOWN_AFTER_END_MS) {
             watched = null;
@@ -97,6 +99,15 @@
 
   const theirs = window.fetch.bind(window);
 
+  const tell = (name, detail) => window.dispatchEvent(new CustomEvent(name, { detail }));
+
+  /** The same once more, with further words in its body. */
+  const again = (asked) => (more) => {
+    const [address, options] = asked;
+    const body = JSON.stringify({ ...JSON.parse(options?.body ?? "{}"), ...more });
+    return window.fetch(address, { ...options, body });
+  };
+
   window.fetch = async (...asked) => {
     const response = await theirs(...asked);
     const address = typeof asked[0] === "string" ? asked[0] : (asked[0]?.url ?? String(asked[0]));
@@ -111,8 +122,11 @@
           }
           if (typeof answer.job === "string") {
             watched = answer.job;
+            endedAt = 0;
             look();
           }
+          const action = /[?&]id=(\w+)/.exec(address)[1];
+          tell("planktrait:answer", { action, answer, again: again(asked) });
         })
         .catch(() => {});
     }
