@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pt"
 SETTLE_BATCH = 128
+LAST_EPOCHS = 2
 GENTLE = Augmentation(
     scale=(0.8, 1.15), shift=0.06, stretch=0.1, contrast=0.2, gamma=0.2, noise=0.02
 )
@@ -53,7 +54,10 @@ class FineTuneSettings:
     Attributes
     ----------
     epochs : int
-        0 leaves the encoder as it is.
+        At most; 0 leaves the encoder as it is.
+    learned_below : float
+        Two epochs in a row with a smaller mean loss (nats) are the last ones: nothing is left to
+        learn from. Labels of real images do not come near it.
     encoder_learning_rate, head_learning_rate : float
         Peaks of a warm-up and cosine decay, for AdamW.
     label_smoothing : float
@@ -67,6 +71,7 @@ class FineTuneSettings:
     """
 
     epochs: int = 16
+    learned_below: float = 0.002
     batch_size: int = 64
     min_images_per_epoch: int = 512
     encoder_learning_rate: float = 1e-3
@@ -138,6 +143,7 @@ class FineTune:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self._rate)
         self.averaged = AveragedModel(model, avg_fn=self._average)
         self.epoch = 0
+        self.learned_epochs = 0
 
     def run(self) -> TraitModel:
         """Train to the end, from the checkpoint if there is one that belongs; return the model.
@@ -157,11 +163,18 @@ class FineTune:
 
     def epochs(self) -> Iterator[float]:
         """Train epoch by epoch; yields the mean loss of each."""
-        while self.epoch < self.settings.epochs:
+        total = self.settings.epochs
+        while self.epoch < total and self.learned_epochs < LAST_EPOCHS:
             loss = self._train_epoch()
             self.epoch += 1
+            learned = loss < self.settings.learned_below
+            self.learned_epochs = self.learned_epochs + 1 if learned else 0
             self._save()
-            progress.report("fine-tune", self.epoch, self.settings.epochs, f"loss {loss:.3f}")
+            if self.learned_epochs == LAST_EPOCHS:
+                logger.info("after epoch %d of %d nothing is left to learn", self.epoch, total)
+                progress.report("fine-tune", total, total, f"learned after {self.epoch} epochs")
+            else:
+                progress.report("fine-tune", self.epoch, total, f"loss {loss:.3f}")
             yield loss
 
     def finish(self) -> None:
@@ -257,6 +270,7 @@ class FineTune:
         state = {
             "mark": self.mark,
             "epoch": self.epoch,
+            "learned_epochs": self.learned_epochs,
             "model": self.model.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -284,6 +298,7 @@ class FineTune:
             for name, part in parts.items():
                 part.load_state_dict(state[name])
             self.epoch = int(state["epoch"])
+            self.learned_epochs = int(state["learned_epochs"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             for name, part in parts.items():  # some of it may have been loaded
                 part.load_state_dict(before[name])

@@ -411,7 +411,21 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_model_as_it_was(tmp_path: Pat
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def fine_tuning(folder: Path) -> FineTune:
+@pytest.mark.parametrize("learned_below", [2.0, 0.002])
+def test_it_ends_when_nothing_is_left_to_learn(
+    tmp_path: Path, monkeypatch, learned_below: float
+) -> None:
+    """Blank images of three kinds: the loss stays about 1.1, the entropy of a guess."""
+    settings = FineTuneSettings(epochs=4, min_images_per_epoch=16, learned_below=learned_below)
+    epochs = count_epochs(monkeypatch)
+    fine_tuning(tmp_path, settings).run()
+    wanted = [0, 1] if learned_below == 2.0 else [0, 1, 2, 3]
+    assert epochs == wanted
+    fine_tuning(tmp_path, settings).run()
+    assert epochs == wanted
+
+
+def fine_tuning(folder: Path, settings: FineTuneSettings | None = None) -> FineTune:
     """A run on eight blank images."""
     torch.manual_seed(0)
     head = Head("group", "one of", ("Disc", "Rod", "Ring"))
@@ -427,7 +441,7 @@ def fine_tuning(folder: Path) -> FineTune:
         np.zeros((8, 1, 32, 32), dtype=np.uint8),
         np.zeros((8, 2), dtype=np.float32),
         np.ones(8),
-        FineTuneSettings(epochs=1),
+        settings or FineTuneSettings(epochs=1),
         folder,
         "mark",
     )
