@@ -678,6 +678,23 @@ def push(
 
 
 @app.command()
+def reindex(project: ProjectOption = None, home: HomeOption = None) -> None:
+    """Make the gallery's index anew from Label Studio's tables: of one project, or of all.
+
+    For a gallery that shows something else than Label Studio does, and after an upgrade that says
+    so. Nothing but the index is touched; safe while the server runs, and while it is stopped.
+    """
+    from hpc_jobs import progress
+    from label_studio_config.reindex import reindex as make_anew
+
+    with told_plainly():
+        table = Table("project", "title", "tasks", "suggestions")
+        for one in make_anew(home_of(home), project, progress.report)["projects"]:
+            table.add_row(*map(str, one.values()))
+        out.print(table)
+
+
+@app.command()
 def suggest(project: NeededProject, home: HomeOption = None) -> None:
     """Give the images of a project that have none the live version's suggestions."""
     from label_studio_config.project import find_project

@@ -6,17 +6,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from hpc_jobs import progress
+from label_studio_config.django_command import DjangoCommandError, run_django
 from label_studio_config.home import Home
-from label_studio_config.hosting import server_environment
 from label_studio_config.manifest import Manifest, Skipped
 from label_studio_config.sources import read_source, showable
 
@@ -114,49 +111,16 @@ def _through_database(
     """Run `planktrait_push` in Label Studio's environment and pass its progress on."""
     with tempfile.TemporaryDirectory(dir=home.cache_folder) as folder:
         path = manifest.write(Path(folder) / "manifest.parquet")
-        command = [sys.executable, "-m", "django", "planktrait_push", str(project), str(path)]
-        command += ["--blind-share", str(blind_share)]
+        command = ["planktrait_push", str(project), str(path), "--blind-share", str(blind_share)]
         if predictions is not None:
             command += ["--predictions", str(Path(predictions).resolve())]
         command += ["--hide"] * (not show) + ["--prune"] * prune
-        log = Path(folder) / "log"
-        with log.open("w") as errors:
-            process = subprocess.Popen(
-                command,
-                env=server_environment(home),
-                cwd=home.folder,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
+        try:
+            told = run_django(home, command, progress.report)
+        except DjangoCommandError as error:
+            rest = (
+                "" if error.refused else ": what was loaded stays, and a repeat goes on from there"
             )
-            try:
-                told = _listen(process)
-            finally:
-                process.kill()
-                process.wait()
-        if told is None:
-            raise PushError(_reason(log.read_text()))
+            raise PushError(f"{error}{rest}") from error
     told["bad"] = [Skipped(*one) for one in told["bad"]]
     return told
-
-
-def _listen(process: subprocess.Popen[str]) -> dict[str, Any] | None:
-    told = None
-    assert process.stdout is not None
-    for line in process.stdout:
-        # Label Studio prints a few lines of its own when it starts.
-        if not line.startswith("{"):
-            continue
-        said = json.loads(line)
-        if "progress" in said:
-            progress.report(*said["progress"])
-        told = said.get("report", told)
-    return told if process.wait() == 0 else None
-
-
-def _reason(log: str) -> str:
-    lines = [line for line in log.splitlines() if line.strip()]
-    last = lines[-1] if lines else "it was killed"
-    if last.startswith("CommandError: "):
-        return last.removeprefix("CommandError: ")
-    return f"{last}: what was loaded stays, and a repeat goes on from there"

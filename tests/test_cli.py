@@ -26,6 +26,7 @@ COMMANDS = (
     ["predict"],
     ["quantify"],
     ["suggest"],
+    ["reindex"],
     ["clusters"],
     ["map"],
     ["models", "list"],
@@ -78,6 +79,7 @@ def test_without_a_command_the_help_is_shown(run):
         (["import", ".", "--project", "P"], "planktrait serve"),
         (["export", "--project", "P"], "planktrait serve"),
         (["jobs", "--log", "x"], "0 jobs match 'x'"),
+        (["reindex"], "has no database yet: start it once with `planktrait serve"),
     ],
 )
 def test_errors_are_one_line_with_the_remedy(run, words, said):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
 
 from label_studio_config.hosting import server_environment
 from label_studio_config.plugin import migrations
+from planktrait import app
 from tests.gallery_fixtures import VERSION, crop_rows, new_gallery, suggestion
 
 __all__ = ["new_gallery"]
@@ -37,13 +40,10 @@ def contents(gallery):
 
 
 def reindex(gallery, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", "django", "planktrait_reindex", *arguments],
-        env=server_environment(gallery.server.home),
-        capture_output=True,
-        text=True,
-    )
-    return done
+    """What `planktrait reindex` says and answers."""
+    home = gallery.server.home.folder
+    words = ["reindex", "--home", str(home), *arguments]
+    return CliRunner().invoke(app, words, env={"COLUMNS": "200"})
 
 
 def test_suggestions_reach_an_index_that_exists_at_once(new_gallery):
@@ -185,7 +185,7 @@ def test_old_suggestions_go_but_for_those_that_an_annotation_came_from(new_galle
         "    print(done.deleted, end=' ')"
     )
     assert said.split()[-3:] == ["2", "2", "1"]
-    assert reindex(gallery, "--project", str(gallery.project.id)).returncode == 0
+    assert reindex(gallery, "--project", str(gallery.project.id)).exit_code == 0
     assert len(contents(gallery)[1]) == 6
     path = f"suggestions?model_version={versions[3]}"
     assert gallery.call("DELETE", path).status_code == 400
@@ -227,16 +227,27 @@ def test_the_index_is_made_anew_from_label_studios_tables(new_gallery):
     gallery.get("gallery")
     grown = contents(gallery)
     assert [len(rows) for rows in grown] == [12, 8, 5]
-    done = reindex(gallery, "--project", str(gallery.project.id))
-    assert done.returncode == 0, done.stderr
-    assert f"Project {gallery.project.id}: 12 tasks, 8 suggestions" in done.stdout
+    # Another's row, that Label Studio does not know.
+    task = gallery.tasks[5]
+    gallery.run(
+        "from label_studio_config.plugin.models import SuggestedLabel\n"
+        f"SuggestedLabel.objects.filter(task_id={task}).update(label='Detritus')"
+    )
+    done = reindex(gallery, "--project", gallery.project.name)
+    assert done.exit_code == 0, done.output
+    (row,) = [line for line in done.output.splitlines() if gallery.project.name in line]
+    assert re.findall(r"\d+", row)[-2:] == ["12", "8"]
     made = contents(gallery)
     for row in grown[0] + made[0]:
         # Read from the files when they are first shown.
         row["width_px"] = row["height_px"] = None
     assert made == grown
-    assert reindex(gallery, "--project", "999999").returncode != 0
-    assert reindex(gallery).returncode == 0
+    refused = reindex(gallery, "--project", "999999")
+    assert refused.exit_code == 1
+    assert "there is no project '999999'; known are " in " ".join(refused.output.split())
+    everything = reindex(gallery)
+    assert everything.exit_code == 0
+    assert gallery.project.name in everything.output
 
 
 def test_another_config_asks_other_questions(new_gallery):

@@ -2,7 +2,7 @@
 
 Label Studio keeps suggestions and annotations as JSON; these tables say what the gallery sorts,
 filters and counts by. They are filled from Label Studio's own tables, can be rebuilt from them at
-any time (`planktrait_reindex`), and are never asked what is true.
+any time (`planktrait reindex`), and are never asked what is true.
 
 No column is a foreign key into Label Studio's tables: it deletes with SQL of its own.
 """

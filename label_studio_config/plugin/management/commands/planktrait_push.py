@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from label_studio_config.django_command import say
 from label_studio_config.manifest import Manifest
 from label_studio_config.other_process import ProcessKilledError
 from label_studio_config.plugin.push import BATCH_SIZE, PushOptions, push
@@ -51,13 +50,8 @@ class Command(BaseCommand):
                 manifest,
                 given["predictions"],
                 options,
-                lambda *progress: _say({"progress": progress}),
+                lambda *progress: say({"progress": progress}),
             )
         except (ValueError, ProcessKilledError) as error:
             raise CommandError(str(error)) from error
-        _say({"report": told.as_json()})
-
-
-def _say(what: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
+        say({"report": told.as_json()})

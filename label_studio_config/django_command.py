@@ -1,0 +1,102 @@
+"""A command of the plugin, run in Label Studio's environment as a process of its own.
+
+It needs no server. Its standard output is one JSON object a line: progress, at the end the report.
+
+>>> from label_studio_config.home import Home
+>>> run_django(Home("home"), ["planktrait_reindex"], print)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from label_studio_config.home import Home
+from label_studio_config.hosting import server_environment
+
+
+class DjangoCommandError(RuntimeError):
+    """The command did not reach its end; the message is the last line of what it said.
+
+    Attributes
+    ----------
+    refused : whether it said itself what is wrong
+    """
+
+    def __init__(self, message: str, *, refused: bool) -> None:
+        super().__init__(message)
+        self.refused = refused
+
+
+def run_django(
+    home: Home, arguments: Sequence[str], report: Callable[[str, int, int], object]
+) -> dict[str, Any]:
+    """Run one command to its end, and end it with us.
+
+    Parameters
+    ----------
+    arguments : name of the command, then what it takes
+    report : called as `report(stage, done, total)`
+
+    Returns
+    -------
+    dict
+        What the command reports at the end.
+
+    Raises
+    ------
+    DjangoCommandError
+    """
+    with tempfile.TemporaryDirectory(dir=home.cache_folder) as folder:
+        log = Path(folder) / "log"
+        with log.open("w") as errors:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "django", *arguments],
+                env=server_environment(home),
+                cwd=home.folder,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+            try:
+                told = _listen(process, report)
+            finally:
+                process.kill()
+                process.wait()
+        if told is None:
+            raise _error(log.read_text())
+    return told
+
+
+def say(what: dict[str, Any]) -> None:
+    """What a command says to whoever runs it: `{"progress": …}`, or `{"report": …}`."""
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+def _listen(
+    process: subprocess.Popen[str], report: Callable[[str, int, int], object]
+) -> dict[str, Any] | None:
+    told = None
+    assert process.stdout is not None
+    for line in process.stdout:
+        # Label Studio prints a few lines of its own when it starts.
+        if not line.startswith("{"):
+            continue
+        said = json.loads(line)
+        if "progress" in said:
+            report(*said["progress"])
+        told = said.get("report", told)
+    return told if process.wait() == 0 else None
+
+
+def _error(log: str) -> DjangoCommandError:
+    lines = [line for line in log.splitlines() if line.strip()]
+    last = lines[-1] if lines else "it was killed"
+    refused = last.startswith("CommandError: ")
+    return DjangoCommandError(last.removeprefix("CommandError: "), refused=refused)
