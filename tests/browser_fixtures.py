@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
+from label_studio_config.users import UserInfo
 from tests.label_studio_fixtures import LabelStudioForTests
 
 ARTEFACTS = Path(__file__).parents[1] / "test-artefacts"
@@ -42,12 +43,13 @@ class Visit:
     exceptions: list[str] = field(default_factory=list)
     our_errors: list[str] = field(default_factory=list)
 
-    def log_in(self) -> None:
-        """Through the login form, as a person does."""
+    def log_in(self, person: UserInfo | None = None) -> None:
+        """Through the login form, as a person does; by default the first user."""
         secrets = self.server.home.secrets
         self.page.goto(f"{self.server.url}/user/login/")
-        self.page.fill("input[name=email]", secrets.user_email)
-        self.page.fill("input[name=password]", secrets.user_password)
+        self.page.fill("input[name=email]", person.email if person else secrets.user_email)
+        password = person.password if person else secrets.user_password
+        self.page.fill("input[name=password]", password or "")
         self.page.click("button[type=submit]")
         self.page.wait_for_url(lambda url: "/user/login" not in url)
 
@@ -94,6 +96,14 @@ class Visit:
         buttons.filter(has_text=re.compile(r"^\s*\d+ Tasks?\s*$")).click()
         self.page.get_by_text(action, exact=True).click()
 
+    def choose_in_dialog(self, option: str) -> None:
+        """An option of the list in the dialog of an action."""
+        modal = self.page.locator(".lsf-modal-ls__content, .lsf-modal__content").last
+        modal.locator("select").wait_for(state="attached")
+        # The real list lies under a drawn one.
+        modal.get_by_role("combobox").or_(modal.locator("button[aria-haspopup]")).first.click()
+        self.page.get_by_role("option", name=option).click()
+
     def confirm_action(self) -> None:
         """OK in the dialog of an action of the Data Manager."""
         self.page.locator("button", has_text=re.compile(r"^\s*OK\s*$")).click()
@@ -137,15 +147,20 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def visiting(browser: Browser, server: LabelStudioForTests) -> Iterator[Visit]:
-    """A fresh window, logged in; a screenshot is kept when the test fails in it."""
+def visiting(
+    browser: Browser, server: LabelStudioForTests, person: UserInfo | None = None
+) -> Iterator[Visit]:
+    """A fresh window, logged in as a person, by default the first user.
+
+    A screenshot is kept when the test fails in it.
+    """
     context = browser.new_context(viewport=WINDOW)  # type: ignore[arg-type]
     page = context.new_page()
     visit = Visit(page, server)
     page.on("console", visit._hear)
     page.on("pageerror", lambda error: visit.exceptions.append(f"{page.url}: {error}"))
     try:
-        visit.log_in()
+        visit.log_in(person)
         yield visit
         visit.check()
     except BaseException:

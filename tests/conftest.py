@@ -18,6 +18,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 from tests.browser_fixtures import browser
 from tests.figures import FIGURES
+from tests.gallery_page_fixtures import shelf_with_backend
 from tests.label_studio_fixtures import (
     database_template,
     label_studio,
@@ -72,5 +73,6 @@ __all__ = [
     "label_studio",
     "label_studio_with_backend",
     "postgres_template",
+    "shelf_with_backend",
     "slurm",
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import random
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,10 +21,14 @@ from label_studio_config.project import ProjectInfo, create_project
 from label_studio_config.results import write_result
 from label_studio_config.server_tasks import fetch_tasks
 from label_studio_config.users import UserInfo, add_user
+from ml_backend.encoders import set_newest_encoder
 from tests.browser_fixtures import Visit, visiting
 from tests.label_studio_fixtures import LabelStudioForTests, serve_for_tests
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
+ENCODER = Path(__file__).parents[1] / "benchmarks" / "encoders" / "ndsb-resnet10t"
+"""Has learned from `ndsb`, without labels."""
+
 VERSION = "project-0-v0001"
 PIXEL_SIZE_UM = 62.5
 GROUPS = {"Copepod": 0.6, "Medusa": 0.2, "Diatom chain": 0.12, "Chaetognath": 0.08}
@@ -44,6 +50,12 @@ class Shelf:
         project = create_project(self.server.home, name, config, **more)
         filled = Filled(self, project)
         filled.load(_mixed(self.images, count))
+        return filled
+
+    def assorted(self, title: str, count: int) -> Filled:
+        """A project with images of all groups, most with a suggestion."""
+        filled = Filled(self, create_project(self.server.home, title, "functional_groups"))
+        filled.load(random.Random(0).sample(self.images, min(count, len(self.images))))
         return filled
 
 
@@ -115,6 +127,12 @@ class Filled:
             "score": sure,
             "model_version": VERSION,
         }
+
+    def learn(self) -> None:
+        """As if SimCLR had learned from the project's images."""
+        folder = self.shelf.server.home.encoders_folder(self.project.id) / "from-benchmarks"
+        shutil.copytree(ENCODER, folder)
+        set_newest_encoder(folder.parent, folder / "encoder")
 
     @property
     def primary(self) -> str:
@@ -243,3 +261,14 @@ def shelf(tmp_path_factory, database_template) -> Iterator[Shelf]:
     """A Label Studio without the backend."""
     with serve_shelf(tmp_path_factory.mktemp("gallery-page"), database_template) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def shelf_with_backend(tmp_path_factory, database_template) -> Iterator[Shelf]:
+    """With the backend; shared by all tests of a process."""
+    folder = tmp_path_factory.mktemp("gallery-backend")
+    with pytest.MonkeyPatch.context() as patch:
+        # No training that nobody asked for beside the tests.
+        patch.setenv("PLANKTRAIT_TRAIN_EVERY", "1000000")
+        with serve_shelf(folder, database_template, with_backend=True) as opened:
+            yield opened

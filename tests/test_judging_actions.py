@@ -109,7 +109,11 @@ def test_sure_suggestions_are_accepted_with_an_estimate_of_errors(home, project)
     preview = asked["preview"]
     assert (preview["selected"], preview["waiting"], preview["complete"]) == (5, 5, True)
     assert at_95(asked) == (3, pytest.approx(0.08, abs=0.05))
-    assert preview["choices"][-1] == {"confidence": 0.5, "images": 5, "wrong": 0.7}
+    assert preview["choices"][-1] == {
+        "confidence": 0.5,
+        "images": 5,
+        "wrong": pytest.approx(sum(1 - sure for sure in CONFIDENCES)),
+    }
     # Of what is selected alone, and nothing is saved by looking.
     part = run(home, project, "accept_suggestions", numbers=[2, 3])
     assert (part["preview"]["selected"], at_95(part)[0]) == (2, 1)

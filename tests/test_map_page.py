@@ -5,44 +5,29 @@ from __future__ import annotations
 import io
 import random
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from label_studio_config.project import create_project
 from label_studio_config.results import write_result
-from ml_backend.encoders import set_newest_encoder
 from tests.browser_fixtures import Visit, visiting
-from tests.gallery_page_fixtures import Filled, Shelf, serve_shelf
+from tests.gallery_page_fixtures import Filled, Shelf
 
 pytestmark = pytest.mark.slow
 expect.set_options(timeout=20_000)
 
-ENCODER = Path(__file__).parents[1] / "benchmarks" / "encoders" / "ndsb-resnet10t"
 COUNT = 700
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory, database_template) -> Iterator[Shelf]:
-    folder = tmp_path_factory.mktemp("map-page")
-    with serve_shelf(folder, database_template, with_backend=True) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def filled(shelf: Shelf) -> Filled:
-    """Images of all groups, most with a suggestion."""
-    filled = Filled(shelf, create_project(shelf.server.home, "Map", "functional_groups"))
-    filled.load(random.Random(0).sample(shelf.images, min(COUNT, len(shelf.images))))
-    return filled
+def filled(shelf_with_backend: Shelf) -> Filled:
+    return shelf_with_backend.assorted("Map", COUNT)
 
 
 @dataclass
@@ -146,9 +131,7 @@ def test_it_is_drawn_by_a_job(the_map: Map, filled: Filled) -> None:
     expect(box.locator(".error")).to_contain_text("Learn features from all images")
     the_map.visit.our_errors[:] = [e for e in the_map.visit.our_errors if "409" not in e]
 
-    folder = filled.shelf.server.home.encoders_folder(filled.project.id) / "from-benchmarks"
-    shutil.copytree(ENCODER, folder)
-    set_newest_encoder(folder.parent, folder / "encoder")
+    filled.learn()
     box.get_by_role("button", name="Draw the map").click()
     expect(box).to_contain_text("Being drawn")
     the_map.drawn()

@@ -47,7 +47,7 @@ def preview(view: View, tasks: QuerySet, complete: bool) -> dict[str, Any]:
         {
             "confidence": least,
             "images": counted[f"n_{place}"],
-            "wrong": round(counted[f"n_{place}"] - (counted[f"sum_{place}"] or 0.0), 1),
+            "wrong": round(counted[f"n_{place}"] - (counted[f"sum_{place}"] or 0.0), 4),
         }
         for place, least in enumerate(SURE_ENOUGH)
     ]

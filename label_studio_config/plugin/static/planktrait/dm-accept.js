@@ -19,7 +19,7 @@
       color: var(--color-neutral-content-subtle, #6b6860); }
     .planktrait-dialog td { text-align: right; padding: 0 8px; border-top: 1px solid var(--color-neutral-border, #e3e1db); }
     .planktrait-dialog th:first-child, .planktrait-dialog td:first-child { text-align: left; }
-    .planktrait-dialog label { display: flex; gap: 8px; align-items: center; padding: 7px 0; cursor: pointer; }
+    .planktrait-dialog label { font: inherit; margin: 0; display: flex; gap: 8px; align-items: center; padding: 7px 0; cursor: pointer; }
     .planktrait-dialog input { margin: 0; accent-color: var(--color-primary-content, #4c5fa9); }
     .planktrait-dialog tr:has(:checked) { background: var(--color-primary-background, #f0f3fe); }
     .planktrait-dialog tr:has(:disabled) { opacity: 0.45; }

@@ -320,7 +320,7 @@ class Gallery {
     byId("similar-chip").replaceChildren(
       ...(similar && !similar.leave ? [chip(similar.words, () => this.#leaveSimilar())] : []),
     );
-    byId("order").disabled = Boolean(similar) && !similar.leave;
+    byId("order").disabled = view.get("every") || (Boolean(similar) && !similar.leave);
   }
 
   #leaveSimilar() {

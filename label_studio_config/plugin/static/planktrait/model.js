@@ -105,18 +105,20 @@ function agreement({ controls, of_all: ofAll, hidden }) {
     const gallery = `/planktrait/projects/${PROJECT}/gallery?${new URLSearchParams(query)}`;
     const pairs = one.confused.slice(0, 3).map((pair) => `${pair.labels.join(" / ")} (${pair.n_images})`).join("; ");
     const see = `see ${one.conflicts === 1 ? "it" : `all ${whole(one.conflicts)}`}`;
-    return make("tr", {},
-      make("td", {}, control.replaceAll("_", " ")),
-      make("td", {}, one.alpha == null ? "–" : one.alpha.toFixed(2)),
-      make("td", {}, whole(one.n_images)),
-      make("td", {}, pairs || "–"),
-      make("td", {}, one.conflicts ? make("a", { href: gallery, class: "see" }, see) : ""),
-      make("td", {}, one.conflicts ? askAgain(control) : ""));
+    return [
+      make("tr", {},
+        make("td", {}, control.replaceAll("_", " ")),
+        make("td", {}, one.alpha == null ? "–" : one.alpha.toFixed(2)),
+        make("td", {}, whole(one.n_images)),
+        make("td", {}, one.conflicts ? make("a", { href: gallery, class: "see" }, see) : "none"),
+        make("td", {}, one.conflicts ? askAgain(control) : "")),
+      pairs ? make("tr", { class: "pairs" }, make("td", { colspan: 5 }, `Taken for each other: ${pairs}`)) : null,
+    ].filter(Boolean);
   });
-  const heads = ["Control", "Alpha", "Images", "Often taken for each other", "", ""];
+  const heads = ["Control", "Alpha", "Images", "Disagreed on", ""];
   const head = make("tr", {}, ...heads.map((name) => make("th", { scope: "col" }, name)));
   const table = make("table", { class: "agreement", title: "Krippendorff's alpha: 1 is full agreement, 0 is chance" },
-    make("thead", {}, head), make("tbody", {}, ...rows));
+    make("thead", {}, head), make("tbody", {}, ...rows.flat()));
   if (ofAll) return table;
   return make("div", {}, table, make("p", { class: "quiet" }, "On the images that you have judged yourself."));
 }
