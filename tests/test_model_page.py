@@ -292,14 +292,14 @@ def test_label_mark_blind_and_second_opinion(judged: Judged, visit: Visit) -> No
 
     visit.open_data_manager(judged.project.id, tab)
     visit.act_on(0, "Ask for a second opinion")
-    expect(page.get_by_role("button", name="OK", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Confirm", exact=True)).to_be_visible()
     visit.keep_screenshot("data-manager-opinion")
     visit.confirm_action()
     expect(notice(visit)).to_contain_text("A further opinion is asked for on 1 images.")
 
     visit.open_data_manager(judged.project.id, tab)
     visit.act_on(1, "Mark blind")
-    expect(page.get_by_role("button", name="OK", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Confirm", exact=True)).to_be_visible()
     visit.keep_screenshot("data-manager-blind")
     visit.confirm_action()
     expect(notice(visit)).to_contain_text("Marked 1 images blind.")
@@ -316,7 +316,7 @@ def test_export_selection_leads_to_the_file(judged: Judged, visit: Visit) -> Non
     page = visit.page
     visit.open_data_manager(judged.project.id, of_new(judged, "To export"))
     visit.act_on(2, "Export selection …")
-    expect(page.get_by_role("button", name="OK", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Confirm", exact=True)).to_be_visible()
     visit.keep_screenshot("data-manager-export")
     visit.confirm_action()
     page.wait_for_url(f"**/planktrait/projects/{judged.project.id}/data#export")
