@@ -6,15 +6,17 @@
 | POST `/features` | project | 202 `{"job", "coalesced"}` |
 | POST `/neighbours` | `NeighboursRequest` | `{"tasks": [{"task", "similarity"}], "features"}` |
 | POST `/next` | `NextRequest` | `{"tasks": [task]}`, the most useful to label first |
-| GET `/clusters` | `?project=` | `{"made_at", "n_images", "clusters", "outliers", "job"}` |
+| GET `/clusters` | `?project=` | `{"made_at", "n_images", "clusters", "aside", "outliers"}`, job |
 | GET `/clusters/<id>` | `?project=&after=&limit=&made_at=` | `{"made_at", "tasks", "next"}` |
+| GET `/clusters/outliers` | as for a cluster | as of a cluster: the images that are in none |
 | GET `/map` | `?project=` | `{"made_at", "n", "last_task", "job"}` |
 | GET `/map/points` | `?project=` | n float32 x, n float32 y, n int64 task ids, little-endian |
 | POST `/clusters`, `/map` | project | 202 `{"job", "coalesced"}` |
 
 Blind tasks are in no answer that they were blind in when their job ran or they were added; whoever
 asks leaves out those that have become blind since. The tasks of a cluster are nearest to its centre
-first; `/clusters?members=1` has all of them, too. `made_at` refuses clusters of another time (409).
+first; `/clusters?members=1` has all of them, too. `aside` are the outliers, null where the clusters
+were made before their tasks were kept. `made_at` refuses clusters of another time (409).
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ from ml_backend.project_features import (
     wanted_encoder,
 )
 from ml_backend.site_jobs import site_options
+from ml_backend.stored_clusters import StoredClusters
 from ml_backend.wire import (
     NeighboursRequest,
     NextRequest,
@@ -119,9 +122,10 @@ def add_feature_service(app: Flask, home: Home) -> None:
             told["job"] = _start_once(home, "features", message.project)
         try:
             if message.image is not None:
-                found = loaded.like_image(_decoded(message.image), message.limit)
+                image = _decoded(message.image)
+                found = loaded.like_image(image, message.limit, message.without)
             else:
-                found = loaded.like_tasks(message.tasks, message.limit)
+                found = loaded.like_tasks(message.tasks, message.limit, message.without)
         except UnknownTaskError:
             if not message.newer:
                 raise
@@ -147,47 +151,45 @@ def add_feature_service(app: Flask, home: Home) -> None:
     def clusters() -> Answer:
         project_id = _project()
         job = _newest_job(home, clusters_key(project_id))
-        made = _read(home, project_id, CLUSTERS_FILE)
+        made = _clusters(home, project_id)
         if made is None:
-            return jsonify(made_at=None, n_images=0, clusters=[], outliers=0, job=job)
-        starts, tasks = made["starts"], made["task"]
-        most = min(SHOWN_OF_A_CLUSTER, SHOWN_OF_ALL_CLUSTERS // max(1, len(starts) - 1))
-        shown = [
-            {
-                "id": number,
-                "size": int(starts[number + 1] - start),
-                "tasks": tasks[start : min(starts[number + 1], start + most)].tolist(),
+            told: dict[str, Any] = {
+                "made_at": None,
+                "n_images": 0,
+                "clusters": [],
+                "outliers": 0,
+                "aside": None,
             }
-            for number, start in enumerate(starts[:-1])
-        ]
-        if request.args.get("members") == "1":
-            for one, start, end in zip(shown, starts, starts[1:], strict=False):
-                one["members"] = tasks[start:end].tolist()
+            return jsonify(**told, job=job)
+        most = min(SHOWN_OF_A_CLUSTER, SHOWN_OF_ALL_CLUSTERS // max(1, len(made)))
+        members = request.args.get("members") == "1"
         return jsonify(
-            made_at=str(made["made_at"]),
-            n_images=int(made["n_images"]),
-            clusters=shown,
-            outliers=int(made["outliers"]),
+            made_at=made.made_at,
+            n_images=made.n_images,
+            clusters=[
+                {"id": number, **_group(made.tasks_of(number), most, members)}
+                for number in range(len(made))
+            ],
+            outliers=made.outliers,
+            aside=_group(made.aside, SHOWN_OF_A_CLUSTER, members) if len(made.aside) else None,
             job=job,
         )
 
+    @app.get("/clusters/outliers")
     @app.get("/clusters/<int:number>")
-    def cluster(number: int) -> Answer:
-        made = _read(home, _project(), CLUSTERS_FILE)
+    def cluster(number: int | None = None) -> Answer:
+        made = _clusters(home, _project())
         wanted = request.args.get("made_at")
-        if made is not None and wanted not in (None, str(made["made_at"])):
+        if made is not None and wanted not in (None, made.made_at):
             abort(409, "the clusters have been made anew since")
-        if made is None or number >= len(made["starts"]) - 1:
+        if made is None or (number is not None and number >= len(made)):
             abort(404, f"there is no cluster {number}: GET /clusters lists them")
         after, limit = _number("after", 0), min(_number("limit", 200), MOST_OF_A_CLUSTER)
-        start, end = made["starts"][number : number + 2]
-        tasks = made["task"][start + after : min(end, start + after + limit)].tolist()
-        following = after + len(tasks)
-        return jsonify(
-            made_at=str(made["made_at"]),
-            tasks=tasks,
-            next=following if tasks and start + following < end else None,
-        )
+        of = made.tasks_of(number)
+        tasks = of[after : after + limit].tolist()
+        more = bool(tasks) and after + limit < len(of)
+        following = after + len(tasks) if more else None
+        return jsonify(made_at=made.made_at, tasks=tasks, next=following)
 
     @app.get("/map")
     def the_map() -> Answer:
@@ -265,6 +267,16 @@ def _read(home: Home, project_id: int, name: str) -> dict[str, np.ndarray] | Non
         return None
     with np.load(path) as file:
         return dict(file)
+
+
+def _clusters(home: Home, project_id: int) -> StoredClusters | None:
+    return StoredClusters.read(features_folder(home, project_id) / CLUSTERS_FILE)
+
+
+def _group(tasks: np.ndarray, most: int, members: bool) -> dict[str, Any]:
+    """Tasks that are seen together: how many, the first ones, and all if they are asked for."""
+    told = {"size": len(tasks), "tasks": tasks[:most].tolist()}
+    return told | {"members": tasks.tolist()} if members else told
 
 
 def _last_task(made: dict[str, np.ndarray]) -> int:

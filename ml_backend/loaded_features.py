@@ -77,8 +77,13 @@ class LoadedFeatures:
         same = store.fingerprint == self.store.fingerprint
         return LoadedFeatures(store, self._encoder if same else None)
 
-    def like_tasks(self, task_ids: Sequence[int], limit: int) -> Found:
+    def like_tasks(self, task_ids: Sequence[int], limit: int, without: Sequence[int] = ()) -> Found:
         """The tasks whose images are most like those of some tasks, which are left out.
+
+        Parameters
+        ----------
+        without : sequence of int
+            Tasks that are left out, too.
 
         Raises
         ------
@@ -93,12 +98,10 @@ class LoadedFeatures:
         if ((rows < 0) | (rows >= len(self.index))).any():
             task = asked[(rows < 0) | (rows >= len(self.index))][0]
             raise UnknownTaskError(f"the image of task {task} cannot be read")
-        allowed = self._open_rows.copy()
-        allowed[rows] = False
         queries = unit_length(self.index.features[rows])
-        return self._search(queries, limit, allowed)
+        return self._search(queries, limit, without, rows)
 
-    def like_image(self, content: bytes, limit: int) -> Found:
+    def like_image(self, content: bytes, limit: int, without: Sequence[int] = ()) -> Found:
         """The tasks whose images are most like an image file.
 
         Raises
@@ -113,7 +116,7 @@ class LoadedFeatures:
         pixels, _ = self.encoder.preprocessing.preprocess_image(image)
         with progress.quiet():
             features = features_of(self.encoder, pixels[None])
-        return self._search(unit_length(features), limit, self._open_rows)
+        return self._search(unit_length(features), limit, without)
 
     def next_tasks(
         self,
@@ -152,7 +155,23 @@ class LoadedFeatures:
         )
         return asked[known][chosen].tolist()
 
-    def _search(self, queries: np.ndarray, limit: int, allowed: np.ndarray) -> Found:
+    def _search(
+        self,
+        queries: np.ndarray,
+        limit: int,
+        without: Sequence[int],
+        asked_rows: np.ndarray | None = None,
+    ) -> Found:
+        places = self.table.places(np.array(without, dtype=np.int64))
+        kept = np.ones(len(self.table), dtype=bool)
+        kept[places[places >= 0]] = False
+        allowed = self._open_rows
+        if len(places):
+            # One image may be that of several tasks.
+            allowed = allowed & self.table.any_row(kept, len(allowed))
+        if asked_rows is not None:
+            allowed = allowed.copy()
+            allowed[asked_rows] = False
         ranked = self.index.search(queries, limit, allowed=allowed)
         first = np.searchsorted(self._sorted_rows, ranked.rows)
         last = np.searchsorted(self._sorted_rows, ranked.rows, side="right")
@@ -160,6 +179,7 @@ class LoadedFeatures:
             {"task": int(self.table.task_ids[place]), "similarity": round(float(similarity), 4)}
             for start, end, similarity in zip(first, last, ranked.similarity, strict=True)
             for place in self._order[start:end]
+            if kept[place]
         ]
         return tasks[:limit]
 

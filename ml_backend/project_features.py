@@ -24,6 +24,7 @@ from label_studio_config.server_tasks import fetch_project, fetch_tasks
 from label_studio_config.task_manifest import manifest_of_tasks
 from ml_backend.encoders import newest_encoder
 from ml_backend.registry import Registry, RegistryError
+from ml_backend.stored_clusters import StoredClusters
 from ml_backend.task_features import TaskReader, TaskTable, table_lock
 from ml_backend.training_jobs import TASKS_PER_LIGHT_PAGE
 from ml_backend.whole_files import replacing
@@ -204,18 +205,12 @@ def cluster_project(
     found = find_clusters(now.store.features[rows], count)
     labels, distances = found.labels[row_of_task], found.distances[row_of_task]
     order = np.lexsort((task_ids, distances, labels))
-    order = order[labels[order] >= 0]
-    starts = np.searchsorted(labels[order], np.arange(found.count + 1))
+    within, aside = order[labels[order] >= 0], order[labels[order] < 0]
+    starts = np.searchsorted(labels[within], np.arange(found.count + 1))
     facts = {"n_images": len(rows), "outliers": int((found.labels < 0).sum())}
-    with replacing(features_folder(home, project_id) / CLUSTERS_FILE) as temporary:
-        np.savez(
-            temporary,
-            task=task_ids[order],
-            starts=starts,
-            made_at=_now(),
-            n_images=facts["n_images"],
-            outliers=facts["outliers"],
-        )
+    StoredClusters(task_ids[within], starts, task_ids[aside], _now(), **facts).write(
+        features_folder(home, project_id) / CLUSTERS_FILE
+    )
     return now.counts() | facts | {"clusters": found.count}
 
 

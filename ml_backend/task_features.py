@@ -72,9 +72,12 @@ class TaskTable:
 
     def open_rows(self, n_rows: int) -> np.ndarray:
         """Which rows of the store are the image of a task and of no blind one, bool (n_rows,)."""
+        return self.any_row(~self.blind, n_rows) & ~self.any_row(self.blind, n_rows)
+
+    def any_row(self, chosen: np.ndarray, n_rows: int) -> np.ndarray:
+        """Which rows of the store are the image of a chosen task, bool (n_rows,)."""
         mask = np.zeros(n_rows, dtype=bool)
-        mask[self._rows(~self.blind, n_rows)] = True
-        mask[self._rows(self.blind, n_rows)] = False
+        mask[self._rows(chosen, n_rows)] = True
         return mask
 
     def _rows(self, chosen: np.ndarray, n_rows: int) -> np.ndarray:

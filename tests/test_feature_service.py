@@ -267,7 +267,8 @@ def test_what_is_refused_over_http(backend: BackendForTests) -> None:
 def test_clusters_and_map_over_http(backend: BackendForTests, project: list[Any]) -> None:
     home = backend.home
     learn(home)
-    empty = {"made_at": None, "n_images": 0, "clusters": [], "outliers": 0, "job": None}
+    empty = {"made_at": None, "n_images": 0, "clusters": [], "outliers": 0, "aside": None}
+    empty["job"] = None
     assert backend.call("GET", f"/clusters?project={PROJECT}").json() == empty
     # The jobs themselves need Label Studio, which is not there: made in this process.
     cluster_project(home.folder, PROJECT, 3)

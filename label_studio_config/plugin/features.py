@@ -1,4 +1,4 @@
-"""More like this, clusters and the map of a project's features, which the ML backend keeps.
+"""More like this, and the map of a project's features, which the ML backend keeps.
 
 The backend answers with task ids. What it was told of blind tasks may be old: nothing leaves here
 before Label Studio's own tables were asked which tasks are there, and which of them are blind.
@@ -9,8 +9,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -24,13 +22,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from tasks.models import Task
 
-from label_studio_config.batches import batches
-from label_studio_config.blind import is_blind_data
 from label_studio_config.plugin import backend
-from label_studio_config.plugin.gallery_catch_up import catch_up, shown_version
-from label_studio_config.plugin.gallery_rows import questions_of
+from label_studio_config.plugin.gallery_catch_up import catch_up
 from label_studio_config.plugin.model_views import ModelView
-from label_studio_config.plugin.models import Crop, SuggestedLabel
+from label_studio_config.plugin.models import Crop
+from label_studio_config.plugin.shown_tasks import CATCH_UP_S, all_shown, judged, shown, view_for
 
 MOST_ASKED = 1000
 MOST_FOUND = 2000
@@ -40,17 +36,16 @@ ADDED_AT_ONCE = 200
 """New images that are embedded within a query; more of them are a job's work."""
 
 TIMEOUT_S = 120.0
-CATCH_UP_S = 2.0
 _SPARE = 50
-_TASKS_PER_QUERY = 5000
-_SAID_PER_CLUSTER = 10
 
 
 class Neighbours(ModelView):
     """POST `{"tasks", "limit"}`, or a file `image`: the tasks that look most like them.
 
     `{"tasks": [{"task", "similarity"}], "features": {"n", "missing"}}`; the tasks that were asked
-    about and blind ones are left out. `features.job` is the job that adds what is missing.
+    about and blind ones are left out. `features.job` is the job that adds what is missing. With
+    `open` (and `control`, by default the primary one) so are those that this person has no more to
+    judge: asked again when these are judged, it finds the next ones.
     """
 
     parser_classes = (JSONParser, MultiPartParser, FormParser)
@@ -61,17 +56,24 @@ class Neighbours(ModelView):
         asked = self._asked(request, project)
         known = backend.ask("GET", "features", params={"project": project.id})
         body = {"project": project.id, **asked, **_newer(project, int(known["last_task"]))}
+        view = None
+        if str(request.data.get("open")).lower() in ("1", "true"):
+            view = view_for(project, request.user.id, request.data.get("control"))
         most = limit + _SPARE
         while True:
             answer = backend.ask(
                 "POST", "neighbours", json={**body, "limit": most}, timeout_s=TIMEOUT_S
             )
-            shown = _shown(project, (found["task"] for found in answer["tasks"]))
-            tasks = [found for found in answer["tasks"] if found["task"] in shown]
+            ids = [found["task"] for found in answer["tasks"]]
+            left = shown(project, ids) - set(judged(view, ids).tolist())
+            tasks = [found for found in answer["tasks"] if found["task"] in left]
             if len(tasks) >= limit or len(answer["tasks"]) < most or most >= 5 * MOST_FOUND:
                 return Response({"tasks": tasks[:limit], "features": answer["features"]})
-            # Many have become blind, or were deleted, since the backend last looked.
-            most = min(4 * most, 5 * MOST_FOUND)
+            if view is not None and "without" not in body:
+                body["without"] = judged(view).tolist()
+            else:
+                # Many have become blind, or were deleted, since the backend last looked.
+                most = min(4 * most, 5 * MOST_FOUND)
 
     def _asked(self, request: Request, project: Project) -> dict[str, Any]:
         image = request.FILES.get("image")
@@ -86,53 +88,12 @@ class Neighbours(ModelView):
         for one in ids:
             if one not in there:
                 raise ValidationError(f"task {one} is not in project {project.id}")
-        shown = _shown(project, ids)
-        if not shown:
+        comparable = shown(project, ids)
+        if not comparable:
             raise ValidationError(
                 "blind images are not compared with others: choose one that is not"
             )
-        return {"tasks": [one for one in dict.fromkeys(ids) if one in shown]}
-
-
-class Clusters(ModelView):
-    """GET: the clusters of the images without annotations, the largest first; POST: make them."""
-
-    def get(self, request: Request, pk: int) -> Response:
-        project = self.project(request, pk)
-        asked = {"project": project.id, "members": 1}
-        answer = backend.ask("GET", "clusters", params=asked, timeout_s=TIMEOUT_S)
-        clusters = answer["clusters"] = _shown_clusters(project, answer["clusters"])
-        said = _suggested(
-            project, [task for one in clusters for task in one["tasks"][:_SAID_PER_CLUSTER]]
-        )
-        for one in clusters:
-            labels = Counter(said[task] for task in one["tasks"] if task in said)
-            one["label"] = labels.most_common(1)[0][0] if labels else None
-        return Response(answer)
-
-    def post(self, request: Request, pk: int) -> Response:
-        project = self.project(request, pk)
-        answer = backend.ask("POST", "clusters", json={"project": project.id})
-        return Response(answer, status=202)
-
-
-class ClusterTasks(ModelView):
-    """GET `?after=&limit=&made_at=`: the tasks of a cluster, nearest to its centre first.
-
-    409 where the clusters are not those that were made at that time: the number is another one's.
-    """
-
-    def get(self, request: Request, pk: int, number: int) -> Response:
-        project = self.project(request, pk)
-        page = {
-            "after": _number(request.query_params.get("after", "0"), "after", 0, 10**9),
-            "limit": _number(request.query_params.get("limit", "200"), "limit", 1, MOST_FOUND),
-            "made_at": request.query_params.get("made_at"),
-        }
-        answer = backend.ask("GET", f"clusters/{number}", params={"project": project.id, **page})
-        shown = _shown(project, answer["tasks"])
-        answer["tasks"] = [task for task in answer["tasks"] if task in shown]
-        return Response(answer)
+        return {"tasks": [one for one in dict.fromkeys(ids) if one in comparable]}
 
 
 class Map(ModelView):
@@ -181,24 +142,12 @@ class MapState(ModelView):
         return Response({**told, "new": newer.count() if told["n"] else 0})
 
 
-def _shown_clusters(project: Project, clusters: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The clusters that have images to show, with the size of that part and its first images."""
-    known = _all_shown(project) if clusters else np.zeros(0, dtype=np.int64)
-    found = []
-    for one in clusters:
-        members = np.array(one.pop("members"), dtype=np.int64)
-        shown = members[np.isin(members, known)]
-        if len(shown):
-            found.append({**one, "size": len(shown), "tasks": shown[: len(one["tasks"])].tolist()})
-    return found
-
-
 def _points(project: Project, content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Task ids, x and y, as `/map/points` packs them; of what may be shown."""
     n = len(content) // 16
     x, y = np.frombuffer(content[: 8 * n], "<f4").reshape(2, n)
     task = np.frombuffer(content[8 * n :], "<i8")
-    kept = np.isin(task, _all_shown(project)) if n else np.zeros(0, dtype=bool)
+    kept = np.isin(task, all_shown(project)) if n else np.zeros(0, dtype=bool)
     return task[kept], x[kept], y[kept]
 
 
@@ -211,44 +160,6 @@ def _newer(project: Project, last_task: int) -> dict[str, Any]:
     for task in tasks:
         replace_task_data_undefined_with_config_field(task["data"], project)
     return {"new_tasks": tasks, "label_config": project.label_config} if tasks else {}
-
-
-def _shown(project: Project, task_ids: Iterable[int]) -> set[int]:
-    """Those of some tasks that are in the project now and not blind."""
-    shown = set()
-    for ids in batches(task_ids, _TASKS_PER_QUERY):
-        marks = Task.objects.filter(project=project, id__in=ids).values_list("id", "data__blind")
-        shown |= {task_id for task_id, mark in marks if not is_blind_data({"blind": mark})}
-    return shown
-
-
-def _all_shown(project: Project) -> np.ndarray:
-    """All tasks of the project that are not blind, ascending by id."""
-    tasks = Task.objects.filter(project=project)
-    marked = tasks.filter(data__has_key="blind").exclude(data__blind="no").exclude(data__blind="")
-    marks = marked.values_list("id", "data__blind").iterator()
-    blind = [task_id for task_id, mark in marks if is_blind_data({"blind": mark})]
-    known = tasks.order_by("id").values_list("id", flat=True).iterator(chunk_size=50_000)
-    ids = np.fromiter(known, dtype=np.int64)
-    return ids[~np.isin(ids, blind)] if blind else ids
-
-
-def _suggested(project: Project, task_ids: list[int]) -> dict[int, str]:
-    """What is suggested for tasks for the primary control, as far as the gallery has indexed it."""
-    questions = questions_of(project.label_config)
-    version = shown_version(project)
-    if questions is None or questions.primary is None or not version:
-        return {}
-    found: dict[int, str] = defaultdict(str)
-    for ids in batches(task_ids, _TASKS_PER_QUERY):
-        rows = SuggestedLabel.objects.filter(
-            task_id__in=ids,
-            project_id=project.id,
-            model_version=version,
-            control=questions.primary.name,
-        )
-        found.update(rows.values_list("task_id", "label"))
-    return dict(found)
 
 
 def _checked_image(image: Any) -> bytes:

@@ -5,6 +5,7 @@ from django.urls import path
 
 from label_studio_config.plugin import (
     api_views,
+    cluster_views,
     data_urls,
     features,
     gallery_urls,
@@ -48,8 +49,9 @@ urlpatterns = [
     *gallery_urls.urlpatterns,
     *data_urls.urlpatterns,
     path(f"{_project}/neighbours", features.Neighbours.as_view()),
-    path(f"{_project}/clusters", features.Clusters.as_view()),
-    path(f"{_project}/clusters/<int:number>/tasks", features.ClusterTasks.as_view()),
+    path(f"{_project}/clusters", cluster_views.Clusters.as_view()),
+    path(f"{_project}/clusters/outliers/tasks", cluster_views.ClusterTasks.as_view()),
+    path(f"{_project}/clusters/<int:number>/tasks", cluster_views.ClusterTasks.as_view()),
     path(f"{_project}/map", features.Map.as_view()),
     path(f"{_project}/map/state", features.MapState.as_view()),
     path(f"{_project}/map/colours", map_colours.MapColours.as_view()),

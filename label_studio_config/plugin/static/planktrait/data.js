@@ -6,6 +6,7 @@ import { CountsStep } from "./data-counts.js";
 import { ExportStep } from "./data-export.js";
 import { ImportStep } from "./data-import.js";
 import { SetUpStep } from "./data-set-up.js";
+import { EVERYWHERE, Help } from "./help.js";
 import { showJobs } from "./model-jobs.js";
 import { showTheme } from "./theme.js";
 
@@ -80,6 +81,17 @@ function showAllJobs() {
   }
 }
 
+const HELP = {
+  "Steps and forms": [
+    [["Tab", "Enter"], "On Set up, Import, Export, Counts: that step"],
+    [["Space"], "Tick a box, or not; choose a config or a format"],
+    [["← ↑ → ↓"], "The next config or format; in a list, the next entry"],
+    [["Enter"], "In a field: start the step, as its button does; on a folder: go into it"],
+    [["Esc"], "Close a log"],
+  ],
+  ...EVERYWHERE,
+};
+
 /** Without the name of the exception. */
 const inWords = (error) => error?.replace(/^\w+: /, "");
 
@@ -130,6 +142,7 @@ async function seeLog(job) {
 
 byId("log-close").addEventListener("click", () => byId("log").close());
 addEventListener("hashchange", showStep);
+new Help(() => HELP).listen();
 showTheme();
 await page.refresh();
 showStep();

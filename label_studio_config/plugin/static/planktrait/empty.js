@@ -28,10 +28,12 @@ export class Empty {
     const similar = this.similar();
     const judged = view.toJudge && !filtered && !similar;
     if (!this.info.index.tasks && !filtered && !similar) return noImages();
-    const none = similar?.title ? `${shown(similar.title)}: no images` : "No images here";
+    const again = view.toJudge && !filtered && similar?.again;
+    const none = again ? `${similar.words}: nothing left to judge` : similar?.title ? `${shown(similar.title)}: no images` : "No images here";
     const title = judged ? `${shown(view.title)}: nothing left to judge` : none;
     const words = [make("h2", {}, title)];
     if (similar?.why) words.push(make("p", {}, similar.why));
+    if (again) words.push(make("button", { type: "button", class: "primary", onclick: again }, "Find the next ones"));
     const next = labels.neighbour(1) ?? labels.neighbour(-1);
     if (filtered) {
       const clear = () => view.set({ filters: {} });

@@ -1,8 +1,54 @@
-// What the keys do and what the signs mean.
+// The dialog of the keys that work on a page: `?` opens it, Escape or `?` closes it.
 
-import { SIGNS } from "./cell.js";
 import { byId, make } from "./dom.js";
-import { MAP_KEYS } from "./map-tab.js";
+import { TYPED } from "./keys.js";
+
+/** What the keyboard does on every page, since browsers and dialogs do it. */
+export const EVERYWHERE = {
+  "On every page": [
+    [["Tab", "Shift+Tab"], "Go to the next, the previous button, list or field"],
+    [["Enter", "Space"], "Press the button, follow the link"],
+    [["Esc"], "Close what has opened"],
+    [["?"], "This help"],
+  ],
+};
+
+export class Help {
+  /** `columns()`: by title, entries `[keys, what they do]`, or an element. */
+  constructor(columns) {
+    this.columns = columns;
+    this.dialog = byId("help");
+    byId("help-open").addEventListener("click", () => this.open());
+    byId("help-close").addEventListener("click", () => this.dialog.close());
+    this.dialog.addEventListener("click", (event) => {
+      if (event.target === this.dialog) this.dialog.close();
+    });
+    this.dialog.addEventListener("keydown", (event) => {
+      if (event.key === "?") this.dialog.close();
+    });
+  }
+
+  /** Where the page has no keys of its own. */
+  listen() {
+    document.addEventListener("keydown", (event) => {
+      if (event.key !== "?" || event.isComposing || event.target.closest(TYPED)) return;
+      if (document.querySelector("dialog[open]")) return;
+      event.preventDefault();
+      this.open();
+    });
+    return this;
+  }
+
+  open() {
+    const columns = Object.entries(this.columns()).map(([title, content]) =>
+      make("section", {}, make("h3", {}, title),
+        content instanceof Element ? content : make("dl", {}, ...rows(content))),
+    );
+    this.dialog.style.setProperty("--columns", columns.length);
+    byId("help-body").replaceChildren(...columns);
+    this.dialog.showModal();
+  }
+}
 
 /** "Ctrl+Z" → two keys with a plus between them. */
 function key(name) {
@@ -15,66 +61,4 @@ function rows(entries) {
     const keys = names.flatMap((name, i) => (i ? [" or ", ...key(name)] : key(name)));
     return make("div", { class: "entry" }, make("dt", {}, ...keys), make("dd", {}, text));
   });
-}
-
-export class Help {
-  constructor(keys) {
-    this.keys = keys;
-    this.dialog = byId("help");
-    byId("help-open").addEventListener("click", () => this.open());
-    byId("help-close").addEventListener("click", () => this.dialog.close());
-    this.dialog.addEventListener("click", (event) => {
-      if (event.target === this.dialog) this.dialog.close();
-    });
-    this.dialog.addEventListener("keydown", (event) => {
-      if (event.key === "?") this.dialog.close();
-    });
-  }
-
-  open() {
-    const onMap = !byId("view-map").hidden;
-    const columns = Object.entries(onMap ? MAP_KEYS : this.#keysOfGallery()).map(([title, entries]) =>
-      make("section", {}, make("h3", {}, title), make("dl", {}, ...rows(entries))),
-    );
-    if (!onMap) columns.push(this.#signs());
-    byId("help-body").replaceChildren(...columns);
-    this.dialog.showModal();
-  }
-
-  #signs() {
-    const signs = Object.entries(SIGNS).map(([state, { sign, text }]) =>
-      make("li", {}, make("span", { class: "sign", "data-state": state }, sign || "▁"), text),
-    );
-    return make("section", {}, make("h3", {}, "Signs"), make("ul", { class: "signs" }, ...signs));
-  }
-
-  #keysOfGallery() {
-    const name = (letter) => this.keys.nameOf(letter);
-    return {
-      Judge: [
-        [["Enter", name("a")], "Accept the selection as suggested; with nothing selected, all that is in the window"],
-        [["a … z"], "Find a label by typing; Enter assigns it to the selection"],
-        [["/"], "Open the list of labels"],
-        [["its hotkey"], "Assign a label to the selection at once"],
-        [["Ctrl+Z"], "Take the last judgement back, several times"],
-      ],
-      Select: [
-        [["Click"], "One image; Shift: up to it; Ctrl: besides"],
-        [["Drag"], "All images in the rubber band"],
-        [["← ↑ → ↓"], "Go to the next image; Shift selects on the way"],
-        [["Space"], "Select the image, or not"],
-        [["Ctrl+A"], "All images in the window"],
-        [["Esc"], "Select nothing"],
-      ],
-      "Look around": [
-        [["[", "]"], "Previous, next label"],
-        [["Page Up", "Page Down"], "One window up, down"],
-        [["+", "−", "Ctrl+Wheel"], "Larger, smaller"],
-        [[name("s")], "True scale, or all in the same size"],
-        [[name("d")], "Words under each image, or not"],
-        [[name("m")], "More like the selection"],
-        [["Ctrl+Enter", "Double click"], "Open the image in the editor, in a new tab"],
-      ],
-    };
-  }
 }

@@ -3,7 +3,8 @@
 
 import { byId } from "./dom.js";
 
-const TYPED = "input:not([type=checkbox]):not([type=range]), select, textarea";
+/** Where letters are typed, or choose something. */
+export const TYPED = "input:not([type=checkbox]):not([type=radio]):not([type=range]), select, textarea";
 const ARROWS = { ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down" };
 
 export class Keys {

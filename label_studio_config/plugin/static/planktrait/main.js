@@ -8,6 +8,7 @@ import { Crops } from "./crops.js";
 import { announce, byId, make, plural, shown, whole } from "./dom.js";
 import { Empty } from "./empty.js";
 import { Filters, chip } from "./filters.js";
+import { helpOfGallery } from "./gallery-help.js";
 import { Help } from "./help.js";
 import { Judging } from "./judging.js";
 import { Keys } from "./keys.js";
@@ -83,7 +84,7 @@ class Gallery {
       leave: () => mosaic.box.focus({ preventScroll: true }),
     });
     this.keys = new Keys({ ...this.#bindings(), selection, mosaic, typeahead: this.typeahead });
-    this.help = new Help(this.keys);
+    this.help = new Help(() => helpOfGallery(this.keys));
     this.actions = new Actions({ judging: this.judging, selection, mosaic, keys: this.keys });
     this.empty = new Empty({ crops, mosaic, labels: this.labels, view, info, similar: () => this.#similar });
     this.card = new Card(mosaic, selection, this.scale);

@@ -2,6 +2,7 @@
 
 import { PROJECT, address, getJson, postJson } from "./api.js";
 import { announce, byId, make, percent, plural, whole } from "./dom.js";
+import { EVERYWHERE, Help } from "./help.js";
 import { showJobs } from "./model-jobs.js";
 import { showTheme } from "./theme.js";
 
@@ -211,6 +212,16 @@ async function showTitle() {
   if (response.ok) byId("project").textContent = (await response.json()).title;
 }
 
+const HELP = {
+  Versions: [
+    [["Tab", "Enter"], "On a version's name: see its page; on “Promote” or “Roll back”: make it live"],
+    [["Page Up", "Page Down", "↑ ↓"], "Scroll where the focus is: the versions and jobs, the page, a log"],
+    [["Enter"], "On a job's “Log”: read it; on “Back to the page”: leave it"],
+  ],
+  ...EVERYWHERE,
+};
+
+new Help(() => HELP).listen();
 showTheme();
 showTitle();
 showAgreement();

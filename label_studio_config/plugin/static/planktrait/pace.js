@@ -7,7 +7,7 @@ const WINDOW_S = 600;
 const LEAST_S = 20;
 
 /** Seconds in which the page was visible. */
-class Stopwatch {
+export class Stopwatch {
   #sum = 0;
   #since = document.hidden ? null : performance.now();
 

@@ -48,8 +48,11 @@ function found(tasks, features) {
   return tasks.length ? tasks : null;
 }
 
-/** The tasks nearest to these, nearest first, `[{task, similarity}]`; null where there is no answer. */
-export const nearestTo = (tasks) => ask(() => postJson("neighbours", { tasks, limit: LIMIT }));
+/** Where judged images leave the gallery, only what is left to judge: the next ones each time. */
+const which = (view) => ({ limit: LIMIT, ...(view.toJudge ? { open: 1, control: view.get("control") } : {}) });
 
-export const nearestToImage = (file) =>
-  ask(() => postFile("neighbours", "image", file, { limit: LIMIT }));
+/** The tasks nearest to these, nearest first, `[{task, similarity}]`; null where there is no answer. */
+export const nearestTo = (tasks, view) => ask(() => postJson("neighbours", { tasks, ...which(view) }));
+
+export const nearestToImage = (file, view) =>
+  ask(() => postFile("neighbours", "image", file, which(view)));
