@@ -47,9 +47,10 @@ def open_clusters(visit: Visit, filled: Filled) -> Locator:
 
 def drawn(rows: Locator) -> None:
     """Until every row in the window has its pictures."""
-    expect(rows.first.locator(".strip i").first).to_be_visible()
+    expect(rows.first).to_be_visible()
     rows.page.wait_for_function(
         """() => [...document.querySelectorAll('.cluster')]
+             .filter(row => row.getBoundingClientRect().bottom > 0)
              .filter(row => row.getBoundingClientRect().top < innerHeight)
              .every(row => row.querySelector('.strip i'))"""
     )
