@@ -126,6 +126,9 @@ def test_tasks_of_one_image_are_found_together(home: Home, project: list[dict[st
     similarity = {one["task"]: one["similarity"] for one in found}
     assert similarity[11] == similarity[61]
     assert len(found) == len(similarity) == 59
+    # Of one image, one task may be left out and the other one found.
+    left = FeatureCache(home).get(PROJECT).like_tasks([1], 1000, without=[11, 2, 999])
+    assert left == [one for one in found if one["task"] not in (11, 2)]
 
 
 def test_another_encoder_answers_once_it_has_all(home: Home, project: list[dict[str, Any]]) -> None:
@@ -154,7 +157,9 @@ def test_clusters_are_of_open_images(home: Home, project: list[dict[str, Any]]) 
     with np.load(features_folder(home, PROJECT) / "clusters.npz") as made:
         tasks = made["task"].tolist()
         assert made["starts"][-1] == len(tasks) == 40 - told["outliers"]
-    assert set(tasks) <= set(range(21, 61))
+        aside = made["aside"].tolist()
+    assert len(aside) == told["outliers"]
+    assert sorted(tasks + aside) == list(range(21, 61))
     for task in project:
         task["total_annotations"] = 1
     with pytest.raises(NoFeaturesError, match="no image left"):
@@ -289,6 +294,9 @@ def test_clusters_and_map_over_http(backend: BackendForTests, project: list[Any]
         after = page["next"]
     assert pages == whole["tasks"]
     assert len(pages) == first["size"]
+    outliers = backend.call("GET", f"/clusters/outliers?project={PROJECT}&limit=1000").json()
+    assert outliers["tasks"][:40] == told["aside"]["tasks"]
+    assert len(outliers["tasks"]) == told["aside"]["size"] == told["outliers"]
 
     assert backend.call("GET", f"/map?project={PROJECT}").json()["n"] == 59
     content = backend.call("GET", f"/map/points?project={PROJECT}").content

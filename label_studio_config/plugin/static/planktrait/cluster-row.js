@@ -6,18 +6,19 @@ const ROW_PX = 64;
 const TIER = 160;
 const SEEN_SHARE = 0.5;
 
-/** `cluster` as the server tells it; `of`: what it is called; `words` about it; `root` scrolls. */
+/** `cluster` as the server tells it; `of`: what it is called; `noun`: what is in it; `words` about it;
+ * `root` scrolls. */
 export class ClusterRow {
   #since = null;
 
-  constructor({ cluster, of, words, actions, root, sprites, watch }) {
+  constructor({ cluster, of, noun = "image", words, actions, root, sprites, watch }) {
     Object.assign(this, { cluster, sprites, watch });
     this.page = { number: `cluster-${cluster.id}`, tasks: cluster.tasks };
     this.strip = make("div", { class: "strip", role: "img", "aria-label": `The ${cluster.tasks.length} most typical images, ${words}` });
     this.actions = make("div", { class: "cluster-actions" }, ...actions);
     this.element = make("section", { class: "cluster", "aria-label": `${of}, ${plural(cluster.size, "image")}` },
       make("div", { class: "cluster-facts" },
-        make("b", {}, plural(cluster.size, "image")),
+        make("b", {}, plural(cluster.size, noun)),
         make("span", {}, words),
         cluster.done ? make("span", { class: "judged" }, `${whole(cluster.done)} judged already`) : null),
       this.strip,

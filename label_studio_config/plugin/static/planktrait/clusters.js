@@ -147,7 +147,7 @@ export class Clusters {
   #aside(aside) {
     const cluster = { ...aside, id: "outliers" };
     const open = make("button", { type: "button", onclick: () => this.#open(cluster) }, "Open");
-    const row = this.#keep({ cluster, of: "Outliers", words: "outliers, unlike the others", actions: [open] });
+    const row = this.#keep({ cluster, of: "Outliers", noun: "outlier", words: "unlike the others", actions: [open] });
     row.element.classList.add("aside");
     return row.element;
   }
