@@ -20,6 +20,7 @@ from label_studio_config.users import add_user
 from ml_backend.fit import FitSettings
 from ml_backend.registry import Registry
 from ml_backend.train import train
+from tests.backend_fixtures import await_jobs
 from tests.browser_fixtures import Visit, visiting
 from tests.gallery_page_fixtures import ENCODER, Shelf
 
@@ -155,7 +156,30 @@ def test_the_model_in_the_browser(judged: Judged, visit: Visit) -> None:
     assert other in page.url
     page.locator("#theme").click()
     expect(page.locator("html")).to_have_attribute("data-color-scheme", "dark")
+    expect(report.locator("html")).to_have_attribute("data-color-scheme", "dark")
+    body, plot = report.locator("body"), report.locator("figure img").first
+    assert lightness(body, "backgroundColor") < 0.2
+    assert lightness(body, "color") > 0.8
+    # Plots are drawn in dark ink.
+    plot.scroll_into_view_if_needed()
+    assert lightness(plot, "backgroundColor") > 0.9
+    expect(plot).to_be_in_viewport(ratio=0.9)
+    visit.keep_screenshot("model-plots-dark")
+    report.locator("h1").first.scroll_into_view_if_needed()
+    expect(report.locator("h1").first).to_be_in_viewport()
+    assert body.evaluate("body => body.scrollWidth <= body.clientWidth")
     visit.keep_screenshot("model-dark")
+    page.locator("#theme").click()
+    page.locator("#theme").click()
+    expect(report.locator("html")).to_have_attribute("data-color-scheme", "light")
+    assert lightness(body, "backgroundColor") > 0.9
+
+
+def lightness(element: Locator, what: str) -> float:
+    """Of a colour of an element, 0 (black) to 1 (white)."""
+    colour = element.evaluate("(element, what) => getComputedStyle(element)[what]", what)
+    assert colour.startswith("rgb(")  # nothing shines through
+    return sum(map(float, re.findall(r"[\d.]+", colour)[:3])) / 3 / 255
 
 
 def test_what_people_disagree_on_is_one_click_away(judged: Judged, visit: Visit) -> None:
@@ -341,3 +365,87 @@ def test_a_project_without_a_model_says_what_to_do(visit: Visit) -> None:
     assert missing.status == 404
     visit.our_errors.clear()
     assert Api(visit.server.home).get(f"/api/planktrait/projects/{empty.id}/model")["live"] is None
+
+
+PAGES = {
+    "gallery": ("gallery?all=1&state=any", ".cell.painted", "Take the last judgement back"),
+    "clusters": ("gallery?tab=clusters", ".cluster .strip i", "save the label for all of them"),
+    "map": ("gallery?tab=map", "#view-map canvas", "Draw a lasso"),
+    "model": ("model", ".version", "make it live"),
+    "data set-up": ("data#set-up", "#checks li", "go into it"),
+    "data import": ("data#import", "#folders button", "go into it"),
+    "data export": ("data#export", "#formats .choice", "go into it"),
+    "data counts": ("data#counts", "#count-checks li", "go into it"),
+}
+"""By name: the address below the project's, what is there when it is drawn, and its help."""
+
+NEEDS_A_NAME = {
+    *("button", "link", "textbox", "searchbox", "spinbutton", "combobox", "listbox", "checkbox"),
+    *("radio", "slider", "tab", "switch", "menuitem", "option", "Iframe", "dialog"),
+}
+BOXES = "html, body, header, main, aside, nav, footer, form, dialog[open], .tools, .sheet section"
+
+
+def drawn(visit: Visit, judged: Judged, name: str) -> None:
+    """Go to a page and wait until it is drawn."""
+    path, sign, _ = PAGES[name]
+    # Where only what follows the # differs, the browser would stay.
+    visit.page.goto("about:blank")
+    visit.page.goto(f"{judged.address}/{path}")
+    expect(visit.page.locator(sign).first).to_be_visible()
+
+
+def without_a_name(visit: Visit, at_least: int = 6) -> list[str]:
+    """Controls of the page that a screen reader could not name, as Chromium tells it of them."""
+    session = visit.page.context.new_cdp_session(visit.page)
+    nodes = session.send("Accessibility.getFullAXTree")["nodes"]
+    named = [
+        (node["role"]["value"], (node.get("name") or {}).get("value", ""))
+        for node in nodes
+        if not node.get("ignored") and node.get("role", {}).get("value") in NEEDS_A_NAME
+    ]
+    assert len(named) >= at_least
+    return [role for role, words in named if not words.strip()]
+
+
+def too_wide(visit: Visit) -> list[str]:
+    """Boxes of the page whose content does not fit in their width."""
+    return visit.page.locator(BOXES).evaluate_all(
+        """boxes => boxes.filter(box => box.getClientRects().length)
+             .filter(box => box.scrollWidth > box.clientWidth + 1)
+             .map(box => `${box.tagName} ${box.id} ${box.className}: ${box.scrollWidth}`)"""
+    )
+
+
+@pytest.fixture(scope="module")
+def looked_at(judged: Judged) -> Judged:
+    """With suggestions, clusters and a map."""
+    path = f"/api/planktrait/projects/{judged.project.id}"
+    for what in ("model/start/suggestions", "clusters", "map"):
+        judged.api.post(f"{path}/{what}", {})
+    await_jobs(judged.shelf.server.home)
+    return judged
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_in_a_small_window_in_light_and_dark(
+    looked_at: Judged, visit: Visit, name: str
+) -> None:
+    page = visit.page
+    for scheme in ("light", "dark"):
+        drawn(visit, looked_at, name)
+        if page.evaluate("document.documentElement.dataset.colorScheme") != scheme:
+            page.locator("#theme").click()
+        expect(page.locator("html")).to_have_attribute("data-color-scheme", scheme)
+        assert too_wide(visit) == []
+        assert without_a_name(visit) == []
+        visit.keep_screenshot(f"page-{name.replace(' ', '-')}-{scheme}")
+        page.keyboard.press("?")
+        dialog = page.get_by_role("dialog", name="Keyboard and mouse")
+        expect(dialog).to_contain_text(PAGES[name][2])
+        assert too_wide(visit) == []
+        assert without_a_name(visit, at_least=2) == []  # the rest of the page waits
+        visit.keep_screenshot(f"help-{name.replace(' ', '-')}-{scheme}")
+        page.keyboard.press("Escape")
+        expect(dialog).to_be_hidden()
+    visit.check()

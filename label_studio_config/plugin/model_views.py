@@ -62,13 +62,21 @@ class Jobs(ModelView):
 
 
 class Report(ModelView):
-    """GET: the page of a version, as HTML that may fetch nothing, from an origin of its own."""
+    """GET: the page of a version, as HTML that may fetch nothing, from an origin of its own.
+
+    With `?scheme=light` or `?scheme=dark` in these colours, without it in those of the system.
+    """
 
     def get(self, request: Request, pk: int, version: str) -> HttpResponse:
         project = self.project(request, pk)
         path = f"models/{quote(version, safe='')}/report"
         page = backend.fetch("GET", path, params={"project": project.id})
-        response = HttpResponse(page.content, content_type="text/html; charset=utf-8")
+        content = page.content
+        scheme = request.query_params.get("scheme")
+        if scheme in ("light", "dark"):
+            marked = f'<html data-color-scheme="{scheme}"'.encode()
+            content = content.replace(b"<html", marked, 1)
+        response = HttpResponse(content, content_type="text/html; charset=utf-8")
         # Labels and names of files stand in it: whatever they hold, it cannot act for the reader.
         response["Content-Security-Policy"] = (
             "sandbox allow-scripts allow-popups; default-src 'none'; img-src data:; "

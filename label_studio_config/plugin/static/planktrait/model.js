@@ -165,7 +165,11 @@ function showPage() {
   loaded = version.name;
 }
 
-const reportOf = (name) => address(`model/versions/${encodeURIComponent(name)}/report`);
+/** In the colours of this page: it cannot see them from its own origin. */
+function reportOf(name) {
+  const scheme = document.documentElement.dataset.colorScheme;
+  return address(`model/versions/${encodeURIComponent(name)}/report`, { scheme });
+}
 
 async function seeLog(job) {
   try {
@@ -223,6 +227,10 @@ const HELP = {
 
 new Help(() => HELP).listen();
 showTheme();
+document.addEventListener("schemechange", () => {
+  loaded = null;
+  if (told && byId("log").hidden) showPage();
+});
 showTitle();
 showAgreement();
 refresh();
