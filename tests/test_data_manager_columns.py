@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import requests
 
 from label_studio_config.api import Api
-from label_studio_config.hosting import server_environment
 from label_studio_config.project import create_project
 from label_studio_config.results import write_result
 from label_studio_config.users import add_user
+from tests.push_fixtures import in_django
 
 pytestmark = pytest.mark.slow
 
@@ -115,8 +112,6 @@ def test_they_sort_and_filter(api, project):
 def test_a_page_catches_up_once(label_studio, api, project):
     token = label_studio.home.secrets.api_token
     code = f"""
-import django
-django.setup()
 from rest_framework.test import APIClient
 from label_studio_config.plugin import data_manager_columns as columns
 calls = []
@@ -127,14 +122,10 @@ for _ in range(2):
     assert len(page.json()["tasks"]) == 5, page.content
     print(calls)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=server_environment(label_studio.home),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.splitlines()[-2:] == [str([project.id]), str([project.id] * 2)]
+    assert in_django(label_studio.home, code).splitlines()[-2:] == [
+        str([project.id]),
+        str([project.id] * 2),
+    ]
 
 
 def test_agreement_of_two_people(label_studio, api, project):
@@ -193,7 +184,6 @@ def test_opening_one_task_does_not_wait_for_them(label_studio, api, project):
     """It is given without our columns, so the database is not asked for them."""
     task_id = ids_of(api, project)[0]
     code = (
-        "import django; django.setup()\n"
         "from django.db import connection\n"
         "from django.test import Client\n"
         "from django.test.utils import CaptureQueriesContext as Capture\n"
@@ -205,13 +195,6 @@ def test_opening_one_task_does_not_wait_for_them(label_studio, api, project):
         "    assert answer.status_code == 200, answer.content\n"
         "    print(sum('planktrait' in query['sql'] for query in queries))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=server_environment(label_studio.home),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    one_task, page = map(int, done.stdout.split())
+    one_task, page = map(int, in_django(label_studio.home, code).split()[-2:])
     assert one_task == 0
     assert page > 0

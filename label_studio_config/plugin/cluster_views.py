@@ -17,9 +17,8 @@ from rest_framework.response import Response
 
 from label_studio_config.plugin import backend
 from label_studio_config.plugin.api_views import whole_number
-from label_studio_config.plugin.gallery_parts import View
+from label_studio_config.plugin.gallery_parts import View, suggestions_in
 from label_studio_config.plugin.model_views import ModelView
-from label_studio_config.plugin.models import SuggestedLabel
 from label_studio_config.plugin.shown_tasks import all_shown, among, judged, shown, view_for
 
 MOST_ON_A_PAGE = 2000
@@ -120,13 +119,6 @@ def _say(view: View | None, clusters: list[Json]) -> None:
 
 def _suggested(view: View, task_ids: list[int]) -> dict[int, tuple[str, int]]:
     """By task, the label that is suggested for the view's control, and by which prediction."""
-    if not view.version:
-        return {}
-    rows = SuggestedLabel.objects.filter(
-        task_id__among=task_ids,
-        project_id=view.project.id,
-        model_version=view.version,
-        control=view.control.name,
-    )
-    found = rows.order_by("prediction_id").values_list("task_id", "label", "prediction_id")
+    rows = suggestions_in(view, task_ids).order_by("prediction_id")
+    found = rows.values_list("task_id", "label", "prediction_id")
     return {task: (label, prediction) for task, label, prediction in found}

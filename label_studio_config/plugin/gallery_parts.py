@@ -12,7 +12,14 @@ from projects.models import Project
 from label_studio_config.controls import Control
 from label_studio_config.plugin.gallery_filters import Filters
 from label_studio_config.plugin.gallery_rows import Questions
-from label_studio_config.plugin.models import Answered, AskedAgain, Crop, CropText, GivenAnswer
+from label_studio_config.plugin.models import (
+    Answered,
+    AskedAgain,
+    Crop,
+    CropText,
+    GivenAnswer,
+    SuggestedLabel,
+)
 
 FEW = 5000
 """A filter that more images pass is met soon by walking; one that fewer pass is tried first."""
@@ -203,3 +210,15 @@ def _between(project_id: int) -> dict[str, int]:
     ids = Crop.objects.filter(project_id=project_id).values_list("task_id", flat=True)
     first, last = ids.order_by("task_id").first(), ids.order_by("-task_id").first()
     return {"task_id__gte": first or 0, "task_id__lte": last or 0}
+
+
+def suggestions_in(view: View, task_ids: Sequence[int]) -> QuerySet[SuggestedLabel]:
+    """What is suggested for some tasks, for the view's control by the version it shows."""
+    if not view.version:
+        return SuggestedLabel.objects.none()
+    return SuggestedLabel.objects.filter(
+        task_id__among=task_ids,
+        project_id=view.project.id,
+        model_version=view.version,
+        control=view.control.name,
+    )

@@ -12,7 +12,7 @@ from users.models import User
 
 from label_studio_config.plugin.gallery_images import read_sizes
 from label_studio_config.plugin.gallery_index import ANNOTATION_FIELDS, index_again
-from label_studio_config.plugin.gallery_parts import View
+from label_studio_config.plugin.gallery_parts import View, suggestions_in
 from label_studio_config.plugin.gallery_rows import (
     DATA_FIELDS,
     Given,
@@ -102,15 +102,7 @@ def as_json(seen: Iterable[Seen]) -> list[Json]:
 
 def _suggestions(view: View, task_ids: Sequence[int]) -> dict[int, SuggestedLabel]:
     """The suggestions of tasks whose prediction is still there."""
-    if not view.version:
-        return {}
-    rows = SuggestedLabel.objects.filter(
-        task_id__in=task_ids,
-        project_id=view.project.id,
-        model_version=view.version,
-        control=view.control.name,
-    )
-    found = {row.task_id: row for row in rows}
+    found = {row.task_id: row for row in suggestions_in(view, task_ids)}
     there = set(
         Prediction.objects.filter(id__in=[row.prediction_id for row in found.values()]).values_list(
             "id", flat=True

@@ -18,12 +18,12 @@ from label_studio_config.blind import is_blind_data
 from label_studio_config.plugin.bulk_orders import KINDS, Kind, Order, Tally, carry_out
 from label_studio_config.plugin.deadlocks import persistent
 from label_studio_config.plugin.gallery_catch_up import catch_up, shown_version
-from label_studio_config.plugin.gallery_parts import View
+from label_studio_config.plugin.gallery_parts import View, suggestions_in
 from label_studio_config.plugin.gallery_rows import questions_of
 from label_studio_config.plugin.gallery_signals import tasks_changed
 from label_studio_config.plugin.judgements import save
 from label_studio_config.plugin.judgements_asked import Asked, Judged
-from label_studio_config.plugin.models import GivenAnswer, JudgementBatch, SuggestedLabel
+from label_studio_config.plugin.models import GivenAnswer, JudgementBatch
 from label_studio_config.plugin.sure_suggestions import preview, waiting
 from label_studio_config.plugin.task_predictions import delete_predictions_of
 
@@ -140,7 +140,7 @@ def _accept_some(project: Project, user: User, order: Order, ids: list[int]) -> 
     rows = found.order_by("task_id").values_list("task_id", "prediction_id")
     judged = [Judged(task_id, prediction_id=prediction) for task_id, prediction in rows]
     tally, saved = _judge(view, user, judged, _key(order, ids))
-    sure = _suggestions(view, saved).values_list("confidence", flat=True)
+    sure = suggestions_in(view, saved).values_list("confidence", flat=True)
     tally.counts["wrong"] = sum(1 - confidence for confidence in sure)
     return tally
 
@@ -149,7 +149,7 @@ def _label_some(project: Project, user: User, order: Order, ids: list[int]) -> T
     view, _ = _view(project, user)
     tasks = Task.objects.filter(project=project, id__among=ids)
     open_to, _ = _to_label(view, tasks, order.value)
-    known = dict(_suggestions(view, ids).values_list("task_id", "prediction_id"))
+    known = dict(suggestions_in(view, ids).values_list("task_id", "prediction_id"))
     judged = [
         Judged(task_id, label=order.value, prediction_id=known.get(task_id))
         for task_id in open_to.order_by("id").values_list("id", flat=True)
@@ -251,15 +251,6 @@ def _view(project: Project, user: User) -> tuple[View, bool]:
     complete = catch_up(project, CATCH_UP_S)
     view = View.of(project, questions, questions.primary, shown_version(project), user.id)
     return view, complete
-
-
-def _suggestions(view: View, task_ids: Sequence[int]) -> QuerySet[SuggestedLabel]:
-    return SuggestedLabel.objects.filter(
-        project_id=view.project.id,
-        model_version=view.version,
-        control=view.control.name,
-        task_id__among=task_ids,
-    )
 
 
 def _key(order: Order, ids: list[int]) -> str:
