@@ -21,7 +21,7 @@ demo: install
 	$(BIN)/python -m examples.demo --port $(PORT) --backend-port $(BACKEND_PORT) $(if $(IMAGES),--images "$(IMAGES)")
 
 test: install
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-fast: install
 	$(BIN)/python -m pytest -m "not slow"

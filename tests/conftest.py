@@ -28,13 +28,17 @@ from tests.postgres_fixtures import postgres_template
 from tests.slurm_fixtures import slurm
 
 SLOWEST = (
-    *("test_end_to_end", "test_demo", "test_faults", "test_gallery_browser", "test_backend_faults"),
-    *("test_train", "test_backup_journey", "test_push", "test_slurm_loop", "test_load"),
+    *("test_end_to_end", "test_backend_faults", "test_backup_journey", "test_train", "test_faults"),
+    *("test_gallery_browser", "test_demo", "test_load", "test_ranks", "test_push"),
+    *("test_slurm_loop", "test_pretrain", "test_model_views", "test_backend_protocol"),
 )
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """The longest modules first: the workers then end at about the same time."""
+    """The longest modules first: the workers then end at about the same time.
+
+    `make test` asks pytest-xdist to keep this order (`--no-loadscope-reorder`).
+    """
     places = {name: place for place, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(SLOWEST)))
 

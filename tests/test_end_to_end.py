@@ -32,9 +32,9 @@ from tests.figures import FIGURES
 from tests.label_studio_fixtures import LabelStudioForTests, serve_for_tests
 
 NDSB = Path(__file__).parents[2] / "shared" / "data" / "ndsb"
-IMAGES = 6500
+IMAGES = 5000
 LABELS = 2000
-EPOCHS = 8
+EPOCHS = 6
 FEWEST_OTHERS = 3000
 WANTED_MACRO_RECALL = 0.50
 LONGEST_JOB_S = 1500
