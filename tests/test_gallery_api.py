@@ -404,3 +404,7 @@ def test_the_same_on_postgresql(tmp_path, monkeypatch, postgres_template):
             where = {"control": "egg_sac", "suggested": 0}
             gallery.annotate(gallery.tasks[0], {"group": "Copepod", "egg_sac": "present"})
             assert gallery.on_page(**where, state="mine") == [0]
+            anything = {"suggested": "any", "order": "task"}
+            assert gallery.on_page(answered="Copepod", **anything) == [0]
+            assert gallery.on_page(answered="Detritus", **anything) == []
+            assert gallery.on_page(text="30.0", **anything)[:3] == [3, 8, 13]

@@ -490,6 +490,46 @@ def test_filters_stand_in_the_address(browser, window, filled):
     expect(page.locator("#title")).to_have_text("Copepod")
 
 
+def test_what_was_answered_is_found_by_its_label(browser, shelf):
+    filled = shelf.project(60)
+    anna = filled.colleague()
+    copepods, medusae = filled.suggested("Copepod"), filled.suggested("Medusa")
+    blind = next(task for task in filled.tasks if task not in filled.labels)
+    answered = [copepods[3], medusae[0], blind]
+    with window_on(browser, filled) as window:
+        page = window.open().page
+        for task in answered[:2]:
+            filled.annotate(anna, task, "Diatom chain")
+        filled.annotate(anna, copepods[5], "Medusa")
+        window.open("?suggested=0").cell(blind).click()
+        window.press("d")  # the hotkey of Diatom chain
+        window.says("Diatom chain: 1 image saved.")
+        window.open()
+        page.get_by_role("button", name="Filters").click()
+        page.get_by_label("Answered as").select_option("Diatom chain")
+        page.wait_for_url("**answered=Diatom+chain**")
+        expect(page.locator("#title")).to_have_text("All images")
+        expect(page.locator("#count")).to_have_text("3 images")
+        window.wait()
+        assert window.in_view() == sorted(answered)
+        expect(window.cell(blind)).to_have_attribute("data-state", "mine")
+        chip = page.locator("#chips .chip", has_text="Answered Diatom chain")
+        expect(chip).to_be_visible()
+        # By what was suggested for them: where the model errs.
+        medusa = page.locator("#labels").get_by_role("button", name="Medusa")
+        expect(medusa.locator(".count")).to_have_text("1")
+        window.visit.keep_screenshot("gallery-answered")
+        page.reload()
+        window.wait()
+        assert window.in_view() == sorted(answered)
+        expect(page.get_by_label("Answered as")).to_have_value("Diatom chain")
+        page.locator("#control").select_option("image_quality")
+        expect(chip).to_have_count(0)
+        expect(page.get_by_label("Answered as").locator("option")).not_to_contain_text(
+            ["Diatom chain"]
+        )
+
+
 def test_judged_images_stay_where_everything_is_shown(window, filled):
     page = window.page
     anna = filled.colleague()

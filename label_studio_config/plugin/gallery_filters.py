@@ -29,6 +29,7 @@ class Filters:
     Attributes
     ----------
     label : the suggested label
+    answered : a label that somebody answered; by `annotator`, where that is given
     suggested : with a suggestion (True) or without (False); None for both, in the order of tasks
     tasks : exactly these, in this order
     captured_from, captured_to : the second is exclusive
@@ -43,6 +44,7 @@ class Filters:
     novelty_to: float | None = None
     states: frozenset[str] = frozenset()
     annotator: int | None = None
+    answered: str | None = None
     sample: str | None = None
     captured_from: datetime | None = None
     captured_to: datetime | None = None
@@ -50,6 +52,12 @@ class Filters:
     depth_to: float | None = None
     text: str = ""
     tasks: tuple[int, ...] | None = None
+
+    @property
+    def on_answers(self) -> dict[str, Any]:
+        """What is asked of one answer, by column; empty where nothing is."""
+        asked = {"user_id": self.annotator, "label": self.answered}
+        return {name: value for name, value in asked.items() if value is not None}
 
     @property
     def on_figures(self) -> bool:
@@ -102,6 +110,7 @@ def read_filters(asked: Any) -> Filters:
         novelty_to=number(asked, "novelty_to"),
         states=_states(asked),
         annotator=whole_number(asked, "annotator", 0, _LARGEST_ID) if annotator else None,
+        answered=asked.get("answered") or None,
         sample=asked.get("sample") or None,
         captured_from=_moment(asked, "captured_from"),
         captured_to=captured_to,

@@ -45,6 +45,12 @@ def _belongs(seen: Seen, asked: PageAsked) -> bool:
         return False
     if filters.label is not None and seen.suggestion and seen.suggestion.label != filters.label:
         return False
+    if filters.on_answers and not any(
+        filters.annotator in (None, one.user_id) and filters.answered in (None, one.label)
+        for one in (seen.answer, *(seen.others or ()))
+        if one is not None
+    ):
+        return False
     states = filters.states
     if not states:
         return True

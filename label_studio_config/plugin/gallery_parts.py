@@ -100,15 +100,15 @@ def parts(view: View, filters: Filters) -> list[tuple[Answered, Q]]:
     for state in states:
         for value, condition in ways[state]:
             found.setdefault(value, []).append(condition)
-    by_annotator = Q()
-    if filters.annotator is not None:
+    by_answer = Q()
+    if filters.on_answers:
         found.pop(no, None)
-        by_annotator = Q(Exists(_answers(view, user_id=filters.annotator)))
+        by_answer = Q(Exists(_answers(view, **filters.on_answers)))
         if view.several_votes:
-            by_annotator &= mine
+            by_answer &= mine
         elif view.asked_again:
-            by_annotator &= mine | ~Q(task_id__among=sorted(view.asked_again))
-    return [(value, _any(conditions) & by_annotator) for value, conditions in found.items()]
+            by_answer &= mine | ~Q(task_id__among=sorted(view.asked_again))
+    return [(value, _any(conditions) & by_answer) for value, conditions in found.items()]
 
 
 def unanswered(view: View) -> Q:
@@ -144,8 +144,8 @@ def few(view: View, filters: Filters) -> list[int] | None:
     project_id = view.project.id
     narrow: list[QuerySet] = []
     answers = GivenAnswer.objects.filter(project_id=project_id, control=view.control.name)
-    if filters.annotator is not None:
-        narrow.append(answers.filter(user_id=filters.annotator))
+    if filters.on_answers:
+        narrow.append(answers.filter(**filters.on_answers))
     if filters.states and filters.states <= {"accepted", "mine"}:
         narrow.append(answers.filter(user_id=view.user_id))
     if columns := _columns(filters):
@@ -160,7 +160,7 @@ def few(view: View, filters: Filters) -> list[int] | None:
             rows = rows.filter(task_id__among=found)
         ids = list(rows.values_list("task_id", flat=True)[: FEW + 1])
         if len(ids) <= FEW:
-            found = ids
+            found = list(dict.fromkeys(ids))
         else:
             wide.append(rows)
     for rows in wide if found is not None else []:

@@ -7,6 +7,7 @@ A page walks along an index in the order that is asked for; where only few image
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import or_
 from typing import Any, NamedTuple
@@ -45,26 +46,39 @@ def places(view: View, asked: PageAsked) -> list[Place]:
     if asked.filters.suggested is False:
         return _open(view, asked)
     if asked.filters.suggested is None:
-        both = _suggested(view, asked) + _open(view, asked)
+        with_, without = _apart(asked.filters)
+        both = _suggested(view, replace(asked, filters=with_))
+        both += _open(view, replace(asked, filters=without))
         return sorted(both, key=lambda place: place.task_id)[: asked.limit + 1]
     return _suggested(view, asked)
 
 
 def count(view: View, filters: Filters) -> tuple[list[tuple[str, int]], int]:
-    """The images that pass the filters: by suggested label, most first, and without any."""
+    """The images that pass the filters: by suggested label, most first, and without any.
+
+    Whichever of the two `filters.suggested` asks for.
+    """
     ids = few(view, filters) if filters.tasks is None else list(filters.tasks)
     counts: dict[str, int] = {}
     rows = _suggestions(view, filters, ids)
     crops, answered = _open_crops(view, filters, ids)
     if filters.tasks is not None:
         rows, crops = rows.filter(on_images(filters)), crops.filter(on_images(filters))
-    without = 0
-    for values, condition in together(parts(view, filters)):
+    suggested, without = _apart(filters)
+    for values, condition in together(parts(view, suggested)):
         found = rows.filter(condition, answered__in=values).values_list("label")
         for label, number in found.annotate(number=Count("id")).order_by():
             counts[label] = counts.get(label, 0) + number
-        without += crops.filter(condition, answered(values)).count()
-    return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])), without
+    rest = sum(
+        crops.filter(condition, answered(values)).count()
+        for values, condition in together(parts(view, without))
+    )
+    return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])), rest
+
+
+def _apart(filters: Filters) -> tuple[Filters, Filters]:
+    """The same filters on images with a suggestion, and on those without: states differ."""
+    return replace(filters, suggested=True), replace(filters, suggested=False)
 
 
 def _suggested(view: View, asked: PageAsked) -> list[Place]:
@@ -103,17 +117,17 @@ def _open(view: View, asked: PageAsked) -> list[Place]:
 
 def _given(view: View, asked: PageAsked) -> list[Place]:
     filters, tasks = asked.filters, list(asked.filters.tasks or ())
-    grouped = together(parts(view, filters))
+    suggested, without = _apart(filters)
     passing: set[int] = set()
     if filters.suggested is not False:
         rows = _suggestions(view, filters, tasks).filter(on_images(filters))
-        for values, condition in grouped:
+        for values, condition in together(parts(view, suggested)):
             found = rows.filter(condition, answered__in=values)
             passing.update(found.values_list("task_id", flat=True))
     if not filters.suggested:
         crops, answered = _open_crops(view, filters, tasks)
         crops = crops.filter(on_images(filters))
-        for values, condition in grouped:
+        for values, condition in together(parts(view, without)):
             found = crops.filter(condition, answered(values))
             passing.update(found.values_list("task_id", flat=True))
     start = int(asked.after[0]) + 1 if asked.after is not None else 0

@@ -27,6 +27,9 @@ from label_studio_config.schema import LabelSchema, SchemaError
 SEVERAL = " + "
 """Joins the labels of an answer to a one-of control that has several."""
 
+INDEX_VERSION = 2
+"""Of how rows are read: where it is another, projects are read anew."""
+
 MOST_TEXT = 2000
 """Letters of a task's data that are searched."""
 
@@ -84,7 +87,8 @@ class Questions:
     def key(self) -> str:
         """Differs where rows of the index would differ."""
         labels = {c.name: [sorted(c.labels), sorted(c.not_assessable)] for c in self.controls}
-        return json.dumps([self.schema.image_key, self.primary_name, labels], sort_keys=True)
+        said = [INDEX_VERSION, self.schema.image_key, self.primary_name, labels]
+        return json.dumps(said, sort_keys=True)
 
 
 @lru_cache(maxsize=64)
@@ -257,13 +261,15 @@ def _moment(value: Any) -> datetime | None:
 
 
 def search_text(data: Mapping[str, Any]) -> str:
-    """What of a task's data is searched: texts and whole numbers, each once, in lower case.
+    """What of a task's data is searched: texts and numbers, each once, in lower case.
 
     A text within another is not repeated, and of an image's address only the path counts.
     """
     values: list[str] = []
     for value in data.values():
-        if isinstance(value, (str, int)) and not isinstance(value, bool):
+        if isinstance(value, float) and not math.isfinite(value):
+            continue
+        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
             text = str(value).lower().replace("\0", "")
             if LOCAL_FILES_URL in text:
                 text = unquote(text.split("d=", 1)[-1])

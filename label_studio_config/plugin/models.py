@@ -201,6 +201,10 @@ class GivenAnswer(models.Model):
                 fields=["project_id", "control", "user_id", "as_suggested", "task_id"],
                 name="planktrait_answer_of",
             ),
+            models.Index(
+                fields=["project_id", "control", "label", "task_id"],
+                name="planktrait_answer_label",
+            ),
         )
 
 

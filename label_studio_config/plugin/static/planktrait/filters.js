@@ -1,6 +1,6 @@
 // The filters: a panel that opens, a chip for each that is set, and which states are shown.
 
-import { byId, debounce, make, plural } from "./dom.js";
+import { byId, debounce, make, plural, shown } from "./dom.js";
 import { SIGNS } from "./cell.js";
 import { STATES } from "./view.js";
 
@@ -15,6 +15,7 @@ const NAMES = {
   depth_from: (v) => `Depth ≥ ${v} m`,
   depth_to: (v) => `Depth ≤ ${v} m`,
   text: (v) => `“${v}”`,
+  answered: (v) => `Answered ${shown(v)}`,
   answers: () => "Everybody’s answers",
 };
 const STATE_NAMES = {
@@ -93,7 +94,9 @@ export class Filters {
     if (answers) filters.answers = answers;
     const change = { filters };
     // Nobody has answered what is still to be judged.
-    if (filters.annotator && this.view.toJudge) change.states = ["any"];
+    if ((filters.annotator || filters.answered) && this.view.toJudge) change.states = ["any"];
+    // Whatever was suggested for it.
+    if (filters.answered && !this.view.value.filters.answered) change.every = true;
     if (JSON.stringify(filters) !== JSON.stringify(this.#known())) this.view.set(change);
   }
 
@@ -109,8 +112,20 @@ export class Filters {
     this.view.set({ states: boxes.map((box) => box.value) });
   }
 
+  /** The labels of the control that is shown. */
+  #fillAnswered() {
+    const name = this.view.get("control");
+    if (name === this.control) return;
+    this.control = name;
+    const control = this.info.controls.find((one) => one.name === name);
+    const labels = [...new Set([...control.labels.map((label) => label.name), ...control.not_assessable])];
+    const options = labels.map((label) => make("option", { value: label }, shown(label)));
+    this.form.elements.answered.replaceChildren(make("option", { value: "" }, "anything"), ...options);
+  }
+
   show() {
     const { filters, states } = this.view.value;
+    this.#fillAnswered();
     for (const input of this.form.elements) {
       if (!input.name) continue;
       if (input.name === "state") {

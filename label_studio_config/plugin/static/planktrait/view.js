@@ -2,7 +2,7 @@
 
 const TEXTS = [
   "confidence_from", "confidence_to", "novelty_from", "novelty_to", "annotator", "sample",
-  "captured_from", "captured_to", "depth_from", "depth_to", "text", "answers",
+  "captured_from", "captured_to", "depth_from", "depth_to", "text", "answers", "answered",
 ];
 const ORDERS = ["certain", "uncertain", "novel", "task", "next"];
 export const STATES = ["suggested", "open", "accepted", "mine", "others", "conflicting"];
@@ -61,6 +61,11 @@ export class View extends EventTarget {
   set(change, { quiet = false } = {}) {
     // Another choice of images ends that of all of them, with a suggestion or without.
     if (["label", "open", "all"].some((name) => name in change)) this.value.every = false;
+    // Another control has other labels.
+    if ("control" in change && change.control !== this.value.control && this.value.control) {
+      const { answered, ...filters } = this.value.filters;
+      this.value.filters = filters;
+    }
     const step = ["label", "open", "all", "like", "tab"].some((name) => name in change) && !quiet;
     Object.assign(this.value, change);
     window.history[step ? "pushState" : "replaceState"](null, "", write(this.value));
