@@ -261,7 +261,7 @@ def main() -> None:
         print(f"{arguments.tasks} tasks are there after {filled_s:.0f} s", flush=True)
         client = Client(home, project.id)
         started, visits = time.perf_counter(), 1
-        while not client.gallery("gallery")[1].json()["index"]["complete"]:
+        while not client.gallery("gallery/index")[1].json()["complete"]:
             visits += 1
         indexed_s = time.perf_counter() - started
         print(f"indexed in {indexed_s:.0f} s, {visits} visits", flush=True)

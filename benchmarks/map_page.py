@@ -95,15 +95,17 @@ def answers(n: int) -> dict[str, bytes]:
         "model_version": VERSION,
         "controls": [{"name": "group", "title": "Group", "labels": names, "not_assessable": []}],
         "control": "group",
-        "pixel_sizes": False,
         "samples": [],
         "depth_m": None,
         "annotators": [],
-        "index": {"tasks": n, "suggestions": n, "complete": True},
+        "complete": True,
+        "has_images": True,
+        "has_suggestions": True,
     }
     state = {"made_at": "2026-01-01T12:00:00+00:00", "n": n, "new": 0, "job": None}
     page = {"crops": [], "next": None, "seen_at": state["made_at"]}
     told: dict[str, Any] = {"gallery": gallery, "map/state": state, "gallery/page": page}
+    told["gallery/index"] = {"tasks": n, "suggestions": n, "complete": True, "mended": 0}
     told["gallery/labels"] = {"labels": [], "open": 0}
     as_bytes = {name: json.dumps(answer).encode() for name, answer in told.items()}
     return {**as_bytes, "map": points, "map/colours": colours}

@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -259,7 +258,8 @@ def _addresses(home: Home, manifest: Manifest) -> list[str]:
 
 def _paths_below_root(home: Home, manifest: Manifest) -> list[str]:
     """Each image's path below the images root, links followed; none may lie outside."""
-    root = Path(os.path.realpath(home.images_root))
+    root = os.path.realpath(home.images_root)
+    below_root = root if root.endswith(os.sep) else f"{root}{os.sep}"
     remedy = "restart `planktrait serve --images ROOT` with a ROOT that holds them"
     real_folders: dict[str, str] = {}
     paths = []
@@ -267,12 +267,12 @@ def _paths_below_root(home: Home, manifest: Manifest) -> list[str]:
         folder, name = os.path.split(path)
         if folder not in real_folders:
             real_folders[folder] = os.path.realpath(folder)
-        real = os.path.join(real_folders[folder], name)
-        if os.path.islink(real):
+        real = f"{real_folders[folder]}{os.sep}{name}"
+        if name in ("", os.curdir, os.pardir) or os.path.islink(real):
             real = os.path.realpath(real)
-        if not real.startswith(f"{root}{os.sep}"):
+        if not real.startswith(below_root):
             raise OutsideRootError(f"image {path} is not under the images root {root}: {remedy}")
-        paths.append(os.path.relpath(real, root))
+        paths.append(real[len(below_root) :])
     return paths
 
 

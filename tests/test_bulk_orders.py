@@ -137,7 +137,7 @@ def test_an_order_is_that_of_one_person_in_one_project(many: Many) -> None:
 def test_without_the_backend_the_first_of_them_are_done(many: Many) -> None:
     answer = many.act("second_opinion")
     assert "1000 have no answer yet" in answer["detail"]
-    assert f"{COUNT - 1000} images are left: call it again" in answer["detail"]
+    assert f"{COUNT - 1000} images left: call it again" in answer["detail"]
 
 
 def test_they_are_jobs_with_progress(label_studio_with_backend) -> None:

@@ -102,8 +102,8 @@ class Stand:
         assert set(times.values()) == {1}
         details = self.gallery.api.get(f"/api/projects/{self.gallery.project.id}/")
         assert details["model_version"] == version
-        index = self.gallery.get("gallery")["index"]
-        assert index == {"tasks": TASKS, "suggestions": TASKS, "complete": True}
+        index = self.gallery.get("gallery/index")
+        assert index == {"tasks": TASKS, "suggestions": TASKS, "complete": True, "mended": 0}
 
     def require_saved_once(self, saved: list[int], in_flight: int = 0) -> None:
         """`in_flight` may not be counted yet: the next start of Label Studio does."""

@@ -57,11 +57,12 @@ def test_what_the_page_needs_once(new_gallery):
     assert group["labels"][2]["name"] == SCRIPT
     assert group["not_assessable"] == ["Not assessable"]
     assert egg_sac["name"] == "egg_sac"
-    assert said["pixel_sizes"] is True
     assert said["samples"] == ["haul-0", "haul-1", "haul-2"]
     assert said["depth_m"] == [0.0, 40.0]
     assert said["annotators"] == []
-    assert said["index"] == {"tasks": 12, "suggestions": 10, "complete": True}
+    assert said["complete"] and said["has_images"] and said["has_suggestions"]
+    index = gallery.get("gallery/index")
+    assert index == {"tasks": 12, "suggestions": 10, "complete": True, "mended": 0}
 
 
 def test_pages_follow_each_other_in_every_order(new_gallery):
@@ -279,7 +280,7 @@ def test_a_project_that_hides_suggestions_hides_them_here(new_gallery):
     suggested(gallery)
     said = gallery.get("gallery")
     assert said["model_version"] is None
-    assert said["index"]["suggestions"] == 0
+    assert said["has_images"] and not said["has_suggestions"]
     assert gallery.on_page() == []
     assert gallery.on_page(suggested=0) == [0, 1, 2]
     assert all(crop["suggestion"] is None for crop in gallery.page(suggested=0)["crops"])
@@ -374,7 +375,8 @@ def test_the_same_on_postgresql(tmp_path, monkeypatch, postgres_template):
             gallery.load(crop_rows(server, 30))
             suggested(gallery, 28)
             said = gallery.get("gallery")
-            assert said["index"] == {"tasks": 30, "suggestions": 28, "complete": True}
+            index = gallery.get("gallery/index")
+            assert index == {"tasks": 30, "suggestions": 28, "complete": True, "mended": 0}
             assert said["samples"] == ["haul-0", "haul-1", "haul-2"]
             for order in ("certain", "uncertain", "novel", "task"):
                 for query in ({}, {"label": "Copepod"}):
@@ -400,7 +402,7 @@ def test_the_same_on_postgresql(tmp_path, monkeypatch, postgres_template):
                 for row in crop_rows(server, 3)
             ]
             gallery.api.post(f"/api/projects/{gallery.project.id}/import", rows)
-            assert gallery.get("gallery")["index"]["suggestions"] == 31
+            assert gallery.get("gallery/index")["suggestions"] == 31
             where = {"control": "egg_sac", "suggested": 0}
             gallery.annotate(gallery.tasks[0], {"group": "Copepod", "egg_sac": "present"})
             assert gallery.on_page(**where, state="mine") == [0]

@@ -48,7 +48,7 @@ def reindex(gallery, *arguments):
 
 def test_suggestions_reach_an_index_that_exists_at_once(new_gallery):
     gallery = new_gallery(4)
-    assert gallery.get("gallery")["index"]["suggestions"] == 0
+    assert gallery.get("gallery/index")["suggestions"] == 0
     gallery.suggest({gallery.tasks[0]: ("Copepod", 0.6)})
     assert gallery.on_page() == [0]
     # Replaced in place, as a refresh of the same version does.
@@ -92,7 +92,7 @@ def test_what_comes_through_label_studio_itself_is_indexed(new_gallery):
         f"/api/projects/{gallery.project.id}/import",
         [{"data": row, "predictions": [two], "annotations": [annotation]}],
     )
-    said = gallery.get("gallery")["index"]
+    said = gallery.get("gallery/index")
     assert (said["tasks"], said["suggestions"]) == (3, 2)
     assert len(gallery.page(state="suggested")["crops"]) == 1
     gallery.api.call("DELETE", f"/api/predictions/{made['id']}/")
@@ -211,7 +211,7 @@ def test_what_is_gone_is_never_shown(new_gallery):
     assert [crop["task"] for crop in page["crops"]] == gallery.tasks[5:8]
     assert gallery.on_page(limit=2) == [5, 6, 7, 8]
     assert gallery.on_page(suggested=0) == [2, 3, 4]
-    said = gallery.get("gallery")["index"]
+    said = gallery.get("gallery/index")
     assert (said["tasks"], said["suggestions"]) == (7, 4)
 
 
@@ -271,7 +271,7 @@ def test_judging_tasks_of_another_project_leaves_its_index_alone(new_gallery):
     mine, other = new_gallery(1), new_gallery(2)
     for gallery in (mine, other):
         gallery.suggest(dict.fromkeys(gallery.tasks, ("Copepod", 0.9)))
-        assert gallery.get("gallery")["index"]["tasks"] == len(gallery.tasks)
+        assert gallery.get("gallery/index")["tasks"] == len(gallery.tasks)
     before = contents(other)
     done = mine.judge([{"task": task_id, "label": "Copepod"} for task_id in other.tasks])
     assert (done["saved"], done["crops"], len(done["conflicts"])) == (0, [], 2)

@@ -207,7 +207,7 @@ for _ in range(4):
     assert first[:2] == [0, 0]
     assert "still being made: call it again" in first[2]
     assert [answer[:2] for answer in accepted] == [[2, 1], [1, 0]]
-    assert "1 images are left: call it again" in accepted[0][2]
+    assert "1 image left: call it again" in accepted[0][2]
     assert [answer[:2] for answer in answers[3:]] == [[2, 3], [2, 1], [1, 0], [0, 0]]
     assert set(map(tuple, labels(home, project).values())) == {("Detritus",)}
 

@@ -319,19 +319,19 @@ def test_label_mark_blind_and_second_opinion(judged: Judged, visit: Visit) -> No
     expect(page.get_by_role("button", name="Confirm", exact=True)).to_be_visible()
     visit.keep_screenshot("data-manager-opinion")
     visit.confirm_action()
-    expect(notice(visit)).to_contain_text("A further opinion is asked for on 1 images.")
+    expect(notice(visit)).to_contain_text("A further opinion is asked for on 1 image.")
 
     visit.open_data_manager(judged.project.id, tab)
     visit.act_on(1, "Mark blind")
     expect(page.get_by_role("button", name="Confirm", exact=True)).to_be_visible()
     visit.keep_screenshot("data-manager-blind")
     visit.confirm_action()
-    expect(notice(visit)).to_contain_text("Marked 1 images blind.")
+    expect(notice(visit)).to_contain_text("Marked 1 image blind.")
     task = judged.api.get(f"/api/tasks/{judged.new[1]}/")
     assert (task["data"]["blind"], task["predictions"]) == ("yes", [])
     # What was done stays told when the page is loaded again, and goes when it is closed.
     page.reload()
-    expect(notice(visit)).to_contain_text("Marked 1 images blind.")
+    expect(notice(visit)).to_contain_text("Marked 1 image blind.")
     notice(visit).get_by_role("button", name="Close").click()
     expect(notice(visit)).to_have_count(0)
 

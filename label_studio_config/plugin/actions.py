@@ -14,6 +14,7 @@ from tasks.models import Prediction, Task
 from label_studio_config.blind import is_blind_data
 from label_studio_config.plugin import backend
 from label_studio_config.plugin.suggestions import SuggestionError, save_suggestions
+from label_studio_config.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,8 @@ def _suggest_as_job(project: Project, queryset: QuerySet) -> Answer:
         have = Prediction.objects.filter(task_id=OuterRef("id"), model_version=live)
         asked, waiting = queryset.count(), queryset.exclude(Exists(have))
         ids = list(waiting.order_by("id").values_list("id", flat=True))
-        detail = f"{asked - len(ids)} of {asked} images have a suggestion of {live} already."
+        there = f"{asked - len(ids)} of {counted(asked, 'image')}"
+        detail = f"{there} have a suggestion of {live} already."
         if not ids:
             _make_visible(project, live)
             return {"processed_items": asked, "detail": detail, "reload": True}
@@ -98,11 +100,12 @@ def _suggest_as_job(project: Project, queryset: QuerySet) -> Answer:
         job = backend.ask("POST", "suggest", json=body)["job"]
     except backend.BackendError as error:
         return {"processed_items": 0, "detail": str(error), "response_code": error.status}
-    detail = (
-        f"Suggesting labels for {len(ids)} images has started (job {job}); its progress is shown "
-        f"at the top of this page and on the page Model. " + (detail if len(ids) < asked else "")
+    started = (
+        f"Suggesting labels for {counted(len(ids), 'image')} has started (job {job}); its progress "
+        f"is shown at the top of this page and on the page Model."
     )
-    return {"processed_items": len(ids), "detail": detail.strip(), "reload": False, "job": job}
+    detail = f"{started} {detail}" if len(ids) < asked else started
+    return {"processed_items": len(ids), "detail": detail, "reload": False, "job": job}
 
 
 def learn_features(project: Project, queryset: QuerySet, **kwargs: Any) -> Answer:
@@ -144,4 +147,5 @@ def _make_visible(project: Project, version: str) -> None:
 
 
 def _summary(saved: int, version: str) -> str:
-    return f"Suggested labels for {saved} images" + (f" ({version})." if version else ".")
+    of = f" ({version})" if version else ""
+    return f"Suggested labels for {counted(saved, 'image')}{of}."

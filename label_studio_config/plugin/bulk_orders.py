@@ -22,6 +22,7 @@ from label_studio_config.batches import batches
 from label_studio_config.plugin import backend
 from label_studio_config.plugin.access import in_organisation
 from label_studio_config.plugin.models import JudgementBatch
+from label_studio_config.words import counted
 
 AT_ONCE = 1000
 """Done while the browser waits; more of them are a job."""
@@ -161,8 +162,8 @@ def carry_out(
         tally.add(kind.step(project, user, order, some))
     detail = kind.words(order, tally)
     if left:
-        detail += f" {left} images are left: call it again (the ML backend, which does many as a "
-        detail += "job, does not answer)."
+        detail += f" {counted(left, 'image')} left: call it again (the ML backend, which does many "
+        detail += "as a job, does not answer)."
     done = int(tally.counts[kind.counted])
     answer: Answer = {"processed_items": done, "detail": f"{detail}{note}", "reload": done > 0}
     if kind.undoable:
@@ -208,7 +209,7 @@ def _started(order: Order, ids: Sequence[int], note: str) -> Answer:
     }
     job = backend.ask("POST", "act", json=body)["job"]
     detail = (
-        f"To {verb} {len(ids)} images has started (job {job}); its progress is shown at the top of "
-        f"this page and on the page Model.{note}"
+        f"To {verb} {counted(len(ids), 'image')} has started (job {job}); its progress is shown at "
+        f"the top of this page and on the page Model.{note}"
     )
     return {"processed_items": len(ids), "detail": detail, "reload": False, "job": job}

@@ -10,6 +10,7 @@ from django.db.models import QuerySet
 from projects.models import Project
 
 from label_studio_config.plugin import backend
+from label_studio_config.words import counted
 
 FORMATS = {
     "CSV table": "csv",
@@ -53,9 +54,10 @@ def export_selection(project: Project, queryset: QuerySet, **kwargs: Any) -> dic
     except backend.BackendError as error:
         return {"processed_items": 0, "detail": str(error), "response_code": error.status}
     address = f"/planktrait/projects/{project.id}/data#export"
+    images = counted(len(ids), "image")
     return {
         "processed_items": len(ids),
-        "detail": f"The export of {len(ids)} images has started (job {job}): see {address}",
+        "detail": f"The export of {images} has started (job {job}): see {address}",
         "reload": False,
         "address": address,
     }

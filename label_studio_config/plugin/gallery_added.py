@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from label_studio_config.plugin.bulk_rows import insert, moment
 from label_studio_config.plugin.gallery_index import answers_given, list_id
 from label_studio_config.plugin.gallery_rows import (
     DATA_FIELDS,
+    CropData,
     Questions,
     Suggested,
-    crop_of,
-    search_text,
 )
 from label_studio_config.plugin.models import (
     Answered,
@@ -29,6 +28,14 @@ _SUGGESTED = (
 )
 
 
+class AddedTask(NamedTuple):
+    """A new task, and the text of its data that is searched."""
+
+    task_id: int
+    data: CropData
+    text: str
+
+
 class Added(NamedTuple):
     """A new prediction and what it suggests, by control."""
 
@@ -38,31 +45,25 @@ class Added(NamedTuple):
     found: dict[str, Suggested]
 
 
-def add_tasks(
-    questions: Questions,
-    project_id: int,
-    tasks: Sequence[tuple[int, dict[str, Any]]],
-    suggested: Collection[int] = (),
-) -> None:
-    """Rows of new tasks, given as (id, data); `suggested` are those with a shown suggestion."""
-    crops = [crop_of(questions, project_id, task_id, data) for task_id, data in tasks]
+def add_tasks(project_id: int, tasks: Sequence[AddedTask], suggested: Collection[int] = ()) -> None:
+    """Rows of new tasks; `suggested` are those with a shown suggestion."""
     insert(
         Crop,
         _CROP,
         (
             (
-                *(crop.task_id, project_id, crop.image, crop.image_id, crop.sample_id),
-                None if crop.captured_at is None else moment(crop.captured_at),
-                *(crop.depth_m, crop.pixel_size_um, crop.blind),
-                int(crop.task_id in suggested),
+                *(task_id, project_id, data.image, data.image_id, data.sample_id),
+                None if data.captured_at is None else moment(data.captured_at),
+                *(data.depth_m, data.pixel_size_um, data.blind),
+                int(task_id in suggested),
             )
-            for crop in crops
+            for task_id, data, _ in tasks
         ),
     )
     insert(
         CropText,
         ("task_id", "project_id", "text"),
-        ((task_id, project_id, search_text(data)) for task_id, data in tasks),
+        ((task_id, project_id, text) for task_id, _, text in tasks),
     )
 
 

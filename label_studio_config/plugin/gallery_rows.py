@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from label_studio_config.blind import is_blind_data
@@ -100,11 +100,24 @@ def questions_of(label_config: str) -> Questions | None:
         return None
 
 
-def crop_of(questions: Questions, project_id: int, task_id: int, data: Mapping[str, Any]) -> Crop:
-    """The row of a task, as far as its data says it."""
-    return Crop(
-        task_id=task_id,
-        project_id=project_id,
+class CropData(NamedTuple):
+    """What the row of a task (`Crop`) has from the task's data."""
+
+    image: str
+    image_id: str
+    sample_id: str
+    captured_at: datetime | None
+    depth_m: float | None
+    pixel_size_um: float | None
+    blind: bool
+
+
+DATA_FIELDS = CropData._fields
+
+
+def crop_data(questions: Questions, data: Mapping[str, Any]) -> CropData:
+    """As far as the data says it."""
+    return CropData(
         image=_text(data.get(questions.schema.image_key)),
         image_id=_text(data.get("image_id")),
         sample_id=_text(data.get("sample_id")),
@@ -115,11 +128,10 @@ def crop_of(questions: Questions, project_id: int, task_id: int, data: Mapping[s
     )
 
 
-DATA_FIELDS = (
-    *("image", "image_id", "sample_id", "captured_at", "depth_m", "pixel_size_um"),
-    "blind",
-)
-"""The columns of `Crop` that `crop_of` fills."""
+def crop_of(questions: Questions, project_id: int, task_id: int, data: Mapping[str, Any]) -> Crop:
+    """The row of a task."""
+    said = crop_data(questions, data)
+    return Crop(task_id=task_id, project_id=project_id, **said._asdict())
 
 
 def suggestions_of(questions: Questions, result: Any, score: float | None) -> dict[str, Suggested]:

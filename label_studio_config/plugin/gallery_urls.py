@@ -15,6 +15,7 @@ _project = "api/planktrait/projects/<int:pk>"
 urlpatterns = [
     path(f"{_project}/agreement", agreement_now.AgreementNow.as_view()),
     path(f"{_project}/gallery", gallery_views.Gallery.as_view()),
+    path(f"{_project}/gallery/index", gallery_views.GalleryIndex.as_view()),
     path(f"{_project}/gallery/labels", gallery_views.GalleryLabels.as_view()),
     path(f"{_project}/gallery/page", gallery_views.GalleryPage.as_view()),
     path(f"{_project}/gallery/sprite", gallery_sprites.GallerySprite.as_view()),

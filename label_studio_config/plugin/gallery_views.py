@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from core.permissions import ViewClassPermission, all_permissions
 from django.db import connection
-from django.db.models import Max, Min
+from django.db.models import Exists, Max, Min, OuterRef, QuerySet
 from django.http import QueryDict
 from django.utils import timezone
 from projects.models import Project
@@ -41,8 +41,6 @@ class Gallery(ProjectView):
         project = self.project(request, pk)
         questions = self.questions(project)
         complete = catch_up(project, FIRST_BUDGET_S)
-        if complete:
-            find_lost(project)
         crops = Crop.objects.filter(project_id=project.id)
         # One by one: each is then the end of an index.
         lowest, highest = (crops.aggregate(m=end("depth_m"))["m"] for end in (Min, Max))
@@ -58,15 +56,31 @@ class Gallery(ProjectView):
                 "model_version": shown_version(project) or None,
                 "controls": [_control(questions, control) for control in questions.controls],
                 "control": questions.primary.name,
-                "pixel_sizes": crops.filter(pixel_size_um__isnull=False).exists(),
                 "samples": _samples(project),
                 "depth_m": None if lowest is None else [lowest, highest],
-                "annotators": _annotators(project),
-                "index": {
-                    "tasks": crops.count(),
-                    "suggestions": _suggestions(project, questions.primary.name),
-                    "complete": complete,
-                },
+                "annotators": _annotators(project, questions),
+                "complete": complete,
+                "has_images": crops.exists(),
+                "has_suggestions": _suggestions(project, questions.primary.name).exists(),
+            }
+        )
+
+
+class GalleryIndex(ProjectView):
+    """GET: how far the index is, and what had been lost of it and was put right."""
+
+    def get(self, request: Request, pk: int) -> Response:
+        project = self.project(request, pk)
+        questions = self.questions(project)
+        complete = catch_up(project, FIRST_BUDGET_S)
+        mended = find_lost(project) if complete else 0
+        assert questions.primary is not None
+        return Response(
+            {
+                "tasks": Crop.objects.filter(project_id=project.id).count(),
+                "suggestions": _suggestions(project, questions.primary.name).count(),
+                "complete": complete,
+                "mended": mended,
             }
         )
 
@@ -164,13 +178,15 @@ def _samples(project: Project) -> list[str]:
         return [row[0] for row in cursor.fetchall()]
 
 
-def _annotators(project: Project) -> list[dict[str, Any]]:
-    answers = GivenAnswer.objects.filter(project_id=project.id)
-    people = set(answers.values_list("user_id", flat=True).distinct())
-    users = User.objects.filter(id__in=people).order_by("email")
+def _annotators(project: Project, questions: Questions) -> list[dict[str, Any]]:
+    # Person by person: each is a look into an index, where all answers may be many.
+    answers = GivenAnswer.objects.filter(
+        project_id=project.id, control__in=sorted(questions.names), user_id=OuterRef("id")
+    )
+    users = User.objects.filter(Exists(answers)).order_by("email")
     return [{"id": user_id, "email": email} for user_id, email in users.values_list("id", "email")]
 
 
-def _suggestions(project: Project, control: str) -> int:
+def _suggestions(project: Project, control: str) -> QuerySet:
     list_id = SuggestionList.id_of(project.id, shown_version(project), control)
-    return SuggestedLabel.objects.filter(list_id=list_id).count()
+    return SuggestedLabel.objects.filter(list_id=list_id)

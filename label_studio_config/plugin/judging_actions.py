@@ -26,6 +26,7 @@ from label_studio_config.plugin.judgements_asked import Asked, Judged
 from label_studio_config.plugin.models import GivenAnswer, JudgementBatch
 from label_studio_config.plugin.sure_suggestions import preview, waiting
 from label_studio_config.plugin.task_predictions import delete_predictions_of
+from label_studio_config.words import counted
 
 MOST_ALIKE = 50
 CATCH_UP_S = 10.0
@@ -179,16 +180,16 @@ def _mark_some(project: Project, user: User, order: Order, ids: list[int]) -> Ta
 
 def _accepted(order: Order, tally: Tally) -> str:
     wrong = tally.counts["wrong"]
-    said = f"Accepted {tally.counts['saved']:.0f} suggestions; about {wrong:.0f} of them "
+    said = f"Accepted {counted(tally.counts['saved'], 'suggestion')}; about {wrong:.0f} of them "
     return said + "will be wrong." + _alone(tally)
 
 
 def _labelled(order: Order, tally: Tally) -> str:
-    return f"Labelled {tally.counts['saved']:.0f} images as {order.value}." + _alone(tally)
+    return f"Labelled {counted(tally.counts['saved'], 'image')} as {order.value}." + _alone(tally)
 
 
 def _marked(order: Order, tally: Tally) -> str:
-    said = f"Marked {tally.counts['saved']:.0f} images blind."
+    said = f"Marked {counted(tally.counts['saved'], 'image')} blind."
     if judged := tally.counts["judged"]:
         said += (
             f" {judged:.0f} were judged already, perhaps with a suggestion on screen: left alone."

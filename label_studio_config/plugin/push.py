@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from projects.models import Project
 from tasks.models import Prediction, Task
@@ -17,11 +17,12 @@ from tasks.models import Prediction, Task
 from label_studio_config.home import Home
 from label_studio_config.manifest import Manifest, Skipped
 from label_studio_config.other_process import in_other_process
+from label_studio_config.plugin.bulk_rows import JsonError
 from label_studio_config.plugin.gallery_catch_up import catch_up
 from label_studio_config.plugin.gallery_rows import Questions
 from label_studio_config.plugin.images_folder import show_images
 from label_studio_config.plugin.old_versions import remove_version
-from label_studio_config.plugin.push_batch import Done, Pushed, push_batch
+from label_studio_config.plugin.push_batch import Done, NewTask, Pushed, push_batch
 from label_studio_config.plugin.suggestions import (
     Read,
     SuggestionError,
@@ -129,6 +130,14 @@ def push(
     return run.told
 
 
+class _Images(NamedTuple):
+    """What one transaction takes; the rows that are no tasks yet, and what is bad."""
+
+    pushed: list[Pushed]
+    new: list[int]
+    bad: list[Skipped]
+
+
 class _Run:
     """One push: which rows of the manifest are tasks, and which were pushed."""
 
@@ -171,32 +180,37 @@ class _Run:
             self._show(shards.model_version)
         # Half of the work is to read and check: another process does it while this one writes.
         read = partial(self._read, shards, questions_to(self.project))
-        for found, bad, seen in in_other_process(read, "reads the predictions"):
-            done.bad += bad
-            self._push(found)
+        for images, seen in in_other_process(read, "reads the predictions"):
+            self._push(images)
             self.report("push", seen, shards.rows, f"{done.suggested} suggestions")
 
-    def _read(
-        self, shards: Shards, questions: Questions
-    ) -> Iterator[tuple[dict[int, Read], list[Skipped], int]]:
-        """Suggestions by row, what is bad, and how many rows of the shards were seen so far."""
+    def push_rest(self) -> None:
+        """Images without predictions that are no tasks yet."""
+        if not self.left:
+            return
+        count = len(self.left)
+        read = partial(self._read_rest, questions_to(self.project))
+        for images, seen in in_other_process(read, "reads the manifest"):
+            self._push(images)
+            self.report("import images", seen, count, "")
+
+    def _read(self, shards: Shards, questions: Questions) -> Iterator[tuple[_Images, int]]:
+        """Images with suggestions, and how many rows of the shards were seen so far."""
         for found, bad, seen in shards.by_row(self.options.batch_size, self.row_of, self.addresses):
-            fit = {}
+            fit: dict[int, Read | None] = {}
             for row, suggestion in found.items():
                 try:
                     fit[row] = read_suggestion(questions, {**suggestion, "task": 0})
                 except SuggestionError as error:
                     reason = str(error.__cause__ or error)
                     bad.append(Skipped(self.image_ids[row], reason))
-            yield fit, bad, seen
+            yield self._images(questions, fit, bad), seen
 
-    def push_rest(self) -> None:
-        """Images without predictions that are no tasks yet."""
+    def _read_rest(self, questions: Questions) -> Iterator[tuple[_Images, int]]:
         rest = list(self.left)
         for start in range(0, len(rest), self.options.batch_size):
             rows = rest[start : start + self.options.batch_size]
-            self._push(dict.fromkeys(rows))
-            self.report("import images", start + len(rows), len(rest), "")
+            yield self._images(questions, dict.fromkeys(rows), []), start + len(rows)
 
     def finish(self, version: str) -> None:
         """Show the version, and remove earlier ones."""
@@ -219,38 +233,38 @@ class _Run:
         self.project.model_version = version
         self.project.save(update_fields=["model_version"])
 
-    def _push(self, suggestions: Mapping[int, Read | None]) -> None:
-        if not suggestions:
-            return
+    def _images(
+        self, questions: Questions, suggestions: Mapping[int, Read | None], bad: list[Skipped]
+    ) -> _Images:
+        """Some rows, with the data of those that are no tasks yet."""
         new = [row for row in suggestions if row in self.left]
-        data = dict(
-            zip(
-                new,
-                tasks_of_rows(
-                    self.manifest,
-                    self.addresses,
-                    new,
-                    self.options.blind_share,
-                    self.options.seed,
-                ),
-                strict=True,
-            )
-        )
-        images = [
-            Pushed(
-                self.image_ids[row],
-                None if row in data else self.task_at.get(self.addresses[row]),
-                data.get(row, {}),
-                suggestion,
-            )
-            for row, suggestion in suggestions.items()
+        options = self.options
+        tasks = tasks_of_rows(self.manifest, self.addresses, new, options.blind_share, options.seed)
+        task_at: dict[int, int | NewTask] = {}
+        for row, data in zip(new, tasks, strict=True):
+            try:
+                task_at[row] = NewTask.of(questions, data)
+            except JsonError as error:
+                bad.append(Skipped(self.image_ids[row], f"cannot be a task: {error}"))
+        for row in suggestions.keys() - self.left.keys():
             # The second of two rows with one address is no image of its own.
-            if row in data or self.addresses[row] in self.task_at
+            if (there := self.task_at.get(self.addresses[row])) is not None:
+                task_at[row] = there
+        images = [
+            Pushed(task_at[row], suggestion)
+            for row, suggestion in suggestions.items()
+            if row in task_at
         ]
-        catch_up(self.project)
-        self.told.done.add(push_batch(self.project, images))
-        for row in new:
-            del self.left[row]
+        return _Images(images, new, bad)
+
+    def _push(self, images: _Images) -> None:
+        done = self.told.done
+        done.bad += images.bad
+        if images.pushed:
+            catch_up(self.project)
+            done.add(push_batch(self.project, images.pushed))
+        for row in images.new:
+            self.left.pop(row, None)
 
 
 def _removals(project: Project, version: str) -> Iterator[tuple[int, int]]:

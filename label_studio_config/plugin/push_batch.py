@@ -10,13 +10,17 @@ from django.db import transaction
 from projects.models import Project, ProjectSummary
 from tasks.models import Task
 
-from label_studio_config.blind import is_blind_data
 from label_studio_config.manifest import Skipped
-from label_studio_config.plugin.bulk_rows import JsonError, insert, json_text, new_ids
+from label_studio_config.plugin.bulk_rows import insert, json_text, new_ids
 from label_studio_config.plugin.deadlocks import persistent
-from label_studio_config.plugin.gallery_added import add_suggestions, add_tasks, is_shown
+from label_studio_config.plugin.gallery_added import (
+    AddedTask,
+    add_suggestions,
+    add_tasks,
+    is_shown,
+)
 from label_studio_config.plugin.gallery_catch_up import is_current, locked_state
-from label_studio_config.plugin.gallery_rows import Questions
+from label_studio_config.plugin.gallery_rows import CropData, Questions, crop_data, search_text
 from label_studio_config.plugin.models import IndexState
 from label_studio_config.plugin.suggestions import (
     Read,
@@ -29,19 +33,42 @@ from label_studio_config.plugin.suggestions import (
 from label_studio_config.plugin.task_predictions import lock_open_tasks
 
 
+class NewTask(NamedTuple):
+    """A task that is not there yet, and all that can be said of it beforehand.
+
+    Attributes
+    ----------
+    text : its data as the database's JSON
+    crop, words : for the gallery's index
+    """
+
+    data: dict[str, Any]
+    text: str
+    crop: CropData
+    words: str
+
+    @classmethod
+    def of(cls, questions: Questions, data: dict[str, Any]) -> NewTask:
+        """Of its data.
+
+        Raises
+        ------
+        JsonError
+            A database cannot hold it.
+        """
+        return cls(data, json_text(data), crop_data(questions, data), search_text(data))
+
+
 class Pushed(NamedTuple):
     """An image that is pushed.
 
     Attributes
     ----------
-    task_id : of the task that it is already, else None
-    data : a new task's data; not looked at where there is a task
+    task : the id of the task that it is already, or the new one
     suggestion : None where there is none; of whichever task
     """
 
-    image_id: str
-    task_id: int | None
-    data: dict[str, Any]
+    task: int | NewTask
     suggestion: Read | None
 
 
@@ -82,18 +109,13 @@ def push_batch(project: Project, images: Sequence[Pushed]) -> Done:
     """
     questions = questions_to(project)
     done = Done()
-    new: list[tuple[dict[str, Any], str, Read | None]] = []
+    new: list[tuple[NewTask, Read | None]] = []
     there: dict[tuple[int, str], Read] = {}
-    for image in images:
-        read = None if is_blind_data(image.data) else image.suggestion
-        if image.task_id is not None:
-            if read is not None:
-                there[image.task_id, read.model_version] = read._replace(task_id=image.task_id)
-            continue
-        try:
-            new.append((image.data, json_text(image.data), read))
-        except JsonError as error:
-            done.bad.append(Skipped(image.image_id, f"cannot be a task: {error}"))
+    for task, read in images:
+        if isinstance(task, NewTask):
+            new.append((task, None if task.crop.blind else read))
+        elif read is not None:
+            there[task, read.model_version] = read._replace(task_id=task)
     with transaction.atomic():
         # As Label Studio's own import does: inner ids follow each other.
         Project.objects.select_for_update(of=("self",), no_key=True).get(id=project.id)
@@ -129,7 +151,7 @@ def _write_changed(project: Project, read: list[Read], done: Done) -> None:
 def _write_new(
     project: Project,
     questions: Questions,
-    new: list[tuple[dict[str, Any], str, Read | None]],
+    new: list[tuple[NewTask, Read | None]],
     done: Done,
 ) -> None:
     state = _state_before(project, questions)
@@ -140,23 +162,23 @@ def _write_new(
         Task,
         ("id", "project_id", "data", "inner_id", "overlap", "total_predictions"),
         (
-            (task_id, project.id, text, inner_id, project.maximum_annotations, int(bool(read)))
-            for task_id, inner_id, (_, text, read) in zip(
+            (task_id, project.id, task.text, inner_id, project.maximum_annotations, int(bool(read)))
+            for task_id, inner_id, (task, read) in zip(
                 ids, range(first, first + len(new)), new, strict=True
             )
         ),
     )
     read = [
         one._replace(task_id=task_id)
-        for task_id, (_, _, one) in zip(ids, new, strict=True)
+        for task_id, (_, one) in zip(ids, new, strict=True)
         if one is not None
     ]
     prediction_ids = insert_predictions(project.id, read)
     project.summary  # noqa: B018  (made where it is not there)
     summary = ProjectSummary.objects.select_for_update().get(project=project)
-    summary.update_data_columns([data for data, _, _ in new])
+    summary.update_data_columns([task.data for task, _ in new])
     done.added += len(new)
-    done.blind += sum(is_blind_data(data) for data, _, _ in new)
+    done.blind += sum(task.crop.blind for task, _ in new)
     done.suggested += len(read)
     if state is None:
         return
@@ -164,8 +186,11 @@ def _write_new(
     suggested = {
         one.task_id for one in read if is_shown(state, primary, one.model_version, one.found)
     }
-    tasks = [(task_id, data) for task_id, (data, _, _) in zip(ids, new, strict=True)]
-    add_tasks(questions, project.id, tasks, suggested)
+    tasks = [
+        AddedTask(task_id, task.crop, task.words)
+        for task_id, (task, _) in zip(ids, new, strict=True)
+    ]
+    add_tasks(project.id, tasks, suggested)
     add_suggestions(questions, state, added(prediction_ids, read), tasks_are_new=True)
     state.last_task = ids[-1]
     if read:

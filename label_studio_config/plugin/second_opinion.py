@@ -17,6 +17,7 @@ from users.models import User
 
 from label_studio_config.batches import batches
 from label_studio_config.plugin.models import AskedAgain, GivenAnswer
+from label_studio_config.words import counted
 
 _ROWS_A_QUERY = 500
 
@@ -39,7 +40,7 @@ class Asked:
     @property
     def words(self) -> str:
         """For people."""
-        told = f"A further opinion is asked for on {self.asked} images."
+        told = f"A further opinion is asked for on {counted(self.asked, 'image')}."
         if self.waiting:
             told += f" {self.waiting} wait for one already."
         if self.unanswered:

@@ -27,7 +27,7 @@ export class Empty {
     const filtered = Object.keys(view.get("filters")).length > 0;
     const similar = this.similar();
     const judged = view.toJudge && !filtered && !similar;
-    if (!this.info.index.tasks && !filtered && !similar) return noImages();
+    if (!this.info.has_images && !filtered && !similar) return noImages();
     const again = view.toJudge && !filtered && similar?.again;
     const none = again ? `${similar.words}: nothing left to judge` : similar?.title ? `${shown(similar.title)}: no images` : "No images here";
     const title = judged ? `${shown(view.title)}: nothing left to judge` : none;
@@ -45,7 +45,7 @@ export class Empty {
       const text = `${name} (${whole(next.count)}) →`;
       const go = () => labels.choose(next);
       words.push(make("button", { type: "button", class: "primary", onclick: go }, text));
-    } else if (!this.info.index.suggestions && !view.get("open")) {
+    } else if (!this.info.has_suggestions && !view.get("open")) {
       const remedy = "train a model, then choose “Suggest labels” in the Data Manager.";
       words.push(make("p", {}, `No image has a suggestion yet: ${remedy}`));
     }

@@ -43,23 +43,36 @@ class Gallery {
       return;
     }
     this.#join();
-    this.#awaitIndex();
+    if (!this.info.complete) this.#awaitIndex();
     await this.#load({});
+    if (this.info.complete) this.#mendIndex();
   }
 
   /** A large project is read bit by bit: what is there is shown meanwhile. */
   async #awaitIndex() {
-    while (this.info.index.complete === false) {
-      announce(`Reading the project: ${whole(this.info.index.tasks)} images so far.`);
-      await new Promise((done) => setTimeout(done, 2000));
+    for (;;) {
+      let index;
       try {
-        this.info.index = (await getJson("gallery")).index;
+        index = await getJson("gallery/index");
       } catch {
         return;
       }
-      if (this.info.index.complete) announce(`All ${whole(this.info.index.tasks)} images are read.`);
+      this.info.has_images ||= index.tasks > 0;
+      this.info.has_suggestions ||= index.suggestions > 0;
       await this.labels.load().catch(() => {});
+      if (index.complete) {
+        announce(`All ${whole(index.tasks)} images are read.`);
+        return;
+      }
+      announce(`Reading the project: ${whole(index.tasks)} images so far.`);
+      await new Promise((done) => setTimeout(done, 2000));
     }
+  }
+
+  /** To compare the index with all tasks takes a moment: not before the first images are there. */
+  async #mendIndex() {
+    const { mended } = await getJson("gallery/index").catch(() => ({ mended: 0 }));
+    if (mended) await this.#load({});
   }
 
   #join() {

@@ -1,0 +1,8 @@
+"""Numbers in sentences."""
+
+from __future__ import annotations
+
+
+def counted(number: float, noun: str) -> str:
+    """`1 image`, `1100 images`: a whole number and what it counts."""
+    return f"{number:.0f} {noun}{'' if number == 1 else 's'}"
