@@ -189,9 +189,11 @@ class _Shares:
         ]
 
     def of(self, row: int) -> dict[str, float]:
-        """By label; empty where the shard does not say."""
+        """By label, without those that round to 0; empty where the shard does not say."""
         values = self.rows[row] if self.rows else None
-        return {} if values is None else dict(zip(self.labels, values, strict=True))
+        if values is None:
+            return {}
+        return {label: p for label, p in zip(self.labels, values, strict=True) if p}
 
 
 def _numbers(column: pa.Array | None, count: int) -> list[float | None]:

@@ -1,8 +1,9 @@
 """Label Studio's result JSON to values per control, and back: the only place that does it.
 
 Where things sit in a prediction: the prediction's `score` is the calibrated confidence of its
-primary control; each result item has its own `score`, and under `meta` the probabilities of all
+primary control; each result item has its own `score`, and under `meta` the probabilities of the
 labels (`meta["probabilities"]`) and, on the first item, how novel the image is (`meta["novelty"]`).
+A label whose probability rounds to 0 is left out: Label Studio indexes and searches every letter.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def write_result(
     probabilities
         By control and label, calibrated.
     rounded
-        They have four decimals already, and the mappings are kept as they are.
+        They have four decimals already and none is 0: the mappings are kept as they are.
 
     Raises
     ------
@@ -141,7 +142,7 @@ def write_result(
         shares = (probabilities or {}).get(control.name, {})
         if shares:
             if not rounded:
-                shares = {k: round(float(p), DECIMALS) for k, p in shares.items()}
+                shares = {k: said for k, p in shares.items() if (said := round(float(p), DECIMALS))}
             item["meta"] = {"probabilities": shares}
             likely = [shares[label] for label in chosen[control.name] if label in shares]
             if likely:

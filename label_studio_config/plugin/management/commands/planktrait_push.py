@@ -8,11 +8,14 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connection
 
 from label_studio_config.django_command import say
 from label_studio_config.manifest import Manifest
 from label_studio_config.other_process import ProcessKilledError
 from label_studio_config.plugin.push import BATCH_SIZE, PushOptions, push
+
+CACHE_KB = 256 * 1024
 
 
 class Command(BaseCommand):
@@ -42,6 +45,7 @@ class Command(BaseCommand):
             prune=given["prune"],
             batch_size=given["batch_size"],
         )
+        _use_memory()
         try:
             manifest = Manifest.read(given["manifest"])
             told = push(
@@ -55,3 +59,11 @@ class Command(BaseCommand):
         except (ValueError, ProcessKilledError) as error:
             raise CommandError(str(error)) from error
         say({"report": told.as_json()})
+
+
+def _use_memory() -> None:
+    """SQLite's own 2 MB would read every index again in each batch."""
+    if connection.vendor == "sqlite":
+        with connection.cursor() as cursor:
+            cursor.execute(f"PRAGMA cache_size = -{CACHE_KB}")
+            cursor.execute("PRAGMA wal_autocheckpoint = 50000")
