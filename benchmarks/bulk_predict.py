@@ -1,6 +1,7 @@
 """Bulk classification, from files to Parquet, beside its limit and beside a plain PyTorch loop.
 
-    python -m benchmarks.bulk_predict path/to/ndsb --images 6000
+    python -m benchmarks.bulk_predict path/to/ndsb --images 20000
+    python -m benchmarks.bulk_predict path/to/ndsb --grow 7000 70000 700000
 
 In the same run and on the same images, round by round, medians:
 
@@ -9,10 +10,11 @@ In the same run and on the same images, round by round, medians:
 * `limit`: 1 / (1/forward + 1/decode), what a machine can do that does both and waits for nothing;
 * `end to end`: `write_predictions`, the function behind `planktrait predict`;
 * `plain loop`: PyTorch in fp32 behind a DataLoader of two workers with torchvision's transforms,
-  the same batch, nothing written.
+  the same batch, nothing written (of the first 20,000 images).
 
-With `--at-700000` one run over so many files (real images under different names), with its time and
-peak memory. `benchmarks/inference_precision.py` shows what bf16 and int8 cost in macro recall.
+More images than there are is the same ones again as files of other names. With `--grow` single
+runs over so many files, with their time, peak memory and cost. What bf16 and int8 cost in macro
+recall is in `benchmarks/inference_precision.py`.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ from simclr.encoder import Encoder
 RESULTS = Path(__file__).parent / "results" / "bulk_predict"
 NETWORKS = (("resnet18", 128), ("mobilenetv4_conv_small", 128), ("resnet10t", 64))
 IN_MEMORY = 2048
+MOST_PLAIN = 20_000
 SECONDS_BETWEEN_LOOKS = 0.5
 
 
@@ -113,6 +116,7 @@ def measure(model: TraitModel, manifest: Manifest, rounds: int) -> dict[str, Any
     settings = model.encoder.preprocessing
     batches = [batch.pixels for batch in read_batches(first, settings, BATCH_SIZE)]
     n_in_memory = sum(map(len, batches))
+    some = manifest.paths[:MOST_PLAIN]
 
     def decode() -> None:
         for _ in read_batches(manifest, settings, BATCH_SIZE):
@@ -133,7 +137,7 @@ def measure(model: TraitModel, manifest: Manifest, rounds: int) -> dict[str, Any
             ("decode", decode, n),
             ("forward", forward, n_in_memory),
             ("end_to_end", end_to_end, n),
-            ("plain_loop", lambda: plain_loop(plain, manifest.paths, side_px), n),
+            ("plain_loop", lambda: plain_loop(plain, some, side_px), len(some)),
         ):
             found.setdefault(name, []).append(count / seconds(work))
     rates = {name: statistics.median(values) for name, values in found.items()}
@@ -233,10 +237,6 @@ def main() -> None:
     arguments = parser.parse_args()
     table = read_table(arguments.data)
     labels = tuple(sorted(table["source_class"].unique()))
-    some = table.sample(arguments.images, random_state=0).reset_index(drop=True)
-    manifest = Manifest(
-        pd.DataFrame({"image_id": some["image"], "path": some["image"]}), arguments.data
-    )
     RESULTS.mkdir(parents=True, exist_ok=True)
     for name, side_px in NETWORKS:
         if name not in arguments.networks:
@@ -245,7 +245,10 @@ def main() -> None:
         if arguments.grow:
             result = whole(model, table, arguments.data, arguments.grow)
         else:
-            result = measure(model, manifest, arguments.rounds)
+            shuffled = table.sample(frac=1, random_state=0).reset_index(drop=True)
+            with tempfile.TemporaryDirectory() as folder:
+                images = under_other_names(shuffled, arguments.data, Path(folder), arguments.images)
+                result = measure(model, images, arguments.rounds)
         result = {
             "network": name,
             "side_px": side_px,
