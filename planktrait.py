@@ -158,9 +158,10 @@ def serve(
             backend_application="ml_backend.server:create_app()",
             workers=workers,
             report=errors.print,
+            started=partial(go_on_with_interrupted, place),
         )
-        for job in hpc_jobs.cancel_all(place.jobs_folder):
-            errors.print(f"Ended {job.name}: start it again, and it goes on where it was.")
+        for job in hpc_jobs.end_with_servers(place.jobs_folder):
+            errors.print(f"Ended {job.name}: the next start goes on with it, or tells of it.")
 
 
 @app.command()
@@ -615,7 +616,8 @@ def push(
         bool,
         typer.Option(
             "--prune",
-            help="Remove the suggestions of earlier versions, but those that annotations refer to.",
+            help="Remove suggestions of earlier versions that the pushed one replaces. Those that "
+            "annotations refer to stay, and the version that people see.",
         ),
     ] = False,
     show_version: Annotated[
@@ -674,7 +676,7 @@ def push(
         )
         bad = told.pop("bad")
         list_skipped(bad)
-        show({**told, "left out": len(bad)})
+        show({**spelt_out(told, EARLIER), "left out": len(bad)})
 
 
 @app.command()
@@ -1024,6 +1026,18 @@ def submit_command(
                 raise hpc_jobs.JobError(f"{job.id} {record.state}: {record.error or ''}")
 
 
+def go_on_with_interrupted(place: Any) -> None:
+    """At the start of the servers: take up jobs that were cut off, and tell of them."""
+    import hpc_jobs
+    from ml_backend.job_keys import goes_on
+
+    for one in hpc_jobs.take_up_interrupted(place.jobs_folder, goes_on):
+        how = "start it again, and it goes on where it was."
+        if one.again is not None:
+            how = f"begun again, it goes on where it was ({one.again.id})."
+        errors.print(f"Interrupted: {one.job.name}: {how}", highlight=False)
+
+
 def home_of(folder: Path | None) -> Any:
     """The home of an option."""
     from label_studio_config.home import Home
@@ -1065,6 +1079,21 @@ def exactly_one(**options: Any) -> None:
     names = [name if name.isupper() else f"--{name}" for name in options]
     if len(given(**options)) != 1:
         raise UsageError(f"give exactly one of {', '.join(names)}")
+
+
+EARLIER = {
+    "pruned": "earlier suggestions removed",
+    "kept": "earlier ones kept: annotations refer to them",
+    "unreplaced": "earlier ones kept: the image has none of this version",
+    "shown": "earlier ones kept: people see that version",
+}
+
+
+def spelt_out(facts: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """Facts under longer names, those that are 0 left out."""
+    return {
+        names.get(name, name): value for name, value in facts.items() if value or name not in names
+    }
 
 
 def show(facts: dict[str, Any]) -> None:

@@ -1,12 +1,13 @@
 """How any work runs: here or on a cluster. Knows no plankton.
 
 `submit` runs a function as a job, `submit_once` never twice at a time, `list_jobs` tells how they
-stand, `cancel` ends one; `progress` is for the function itself. `read_site` reads what a site asks
-for.
+stand, `cancel` ends one, `take_up_interrupted` begins again what was cut off; `progress` is for the
+function itself. `read_site` reads what a site asks for.
 """
 
 from hpc_jobs import progress
 from hpc_jobs.ending import cancel, cancel_all
+from hpc_jobs.interrupted import Interrupted, end_with_servers, take_up_interrupted
 from hpc_jobs.once import Submission, has_pending, start_pending, submit_once
 from hpc_jobs.progress import Progress
 from hpc_jobs.records import JobRecord, list_jobs, read_job, read_log
@@ -14,6 +15,7 @@ from hpc_jobs.runner import Job, JobError, submit
 from hpc_jobs.site import Site, SiteError, find_site, read_site
 
 __all__ = [
+    "Interrupted",
     "Job",
     "JobError",
     "JobRecord",
@@ -23,6 +25,7 @@ __all__ = [
     "Submission",
     "cancel",
     "cancel_all",
+    "end_with_servers",
     "find_site",
     "has_pending",
     "list_jobs",
@@ -33,4 +36,5 @@ __all__ = [
     "start_pending",
     "submit",
     "submit_once",
+    "take_up_interrupted",
 ]

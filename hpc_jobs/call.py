@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -92,7 +93,7 @@ class JobCall:
             if self._queued_again:
                 raise
             logger.exception("job %s failed", self.job_folder.name)
-            self._end("failed", f"{type(error).__name__}: {error}")
+            self._end("failed", _told(error))
             raise
         self._end("finished", None, _as_json(result))
         return result
@@ -114,7 +115,7 @@ class JobCall:
         except Exception as error:
             outcome = self.job_folder / OUTCOME_FILE
             if not outcome.exists():
-                told = f"process {rank}: {type(error).__name__}: {error}"
+                told = f"process {rank}: {_told(error)}"
                 write_json(outcome, outcome_of("failed", told))
             raise
 
@@ -138,6 +139,18 @@ class JobCall:
 def outcome_of(state: str, error: str | None, result: Any = None) -> dict[str, Any]:
     """What is written of a job that ends now."""
     return {"state": state, "error": error, "result": result, "time": time.time()}
+
+
+def _told(error: BaseException) -> str:
+    """An error in one line; a full disk with what to do, however a library words it."""
+    told = f"{type(error).__name__}: {error}"
+    one: BaseException | None = error
+    while one is not None:
+        full = isinstance(one, OSError) and one.errno in {errno.ENOSPC, errno.EDQUOT}
+        if full or "No space left on device" in str(one):
+            return f"the disk is full: make room, and start it again ({told})"
+        one = one.__cause__ or one.__context__
+    return told
 
 
 def _rank() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,16 @@ def _processes(job_folder: Path, *files: str) -> list[ProcessIdentity]:
     return found
 
 
-def cancel_all(folder: Path | str) -> list[JobRecord]:
+def cancel_all(
+    folder: Path | str, chosen: Callable[[JobRecord], bool] = lambda job: True
+) -> list[JobRecord]:
     """End every job of a folder that runs on this machine; those on a cluster go on.
+
+    Parameters
+    ----------
+    folder : path
+    chosen : callable
+        Whether a job is meant; by default each is.
 
     Returns
     -------
@@ -100,7 +109,8 @@ def cancel_all(folder: Path | str) -> list[JobRecord]:
     """
     ended = []
     for job in list_jobs(Path(folder)):
-        if job.active and (read_json(job.folder / JOB_FILE) or {}).get("executor") == "local":
+        here = (read_json(job.folder / JOB_FILE) or {}).get("executor") == "local"
+        if job.active and here and chosen(job):
             try:
                 ended.append(cancel(job))
             except JobError as error:

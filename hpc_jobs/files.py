@@ -28,3 +28,8 @@ def read_json(path: Path) -> Any | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def update_json(path: Path, **facts: Any) -> None:
+    """Add to the entries of a JSON file."""
+    write_json(path, (read_json(path) or {}) | facts)

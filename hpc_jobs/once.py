@@ -83,8 +83,7 @@ def submit_once(
             state.keep_pending((function, args, {"name": name, "key": key} | kwargs))
             logger.info("%s is %s: one more run of %r after it", active.id, active.state, key)
             return Submission(Job(active.folder), coalesced=True)
-        job = submit(function, *args, name=name, folder=folder, key=key, **kwargs)
-        state.set_current(job.id)
+        job = state.submit(function, *args, name=name, folder=folder, key=key, **kwargs)
     return Submission(job, coalesced=False)
 
 
@@ -138,9 +137,14 @@ class _KeyState:
         record = read_job(jobs_folder / current["id"]) if current else None
         return record if record is not None and record.active else None
 
-    def set_current(self, job_id: str) -> None:
-        write_json(self.folder / "current.json", {"id": job_id})
+    def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Job[Any]:
+        """Whatever waited, it needs no run of its own any more."""
+        job = submit(function, *args, announce=self._set_current, **kwargs)
         self.forget_pending()
+        return job
+
+    def _set_current(self, job_id: str) -> None:
+        write_json(self.folder / "current.json", {"id": job_id})
 
     def keep_pending(
         self, call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
@@ -164,9 +168,7 @@ class _KeyState:
             logger.exception("the waiting run in %s cannot be read: dropped", path)
             self.forget_pending()
             return []
-        job = submit(function, *args, folder=jobs_folder, **kwargs)
-        self.set_current(job.id)
-        return [job]
+        return [self.submit(function, *args, folder=jobs_folder, **kwargs)]
 
 
 @contextmanager

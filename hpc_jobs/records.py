@@ -9,6 +9,8 @@ program that started it is gone. A job's folder `<jobs folder>/<job id>/` holds
 - `outcome.json`: written by the job itself when it ends, with its result or its error
 - `heartbeat`: an empty file, touched by the job once a minute
 - `cancelled`: an empty file, there once somebody asked for an end
+- `stopped`: an empty file, there where the servers that had started it took it along
+- `interrupted.json`: there once somebody was told that it was cut off (see `interrupted`)
 - the files of submitit: the pickled call, its result, and the log
 
 An array has a `job.json` that says of how many parts it is, and a folder as above for each of them,
@@ -29,7 +31,7 @@ from typing import Any, Literal
 
 from hpc_jobs import progress as progress_module
 from hpc_jobs import slurm
-from hpc_jobs.files import read_json
+from hpc_jobs.files import read_json, update_json, write_json
 from hpc_jobs.processes import ProcessIdentity
 from hpc_jobs.progress import Progress
 
@@ -201,6 +203,8 @@ def _state(
     if ended:
         return ended
     process = ProcessIdentity.from_json(started.get("process"))
+    if job["executor"] == "slurm" and not job.get("scheduler_id"):
+        job = _found_in_slurm(job_folder, job)
     if job["executor"] == "slurm" and job.get("scheduler_id"):
         state, error = _state_in_slurm(job["scheduler_id"], process)
     else:
@@ -223,6 +227,32 @@ def _state_in_slurm(scheduler_id: str, process: ProcessIdentity | None) -> tuple
         return ("cancelled" if said == "CANCELLED" else "killed"), slurm.why_ended(said)
     # Also where it is COMPLETED: what it wrote is still on its way through the file system.
     return ("queued" if process is None else "running"), None
+
+
+def _found_in_slurm(job_folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+    """Who submitted it may have been killed before Slurm's number was noted: by its name."""
+    if time.time() - job["submitted"] < SECONDS_TO_SUBMIT:
+        return job
+    name, _, part = job["id"].partition("/part-")
+    main = slurm.job_named(name)
+    if main == slurm.UNREACHABLE:
+        return job | {"submitted": time.time()}
+    if main is None:
+        error = "who submitted it was killed, and Slurm knows no such job: start it again"
+        ended = {"state": "killed", "error": error, "result": None, "time": time.time()}
+        with suppress(OSError):  # somebody who may only read
+            write_json(job_folder / OUTCOME_FILE, ended)
+        return job
+    scheduler_id = f"{main}_{int(part)}" if part else main
+    log = f"{scheduler_id}_0_log.out"
+    found = {"scheduler_id": scheduler_id, "log": f"../{log}" if part else log}
+    if part:
+        found["submitit_folder"] = str(job_folder.parent)
+    with suppress(OSError):
+        update_json(job_folder / JOB_FILE, **found)
+        if part:
+            update_json(job_folder.parent / JOB_FILE, scheduler_id=main)
+    return job | found
 
 
 def _state_of_process(
@@ -256,7 +286,8 @@ def _outcome(
         except Exception:
             continue
         if kind == "error":
-            return "failed", path.stat().st_mtime, str(content).strip().splitlines()[-1]
+            last = str(content).strip().splitlines()[-1]
+            return "failed", path.stat().st_mtime, slurm.with_remedy(last)
     return None
 
 

@@ -24,7 +24,7 @@ from typing import Any, Generic, Literal, TypeVar
 from hpc_jobs import slurm
 from hpc_jobs.arrays import part_folder
 from hpc_jobs.call import JobCall, outcome_of
-from hpc_jobs.files import read_json, write_json
+from hpc_jobs.files import read_json, update_json, write_json
 from hpc_jobs.processes import ProcessIdentity
 from hpc_jobs.processors import processors
 from hpc_jobs.progress import JOB_FOLDER_VARIABLE
@@ -109,6 +109,7 @@ def submit(
     niceness: int = NICENESS,
     parameters: Mapping[str, Any] | None = None,
     parts: int = 1,
+    announce: Callable[[str], None] | None = None,
     **kwargs: Any,
 ) -> Job[Result]:
     """Run `function(*args, **kwargs)` as a job and return at once.
@@ -138,6 +139,9 @@ def submit(
     parts : int
         More than one: an array. The function is called so many times, each with a further argument
         `part=(k, parts)`; on Slurm these are tasks of one array, elsewhere processes.
+    announce : callable, optional
+        Called with the job's id once it has a record, before it is handed to anybody: whoever is
+        killed in between has left word of it.
 
     Returns
     -------
@@ -175,6 +179,8 @@ def submit(
             write_json(call.job_folder / JOB_FILE, description | of_part)
         description["parts"] = parts
         write_json(job_folder / JOB_FILE, description)
+    if announce is not None:
+        announce(job_folder.name)
     if executor == "debug":
         for call in calls:
             _run_here(call)
@@ -224,14 +230,14 @@ def _submit_to_slurm(calls: list[JobCall], job_folder: Path, parameters: dict[st
             write_json(call.job_folder / OUTCOME_FILE, outcome_of("failed", str(error)))
         raise JobError(str(error)) from error
     for call, (scheduler_id, log) in zip(calls, queued, strict=True):
-        _note(
-            call.job_folder,
+        update_json(
+            call.job_folder / JOB_FILE,
             scheduler_id=scheduler_id,
             submitit_folder=str(job_folder),
             log=os.path.relpath(job_folder / log, call.job_folder),
         )
     if len(calls) > 1:
-        _note(job_folder, scheduler_id=queued[0][0].partition("_")[0])
+        update_json(job_folder / JOB_FILE, scheduler_id=queued[0][0].partition("_")[0])
 
 
 def _start_here(call: JobCall, threads: int | None, parameters: dict[str, Any]) -> None:
@@ -243,13 +249,8 @@ def _start_here(call: JobCall, threads: int | None, parameters: dict[str, Any]) 
     local.update_parameters(stderr_to_stdout=True, threads=threads, **parameters)
     job = local.submit(call)
     process = ProcessIdentity.of(int(job.job_id))
-    _note(call.job_folder, process=process.as_json(), log=job.paths.stdout.name)
-
-
-def _note(job_folder: Path, **facts: Any) -> None:
-    """Add to what the record of a job says."""
-    path = job_folder / JOB_FILE
-    write_json(path, (read_json(path) or {}) | facts)
+    noted = call.job_folder / JOB_FILE
+    update_json(noted, process=process.as_json(), log=job.paths.stdout.name)
 
 
 def _share_of_processors(parts: int) -> int | None:

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_QUESTIONS = 1.0
 SECONDS_FOR_AN_ANSWER = 30
 MOST_RESTARTS = 3
+MOST_TIMEOUTS = 3
 KILLED = 137  # 128 + SIGKILL, as a shell tells it
 DEFAULT_TIME_MIN = 24 * 60
 UNREACHABLE = "UNREACHABLE"
@@ -87,7 +88,12 @@ def submit_calls(
     ]
     try:
         with _not_within_a_job():
-            executor = submitit.AutoExecutor(folder=folder, cluster="slurm", slurm_python=python)
+            executor = submitit.AutoExecutor(
+                folder=folder,
+                cluster="slurm",
+                slurm_python=python,
+                slurm_max_num_timeout=MOST_TIMEOUTS,
+            )
             executor.update_parameters(name=name, stderr_to_stdout=True, **parameters)
             with executor.batch():
                 jobs = [executor.submit(call) for call in calls]
@@ -120,6 +126,29 @@ def why_ended(state: str | None) -> str:
     if state is None:
         return "it ended without an outcome (killed, or its node went), and Slurm has forgotten it"
     return f"Slurm ended it: {state}{_REMEDIES.get(state, ' (killed, or its node went)')}"
+
+
+def with_remedy(error: str) -> str:
+    """What submitit says of a job, with what to do about it."""
+    if "timed-out too many times" in error:
+        return (
+            "its time was up again and again: give it more time in the site profile, and start it "
+            "again, and it goes on where it was"
+        )
+    return error
+
+
+def job_named(name: str) -> str | None:
+    """Slurm's number of the job of a name; None where there is none, `UNREACHABLE` as `state_of`.
+
+    Ended ones are found for some minutes.
+    """
+    done = _run(
+        *("squeue", "--noheader", "--states=all", "--format=%F", "--name", name),
+    )
+    if done.returncode:
+        return UNREACHABLE
+    return next(iter(done.stdout.split()), None)
 
 
 def interrupt(scheduler_id: str) -> None:

@@ -46,35 +46,45 @@ class Servers:
         self.home = home
         self.processes = processes
         self._lock = lock
-        self._restarts: list[float] = []
+        self._restarts: dict[str, list[float]] = {}
         settings = home.settings
         self.label_studio_url = settings.label_studio_url
         self.backend_url = settings.backend_url
 
     def check(self) -> None:
-        """Raise `HostingError` if Label Studio has stopped; start a backend that has stopped again.
+        """Start a server that has stopped again; jobs go on meanwhile.
 
-        Annotating goes on without a backend: one that keeps stopping is left alone.
+        Annotating goes on without a backend: one that keeps stopping is left off.
+
+        Raises
+        ------
+        HostingError
+            Label Studio keeps stopping.
         """
-        label_studio, *backends = self.processes
-        label_studio.check_alive()
-        for backend in backends:
+        for process in list(self.processes):
             try:
-                backend.check_alive()
+                process.check_alive()
             except HostingError as error:
-                self._start_again(backend, error)
+                self._start_again(process, error)
 
-    def _start_again(self, backend: ServerProcess, error: HostingError) -> None:
-        backend.stop()
+    def _start_again(self, process: ServerProcess, error: HostingError) -> None:
+        process.stop()
         now = time.monotonic()
-        self._restarts = [then for then in self._restarts if now - then < _RESTARTS_WITHIN_S]
-        if len(self._restarts) >= _MOST_RESTARTS:
+        before = self._restarts.get(process.name, [])
+        recent = [then for then in before if now - then < _RESTARTS_WITHIN_S]
+        if len(recent) >= _MOST_RESTARTS:
+            if process is self.processes[0]:
+                raise HostingError(
+                    f"{error}\n{process.name} was started again {len(recent)} times within "
+                    f"{_RESTARTS_WITHIN_S / 60:.0f} minutes: mend what its log tells, then run "
+                    "`planktrait serve` again"
+                ) from error
             logger.error("%s\nIt stays off; annotating goes on without suggestions", error)
-            self.processes.remove(backend)
+            self.processes.remove(process)
             return
-        self._restarts.append(now)
+        self._restarts[process.name] = [*recent, now]
         logger.warning("%s\nStarting it again", error)
-        backend.start()
+        process.start()
         self._lock.write([process.pid for process in self.processes if process.pid])
 
     def stop(self) -> None:
@@ -173,13 +183,17 @@ def start_in_background(
         raise
 
 
-def serve(home: Home, **options: object) -> None:
+def serve(home: Home, *, started: Callable[[], None] | None = None, **options: object) -> None:
     """Serve until Ctrl-C or SIGTERM; options as for `start_in_background`.
+
+    Parameters
+    ----------
+    started : called once, when both servers answer
 
     Raises
     ------
     HostingError, DatabaseError
-        As `start_in_background`, and when a server stops by itself.
+        As `start_in_background`, and when Label Studio keeps stopping.
     """
     # SIGHUP: the terminal was closed, which must not leave the servers behind.
     previous = {
@@ -187,6 +201,8 @@ def serve(home: Home, **options: object) -> None:
     }
     try:
         with start_in_background(home, **options) as servers:  # type: ignore[arg-type]
+            if started is not None:
+                started()
             while True:
                 servers.check()
                 time.sleep(0.5)

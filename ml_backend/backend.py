@@ -16,10 +16,11 @@ from label_studio_config.home import Home
 from label_studio_config.schema import LabelSchema
 from label_studio_config.votes import is_blind
 from ml_backend.annotation_counter import AnnotationCounter
+from ml_backend.job_keys import pretrain_key, train_key
 from ml_backend.live_model import LiveModels
 from ml_backend.registry import Registry, RegistryError
 from ml_backend.site_jobs import site_options
-from ml_backend.training_jobs import pretrain_key, pretrain_project, train_key, train_project
+from ml_backend.training_jobs import pretrain_project, train_project
 
 # label-studio-ml sets the start method of multiprocessing for the whole process on import.
 _start_method = multiprocessing.get_start_method(allow_none=True)

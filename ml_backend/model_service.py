@@ -20,8 +20,9 @@ from flask import Flask, Response, abort, jsonify, request, send_file
 import hpc_jobs
 from label_studio_config.home import Home
 from ml_backend.bulk_actions import act_key, act_on_tasks
+from ml_backend.job_keys import suggest_key
 from ml_backend.registry import REPORT_FILE, ModelVersion, Registry, RegistryError
-from ml_backend.training_jobs import suggest_key, suggest_project
+from ml_backend.training_jobs import suggest_project
 from ml_backend.wire import ActRequest, SetupRequest, SuggestRequest, TrainRequest, read_message
 
 MOST_LOG_LINES = 2000

@@ -42,10 +42,10 @@ from ml_backend.bulk_actions import act_key
 from ml_backend.data_jobs import data_keys
 from ml_backend.data_service import add_data_service
 from ml_backend.feature_service import add_feature_service
+from ml_backend.job_keys import pretrain_key, suggest_key, train_key
 from ml_backend.live_model import LiveModels
 from ml_backend.model_service import add_model_service, find_job
 from ml_backend.project_features import clusters_key, features_key, map_key
-from ml_backend.training_jobs import pretrain_key, suggest_key, train_key
 from ml_backend.wire import (
     JobStatus,
     JobStatusRequest,

@@ -40,21 +40,6 @@ class NotRefreshedError(RuntimeError):
     """A training succeeded, but Label Studio could not be given its suggestions."""
 
 
-def train_key(project_id: int) -> str:
-    """The job key under which a project trains one at a time."""
-    return f"train project {project_id}"
-
-
-def pretrain_key(project_id: int) -> str:
-    """The job key under which a project learns features one at a time."""
-    return f"pretrain project {project_id}"
-
-
-def suggest_key(project_id: int) -> str:
-    """The job key under which a project is given its suggestions one at a time."""
-    return f"suggest project {project_id}"
-
-
 def fetch_for_training(home: Home, project_id: int) -> tuple[LabelSchema, list[dict[str, Any]]]:
     """A project's config, and all its tasks: the annotated ones with their annotations in full.
 

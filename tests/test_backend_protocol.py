@@ -20,11 +20,11 @@ from label_studio_config.results import read_result
 from label_studio_config.schema import LabelSchema
 from ml_backend.annotation_counter import AnnotationCounter
 from ml_backend.backend import PlanktraitBackend
+from ml_backend.job_keys import train_key
 from ml_backend.live_model import LiveModels
 from ml_backend.model import TraitModel
 from ml_backend.registry import Registry
 from ml_backend.server import create_app
-from ml_backend.training_jobs import train_key
 from tests.backend_fixtures import (
     CONFIG,
     GROUPS,

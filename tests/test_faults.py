@@ -25,8 +25,9 @@ from label_studio_config.database_choice import database_of
 from label_studio_config.postgresql import PostgreSql
 from label_studio_config.project import create_project
 from label_studio_config.results import write_result
+from ml_backend.job_keys import suggest_key
 from ml_backend.registry import Registry
-from ml_backend.training_jobs import suggest_key, suggest_project
+from ml_backend.training_jobs import suggest_project
 from tests.backend_fixtures import CONFIG, add_version, draw_images
 from tests.gallery_fixtures import GalleryForTests
 from tests.label_studio_fixtures import LabelStudioForTests, serve_for_tests

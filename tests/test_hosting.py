@@ -10,11 +10,14 @@ import subprocess
 import sys
 import time
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import requests
 
+import hpc_jobs
+from hpc_jobs.files import read_json
 from label_studio_config.api import Api
 from label_studio_config.home import Home
 from label_studio_config.hosting import server_environment, start_in_background
@@ -22,9 +25,12 @@ from label_studio_config.manifest import Manifest
 from label_studio_config.processes import HostingError, ServerProcess, free_port, require_free_port
 from label_studio_config.project import create_project
 from label_studio_config.task_import import import_manifest
+from ml_backend.job_keys import goes_on, train_key
 from tests.label_studio_fixtures import serve_for_tests
 
 pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_the_first_token_works(label_studio):
@@ -287,6 +293,92 @@ def test_a_backend_that_dies_is_started_again_and_label_studio_stays(own_home, t
             server.servers.check()
         assert backend not in server.servers.processes
         assert server.request("GET", "/health").ok
+
+
+def test_label_studio_that_dies_is_started_again_and_jobs_go_on(own_home, tmp_path):
+    with serve_for_tests(tmp_path) as server:
+        job = hpc_jobs.submit(time.sleep, 300, name="sleep", folder=server.home.jobs_folder)
+        label_studio = server.servers.processes[0]
+        for times in range(4):
+            assert label_studio.pid
+            os.killpg(label_studio.pid, signal.SIGKILL)
+            while label_studio.is_running():
+                time.sleep(0.05)
+            if times == 3:
+                with pytest.raises(HostingError, match="started again 3 times within 10 minutes"):
+                    server.servers.check()
+                break
+            server.servers.check()
+            if times == 0:
+                label_studio.await_health(120, lambda line: None)
+                assert server.get("/api/projects/")["results"] == []
+        assert job.record().active
+
+
+def serve_as_a_service(home):
+    """`planktrait serve` of a home, and what it said until both servers answered."""
+    ports = ["--port", str(free_port()), "--backend-port", str(free_port())]
+    command = [sys.executable, "-m", "planktrait", "serve", "--home", str(home.folder), *ports]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "300"}
+    front = subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert front.stderr is not None
+    return front, front.stderr
+
+
+def until(lines, wanted):
+    """What was said, up to the line that holds some words."""
+    said = []
+    for line in iter(lines.readline, ""):
+        said.append(line)
+        if wanted in line:
+            return "".join(said)
+    pytest.fail(f"never said {wanted!r}: {''.join(said)}")
+
+
+def test_what_the_machines_end_cuts_off_is_taken_up_at_the_next_start(own_home):
+    """kill -9 of everything; the next start begins the training again, once, and tells of the rest.
+
+    A clean stop ends only what was started through the servers.
+    """
+    jobs = own_home.jobs_folder
+    front, lines = serve_as_a_service(own_home)
+    until(lines, "ML backend answers")
+    options = {"folder": jobs, "niceness": 0}
+    training = hpc_jobs.submit_once(
+        time.sleep, 300, name="train project 1", key=train_key(1), **options
+    ).job
+    submitted = hpc_jobs.submit(time.sleep, 300, name="predict cruise", **options)
+    victims = [int(pid) for pid in (own_home.folder / "serve.lock").read_text().split()]
+    for job in (training, submitted):
+        while job.record().state != "running":
+            time.sleep(0.05)
+        victims.append(read_json(job.folder / "job.json")["process"]["pid"])
+    for pid in victims:
+        os.killpg(pid, signal.SIGKILL)
+    front.wait()
+    assert [job.wait(10).state for job in (training, submitted)] == ["killed", "killed"]
+
+    front, lines = serve_as_a_service(own_home)
+    said = until(lines, "Interrupted: predict cruise")
+    assert "Interrupted: train project 1: begun again" in said
+    assert "predict cruise: start it again" in said
+    again = hpc_jobs.list_jobs(jobs, newest=1)[0]
+    assert (again.name, again.key, again.active) == ("train project 1", train_key(1), True)
+    assert again.id in said
+    own = hpc_jobs.submit(time.sleep, 300, name="embed cruise", **options)
+    front.send_signal(signal.SIGTERM)
+    said = until(lines, "Ended train project 1")
+    assert front.wait(60) == 0
+    assert "embed" not in said
+    assert own.record().active
+    assert hpc_jobs.read_job(again.folder).state == "cancelled"
+    # Once begun again and cut off again, it is only told of.
+    (told,) = hpc_jobs.take_up_interrupted(jobs, goes_on)
+    assert (told.job.id, told.again) == (again.id, None)
+    assert hpc_jobs.take_up_interrupted(jobs, goes_on) == []
+    own.cancel(grace_s=1)
 
 
 def test_a_restart_keeps_everything_and_a_wider_images_root_finds_the_images(own_home, tmp_path):

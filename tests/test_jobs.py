@@ -338,6 +338,52 @@ def test_cancel_all_ends_what_runs_here(tmp_path):
     assert hpc_jobs.cancel_all(folder) == []
 
 
+def killed(job: hpc_jobs.Job) -> hpc_jobs.Job:
+    wait_for_state(job, "running")
+    os.killpg(read_json(job.folder / JOB_FILE)["process"]["pid"], signal.SIGKILL)
+    wait_for_state(job, "killed", 5)
+    return job
+
+
+def test_what_was_cut_off_is_begun_again_once(tmp_path):
+    """The newest of its key, where that goes on; whoever began it again, and again, is told."""
+
+    def begin(key: str | None) -> hpc_jobs.Job:
+        return hpc_jobs.submit(time.sleep, 60, name=str(key), folder=tmp_path, key=key)
+
+    old, other, unkeyed, long_ago = (killed(begin(key)) for key in ("a", "b", None, "c"))
+    finished = hpc_jobs.submit(sum, [1], name="x", folder=tmp_path, key="d", executor="debug")
+    newest = killed(begin("a"))
+    longer = time.time() - 8 * 24 * 3600
+    for path in long_ago.folder.iterdir():
+        os.utime(path, (longer, longer))
+    ended = newest.record().finished
+    found = hpc_jobs.take_up_interrupted(tmp_path, lambda key: key in {"a", "c", "d"})
+    assert [one.job.id for one in found] == [old.id, other.id, unkeyed.id, newest.id]
+    (again,) = [one.again for one in found if one.again]
+    assert found[-1].again == again
+    assert (again.record().key, again.record().name) == ("a", "a")
+    assert newest.record().finished == ended
+    assert finished.record().state == "finished"
+    killed(again)
+    (told,) = hpc_jobs.take_up_interrupted(tmp_path, lambda key: True)
+    assert (told.job.id, told.again) == (again.id, None)
+    assert hpc_jobs.take_up_interrupted(tmp_path, lambda key: True) == []
+
+
+def test_what_ends_with_the_servers_was_started_by_them(tmp_path):
+    asked = hpc_jobs.submit(time.sleep, 60, name="by a server", folder=tmp_path, key="a")
+    typed = hpc_jobs.submit(time.sleep, 60, name="by a person", folder=tmp_path)
+    somebodys = hpc_jobs.submit(time.sleep, 60, name="cancelled", folder=tmp_path, key="b")
+    somebodys.cancel(grace_s=1)
+    assert [job.id for job in hpc_jobs.end_with_servers(tmp_path)] == [asked.id]
+    assert typed.record().active
+    (taken_up,) = hpc_jobs.take_up_interrupted(tmp_path, lambda key: True)
+    assert taken_up.job.id == asked.id
+    assert taken_up.again is not None
+    hpc_jobs.cancel_all(tmp_path)
+
+
 def job_of_another_machine(folder: Path, process: subprocess.Popen, executor: str = "local"):
     """A job that another machine runs, under the number that `process` has here."""
     job_folder = folder / "20260101T000000.000-x-0000"

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import hpc_jobs
+from hpc_jobs import runner
+from hpc_jobs.files import update_json
+from hpc_jobs.once import drop_pending
+from hpc_jobs.records import JOB_FILE
 from tests.slurm_fixtures import SlurmForTests, await_true
 from tests.slurm_work import add, note_and_wait, rank_and_size
 
@@ -28,6 +33,11 @@ def submit(folder: Path, function: Any, *args: Any, **options: Any) -> hpc_jobs.
     return hpc_jobs.submit(
         function, *args, name="x", folder=folder / "jobs", executor="slurm", **options
     )
+
+
+def submit_once(folder: Path, *call: Any, **options: Any) -> hpc_jobs.Submission:
+    options |= {"name": "x", "folder": folder / "jobs", "executor": "slurm"}
+    return hpc_jobs.submit_once(*call, key="k", **options)
 
 
 def began(folder: Path, part: int = 0, times: int = 1) -> list[str]:
@@ -143,6 +153,19 @@ def test_preemption_and_it_begins_again(slurm: SlurmForTests, tmp_path: Path) ->
     assert len(job.result(LONGEST_S)) == 2
 
 
+def test_its_time_was_up_too_often(
+    slurm: SlurmForTests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a minute of time, submitit takes each signal for its end."""
+    monkeypatch.setattr("hpc_jobs.slurm.MOST_TIMEOUTS", 0)
+    job = submit(tmp_path, note_and_wait, tmp_path, parameters={"timeout_min": 1})
+    began(tmp_path)
+    slurm.run("scancel", "--signal=USR2", job.record().where.split()[1])
+    record = job.wait(LONGEST_S)
+    assert record.state == "failed"
+    assert "give it more time in the site profile" in str(record.error)
+
+
 def test_requeue_by_hand(slurm: SlurmForTests, tmp_path: Path) -> None:
     job = submit(tmp_path, note_and_wait, tmp_path)
     began(tmp_path)
@@ -150,6 +173,53 @@ def test_requeue_by_hand(slurm: SlurmForTests, tmp_path: Path) -> None:
     began(tmp_path, times=2)
     (tmp_path / "go").touch()
     assert len(job.result(LONGEST_S)) == 2
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_who_submits_is_killed_just_after_sbatch(
+    slurm: SlurmForTests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int
+) -> None:
+    """The job waits and is shown so, whatever it waits; it is not submitted a second time."""
+
+    def killed_then(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    once = parts == 1
+    with slurm.full():
+        with monkeypatch.context() as patch:
+            patch.setattr(runner, "update_json", killed_then)
+            with pytest.raises(KeyboardInterrupt):
+                (submit_once if once else submit)(tmp_path, note_and_wait, tmp_path, parts=parts)
+        (folder,) = (tmp_path / "jobs").glob("[!.]*")
+        for path in [*folder.glob(JOB_FILE), *folder.glob(f"part-*/{JOB_FILE}")]:
+            update_json(path, submitted=time.time() - 3600)
+        job: hpc_jobs.Job[Any] = hpc_jobs.Job(folder)
+        assert job.record().state == "queued"
+        assert job.record().where.startswith("Slurm ")
+        if once:
+            again = submit_once(tmp_path, note_and_wait, tmp_path)
+            assert (again.coalesced, again.job.id) == (True, job.id)
+            drop_pending(tmp_path / "jobs", "k")
+            assert len(list((tmp_path / "jobs").glob("[!.]*"))) == 1
+    (tmp_path / "go").touch()
+    assert job.wait(LONGEST_S).state == "finished"
+    assert "successfully" in (job.record().log or tmp_path).read_text()
+
+
+def test_who_submits_is_killed_just_before_sbatch(
+    slurm: SlurmForTests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed_then(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hpc_jobs.slurm.submit_calls", killed_then)
+    with pytest.raises(KeyboardInterrupt):
+        submit(tmp_path, add, 1, 2)
+    (record,) = hpc_jobs.list_jobs(tmp_path / "jobs")
+    assert record.state == "queued"
+    update_json(record.folder / JOB_FILE, submitted=time.time() - 3600)
+    (record,) = hpc_jobs.list_jobs(tmp_path / "jobs")
+    assert (record.state, "start it again" in str(record.error)) == ("killed", True)
 
 
 def test_one_at_a_time_and_once_more(slurm: SlurmForTests, tmp_path: Path) -> None:
