@@ -62,9 +62,11 @@ class PostgreSql(Database):
     def fill(self, dump: Path, report: Report) -> None:
         total = _tables_of(dump)
         read = ["pg_restore", "--file=-", "--no-owner", "--no-privileges", "--verbose", str(dump)]
-        # The old tables go and the new ones come in one transaction.
-        write = ["psql", "--quiet", "--no-psqlrc", "--single-transaction", "--output=/dev/null"]
-        write += ["--set=ON_ERROR_STOP=1", *self._where(), "--command", _DROP_TABLES, "--file=-"]
+        # The old tables go and the new ones come in one transaction, whose COMMIT is the last that
+        # pg_restore says: psql's own would also come where pg_restore dies half way.
+        read.append("--single-transaction")
+        write = ["psql", "--quiet", "--no-psqlrc", "--output=/dev/null", "--set=ON_ERROR_STOP=1"]
+        write += [*self._where(), "--command=BEGIN", f"--command={_DROP_TABLES}", "--file=-"]
         told, written = _Told("processing data for table", total, report), _Told("", 0, report)
         with (
             self._program(read, stdout=subprocess.PIPE) as reader,
@@ -74,8 +76,8 @@ class PostgreSql(Database):
             reader.stdout.close()  # the reader ends when the writer does
             told.follow(reader)
             written.follow(writer)
-        written.require(writer.wait() == 0, "psql", self)
-        told.require(reader.wait() == 0, "pg_restore", self)
+        written.require(writer.wait() == 0, "psql", self, ". What was there before stays")
+        told.require(reader.wait() == 0, "pg_restore", self, ". What was there before stays")
         report("database", total, total)
 
     def count(self) -> dict[str, int]:
@@ -126,7 +128,7 @@ class PostgreSql(Database):
 
 
 _DROP_TABLES = """
-SET client_min_messages = warning;
+SET client_min_messages = error;
 DO $$ DECLARE name text; BEGIN
   FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
     EXECUTE format('DROP TABLE IF EXISTS public.%I CASCADE', name);
@@ -150,9 +152,10 @@ class _Told:
                 done += 1
                 self.report("database", min(done, self.total), self.total)
 
-    def require(self, succeeded: bool, program: str, database: Database) -> None:
+    def require(self, succeeded: bool, program: str, database: Database, then: str = "") -> None:
         if not succeeded:
-            raise DatabaseError(f"{program} of {database} failed: {' / '.join(self.last)}")
+            said = " / ".join(self.last)
+            raise DatabaseError(f"{program} of {database} failed: {said}{then}")
 
 
 def _tables_of(dump: Path) -> int:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,13 +15,15 @@ import psycopg
 import pytest
 
 from label_studio_config.api import Api
+from label_studio_config.database import DatabaseError
 from label_studio_config.home import Home
 from label_studio_config.manifest import Manifest
+from label_studio_config.postgresql import PostgreSql
 from label_studio_config.project import create_project
 from label_studio_config.task_import import import_manifest
 from label_studio_config.users import add_user
 from tests.label_studio_fixtures import serve_for_tests
-from tests.postgres_fixtures import postgres_cluster
+from tests.postgres_fixtures import PostgresForTests, postgres_cluster, postgres_server
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +76,64 @@ def test_everything_works_on_postgresql(tmp_path, monkeypatch):
             assert shown["total_predictions"] == 2 * (300 - len(blind))
             with open_connection(variables) as other:
                 check_locks(home, project.id, suggestions, other)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[PostgresForTests]:
+    with postgres_server() as server:
+        yield server
+
+
+def database_named(cluster: PostgresForTests, name: str) -> PostgreSql:
+    variables = cluster.new_database(name)
+    host, port, user = (variables[f"POSTGRE_{key}"] for key in ("HOST", "PORT", "USER"))
+    return PostgreSql(host, port, user, "", name)
+
+
+@pytest.mark.parametrize("fault", ["whole", "truncated", "killed", "refused"])
+def test_a_restore_that_breaks_off_leaves_what_was_there(
+    cluster, tmp_path, monkeypatch, fault
+) -> None:
+    """Also half way through the rows of the second table, when the first is whole."""
+    source, target = (database_named(cluster, f"{name}_{fault}") for name in ("source", "target"))
+    dump = tmp_path / "dump"
+    with source.connected() as connection:
+        for name in ("a", "b"):
+            # Random, so that the dump is large and the end of the file is the middle of a table.
+            rows = "SELECT n, md5(random()::text) FROM generate_series(1, 50000) n"
+            connection.execute(f"CREATE TABLE {name} AS {rows}")
+    with target.connected() as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 7 AS n")
+        if fault == "refused":
+            # What is not a table stays, and is in the way of one.
+            connection.execute("CREATE SEQUENCE b")
+    command = ["pg_dump", "-Fc", "-h", source.host, "-p", source.port, "-U", source.user]
+    subprocess.run([*command, "-f", str(dump), source.name], check=True)
+    if fault == "truncated":
+        os.truncate(dump, dump.stat().st_size * 3 // 4)
+    if fault == "killed":
+        dies = tmp_path / "pg_restore"
+        real = shutil.which("pg_restore")
+        dies.write_text(
+            f'#!/bin/sh\ncase "$*" in *--list*) exec {real} "$@";; esac\n'
+            f'{real} "$@" | head -c 2000000\nkill -9 $$\n'
+        )
+        dies.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    if fault == "whole":
+        target.fill(dump, lambda *told: None)
+    else:
+        with pytest.raises(DatabaseError, match="What was there before stays"):
+            target.fill(dump, lambda *told: None)
+    with target.connected() as connection:
+        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        names = {name for (name,) in tables.fetchall()}
+        if fault == "whole":
+            assert names == {"a", "b"}
+            assert connection.execute("SELECT count(*) FROM b").fetchall() == [(50000,)]
+        else:
+            assert names == {"kept"}
+            assert connection.execute("SELECT n FROM kept").fetchall() == [(7,)]
 
 
 def open_connection(variables: dict[str, str]) -> psycopg.Connection[Any]:
