@@ -59,8 +59,8 @@ class Settings(BaseModel):
     qos: str | None = None
     constraint: str | None = None
     time: Annotated[int | None, BeforeValidator(_minutes), Field(gt=0)] = None
-    nodes: int | None = Field(default=None, gt=0)
-    tasks_per_node: int | None = Field(default=None, gt=0)
+    nodes: int | None = Field(default=None, gt=0, description="of a job of several processes")
+    tasks_per_node: int | None = Field(default=None, gt=0, description="processes a node")
     gpus: int | None = Field(default=None, ge=0, description="a node")
     cpus: int | None = Field(default=None, gt=0, description="a task")
     memory_gb: float | None = Field(default=None, gt=0, description="a node")
@@ -70,7 +70,9 @@ class Settings(BaseModel):
     modules: list[str] | None = None
     setup: list[str] | None = Field(default=None, description="lines of shell before the job")
     environment: dict[str, str] | None = None
-    python: str | None = Field(default=None, description="the interpreter, as the nodes see it")
+    python: str | list[str] | None = Field(
+        default=None, description="the interpreter, as the nodes see it; or the words of a command"
+    )
     scratch: str | None = Field(default=None, description="a fast folder of each node")
     sbatch: dict[str, str | int | bool] | None = Field(
         default=None, description="more of sbatch's options"
@@ -90,11 +92,26 @@ class Settings(BaseModel):
             "cpus_per_task": self.cpus,
             "mem_gb": self.memory_gb,
             "slurm_array_parallelism": self.at_once,
-            "slurm_python": self.python,
+            "slurm_python": self._python(),
             "slurm_additional_parameters": self.sbatch,
             "slurm_setup": self._lines() or None,
         }
         return {name: value for name, value in named.items() if value is not None}
+
+    def _python(self) -> str | None:
+        """As the shell takes it."""
+        words = [self.python] if isinstance(self.python, str) else self.python
+        return None if words is None else shlex.join(words)
+
+    def processes_entry(self) -> str | None:
+        """The entry that asks for more than one process, if one does."""
+        for name in ("nodes", "tasks_per_node"):
+            if (getattr(self, name) or 1) > 1:
+                return name
+        for name in self.sbatch or {}:
+            if name.replace("_", "-") in {"nodes", "ntasks", "ntasks-per-node"}:
+                return f"sbatch.{name}"
+        return None
 
     def _lines(self) -> list[str]:
         lines = [f"module load {shlex.quote(name)}" for name in self.modules or ()]
@@ -105,8 +122,12 @@ class Settings(BaseModel):
         if self.scratch is not None:
             # Between double quotes: a site writes "/scratch/$USER".
             lines += [
-                f'export {SCRATCH_VARIABLE}="{self.scratch}"',
-                f'mkdir -p "${SCRATCH_VARIABLE}" && export TMPDIR="${SCRATCH_VARIABLE}"',
+                f'if mkdir -p "{self.scratch}"; then',
+                f'  export {SCRATCH_VARIABLE}="{self.scratch}" TMPDIR="{self.scratch}"',
+                "else",
+                f"  unset {SCRATCH_VARIABLE}",
+                '  echo "no scratch folder on $(hostname): decoded images go into the home" >&2',
+                "fi",
             ]
         return lines + list(self.setup or ())
 
@@ -156,7 +177,9 @@ def find_site(*places: Path | str | None) -> Path | None:
     return next((Path(place) for place in places if place and Path(place).is_file()), None)
 
 
-def read_site(path: Path | str | None, kinds: Collection[str]) -> Site:
+def read_site(
+    path: Path | str | None, kinds: Collection[str], of_processes: Collection[str] = ()
+) -> Site:
     """Read a profile; None is one in which every job runs here.
 
     Parameters
@@ -164,6 +187,8 @@ def read_site(path: Path | str | None, kinds: Collection[str]) -> Site:
     path : path or None
     kinds : collection of str
         The sections that it may have.
+    of_processes : collection of str
+        Those of them whose work several processes of a job share; any other would be done by each.
 
     Raises
     ------
@@ -187,6 +212,15 @@ def read_site(path: Path | str | None, kinds: Collection[str]) -> Site:
         _fields_set=read.model_fields_set & set(Settings.model_fields),
         **{name: getattr(read, name) for name in Settings.model_fields},
     )
+    for section, settings in [("", common), *own.items()]:
+        entry = settings.processes_entry()
+        if entry is not None and section not in of_processes:
+            where = " or ".join(f"[{kind}]" for kind in of_processes) or "no section"
+            at = f"[{section}] {entry}" if section else f"{entry} above the sections"
+            raise SiteError(
+                f"site profile {path}: {at}: each process would do the whole work of a job; only "
+                f"{where} shares it, so write it there"
+            )
     return Site(common=common, kinds=own)
 
 

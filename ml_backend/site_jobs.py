@@ -13,6 +13,10 @@ KINDS = ("pretrain", "train", "predict", "embed", "clusters", "push")
 """The sections that a profile may have: the commands that `planktrait submit` takes."""
 
 
+OF_PROCESSES = ("pretrain",)
+"""Whose work the processes of one job share."""
+
+
 def site_of(home: Home, path: Path | None = None) -> Site:
     """The site profile: a file, else `$PLANKTRAIT_SITE`, else `planktrait-site.toml` in the home.
 
@@ -21,7 +25,7 @@ def site_of(home: Home, path: Path | None = None) -> Site:
     SiteError
         It is not there, or something in it is wrong.
     """
-    return read_site(path or find_site(home.folder / SITE_FILE), KINDS)
+    return read_site(path or find_site(home.folder / SITE_FILE), KINDS, OF_PROCESSES)
 
 
 def site_options(home: Home, kind: str) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import pytest
 
 from hpc_jobs import SiteError, find_site, read_site
 from hpc_jobs.command_line import read_part
-from ml_backend.site_jobs import KINDS
+from ml_backend.site_jobs import KINDS, OF_PROCESSES
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "planktrait-site.toml"
 
@@ -17,7 +20,7 @@ EXAMPLE = Path(__file__).parent.parent / "examples" / "planktrait-site.toml"
 def read(folder: Path, text: str) -> Any:
     path = folder / "site.toml"
     path.write_text(text)
-    return read_site(path, KINDS)
+    return read_site(path, KINDS, OF_PROCESSES)
 
 
 def test_without_a_profile_jobs_run_here() -> None:
@@ -38,7 +41,7 @@ def test_a_section_changes_what_it_names(tmp_path: Path) -> None:
     assert (train["slurm_partition"], train["gpus_per_node"]) == ("gpu", 1)
     assert train["slurm_setup"][:2] == [
         "module load cuda/12",
-        'export PLANKTRAIT_SCRATCH="/scratch/$USER"',
+        'if mkdir -p "/scratch/$USER"; then',
     ]
     assert (predict["slurm_partition"], predict["mem_gb"]) == ("cpu", 16)
     assert "gpus_per_node" not in predict
@@ -66,11 +69,62 @@ def test_times(tmp_path: Path, text: str, minutes: int) -> None:
         ('cluster = "pbs"', "cluster: .*'local' or 'slurm'"),
         ('time = "soon"', "time: give minutes, or HH:MM"),
         ("time =", "cannot be read"),
+        (
+            "nodes = 2",
+            r"nodes above the sections: .*only \[pretrain\] shares it, so write it there",
+        ),
+        ("[train]\ntasks_per_node = 4", r"\[train\] tasks_per_node: .*only \[pretrain\]"),
+        ("[push.sbatch]\nntasks = 2", r"\[push\] sbatch.ntasks: .*only \[pretrain\]"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(SiteError, match=rf"site.toml.*{said}"):
         read(tmp_path, text)
+
+
+def test_processes_are_for_what_shares_its_work(tmp_path: Path) -> None:
+    site = read(tmp_path, 'cluster = "slurm"\nnodes = 1\n[pretrain]\nnodes = 2\ntasks_per_node = 4')
+    pretrain, train = (site.options(kind)["parameters"] for kind in ("pretrain", "train"))
+    assert (pretrain["nodes"], pretrain["tasks_per_node"]) == (2, 4)
+    assert train["nodes"] == 1
+    assert "tasks_per_node" not in train
+
+
+def test_an_interpreter_may_have_a_space_in_its_path(tmp_path: Path) -> None:
+    for text, words in (
+        ('"/shared/our tools/python"', "'/shared/our tools/python'"),
+        (
+            '["apptainer", "exec", "our image.sif", "python"]',
+            "apptainer exec 'our image.sif' python",
+        ),
+    ):
+        site = read(tmp_path, f'cluster = "slurm"\npython = {text}')
+        assert site.options("train")["parameters"]["slurm_python"] == words
+
+
+@pytest.mark.parametrize("possible", [True, False])
+def test_a_scratch_folder_that_cannot_be_made_is_not_used(tmp_path: Path, possible: bool) -> None:
+    """The job then decodes into the home, as without one."""
+    scratch = tmp_path / "our scratch"
+    if not possible:
+        scratch.touch()
+    site = read(tmp_path, f'cluster = "slurm"\nscratch = "{tmp_path}/$NAME"')
+    lines = site.options("train")["parameters"]["slurm_setup"]
+    shell = "\n".join([*lines, 'echo "${PLANKTRAIT_SCRATCH-none} $TMPDIR"'])
+    environment = {"PATH": os.environ["PATH"], "NAME": scratch.name, "TMPDIR": "/tmp"}
+    done = subprocess.run(
+        ["bash", "-c", shell],
+        env=environment | {"PLANKTRAIT_SCRATCH": "/of/another/node"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    if possible:
+        assert done.stdout == f"{scratch} {scratch}\n"
+        assert scratch.is_dir()
+    else:
+        assert done.stdout == "none /tmp\n"
+        assert "decoded images go into the home" in done.stderr
 
 
 def test_where_it_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,9 +138,12 @@ def test_where_it_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         find_site(file)
 
 
-def test_the_example_is_right() -> None:
-    site = read_site(EXAMPLE, KINDS)
+def test_the_example_is_right(tmp_path: Path) -> None:
+    site = read_site(EXAMPLE, KINDS, OF_PROCESSES)
     assert site.options("train")["executor"] == "slurm"
+    # As somebody reads it: what is commented out holds in its section.
+    of_processes = re.sub(r"# (nodes|tasks_per_node)", r"\1", EXAMPLE.read_text())
+    assert read(tmp_path, of_processes).options("pretrain")["parameters"]["nodes"] == 2
 
 
 @pytest.mark.parametrize("text", ["4/4", "-1/4", "1", "a/b", "1/"])
