@@ -49,14 +49,17 @@ def push_project(
     metadata : as `read_source` takes it
     blind_share : share of the new images that are blind, 0 to 1
     show : whether the pushed version becomes the one that people see
-    prune : whether earlier versions of the same model go, but for what annotations refer to
+    prune : whether predictions of earlier versions of the same model go, where the task has one
+        of this version; not those that annotations refer to, nor of the version that people see
     token : of an account at `url`
     images_address : with `url`, what stands before an image's path in its address there
 
     Returns
     -------
     dict
-        images, present, added, blind, suggested, replaced, unchanged, pruned, kept, model_version;
+        images, present, added, blind, suggested, replaced, unchanged, pruned, model_version;
+        predictions of earlier versions that stay: kept (annotations refer to them), unreplaced
+        (their task has none of this version), shown (people see that version);
         `bad`: `Skipped` for each row that was left out.
 
     Raises

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from hpc_jobs import progress
@@ -17,7 +19,7 @@ from label_studio_config.manifest import Manifest, Skipped
 from label_studio_config.prediction_shards import Shards
 from label_studio_config.project import require_usable
 from label_studio_config.task_import import checked_columns, new_rows, tasks_of_rows
-from label_studio_config.versions import older_versions
+from ml_backend.prune_http import prune_over_http
 
 BATCH_SIZE = 1000
 """Images in one call; Label Studio takes about a second for them."""
@@ -26,14 +28,26 @@ _PAGE = 1000
 Json = dict[str, Any]
 
 
-@dataclass
-class _There:
-    """A task that is there: its predictions by version as (id, score, result)."""
+class _There(NamedTuple):
+    """A task that is there, in a few bytes: hundreds of thousands are in memory at once.
+
+    Attributes
+    ----------
+    predictions : (model version, id, digest of score and result) of each
+    """
 
     task_id: int
     blind: bool
-    predictions: dict[str, tuple[int, float | None, Any]] = field(default_factory=dict)
-    used: set[int] = field(default_factory=set)
+    predictions: tuple[tuple[str, int, bytes], ...]
+
+    @classmethod
+    def of(cls, task: Json) -> _There:
+        """Of what the API says of it."""
+        predictions = tuple(
+            (sys.intern(one["model_version"] or ""), int(one["id"]), _digest(one))
+            for one in task.get("predictions") or []
+        )
+        return cls(int(task["id"]), is_blind_data(task["data"]), predictions)
 
 
 def push_over_http(
@@ -78,8 +92,9 @@ def push_over_http(
     if shards is not None:
         if show and known.get("model_version") != version:
             run.show(version)
-        if prune:
-            run.prune(version)
+        if prune and version:
+            pages = run.tasks("remove earlier versions")
+            run.counts.update(prune_over_http(api, project, version, None if run.ours else pages))
     return {
         "images": len(manifest),
         "present": run.present,
@@ -88,7 +103,7 @@ def push_over_http(
             name: run.counts[name]
             for name in (
                 *("added", "blind", "suggested", "replaced", "unchanged"),
-                *("pruned", "kept"),
+                *("pruned", "kept", "unreplaced", "shown"),
             )
         },
         "bad": run.bad,
@@ -106,10 +121,10 @@ class _Run:
         self.ours = self._is_ours()
         self.there: dict[str, _There] = {}
         ids: list[tuple[str, str]] = []
-        for task in self._tasks():
+        for task in self.tasks("look at the tasks that are there"):
             address = task["data"].get("image")
             if address:
-                self.there[address] = _there(task)
+                self.there[address] = _There.of(task)
                 ids.append((str(task["data"].get("image_id")), address))
         self.left = dict.fromkeys(new_rows(manifest, addresses, ids))
         self.present = len(manifest) - len(self.left)
@@ -148,21 +163,6 @@ class _Run:
         else:
             self.api.patch(f"/api/projects/{self.project}/", {"model_version": version})
 
-    def prune(self, version: str) -> None:
-        """Delete the predictions of earlier versions that no annotation refers to."""
-        tasks = [_there(task) for task in self._tasks()]
-        names = {name for task in tasks for name in task.predictions}
-        old = set(older_versions(names, version))
-        for done, task in enumerate(tasks, start=1):
-            for name in old & task.predictions.keys():
-                number = task.predictions[name][0]
-                if number in task.used:
-                    self.counts["kept"] += 1
-                    continue
-                self.api.call("DELETE", f"/api/predictions/{number}/")
-                self.counts["pruned"] += 1
-            progress.report("remove earlier versions", done, len(tasks))
-
     def _is_ours(self) -> bool:
         try:
             path = f"/api/planktrait/projects/{self.project}/tasks"
@@ -173,15 +173,15 @@ class _Run:
             return False
         return True
 
-    def _tasks(self) -> Iterator[Json]:
-        """Every task in full."""
+    def tasks(self, stage: str) -> Iterator[Json]:
+        """Every task in full, a page in memory at a time."""
         seen = 0
         if self.ours:
             path, after = f"/api/planktrait/projects/{self.project}/tasks", 0
             while page := self.api.get(path, after=after, limit=_PAGE, full=1)["tasks"]:
                 yield from page
                 seen, after = seen + len(page), page[-1]["id"]
-                progress.report("look at the tasks that are there", seen, 0)
+                progress.report(stage, seen, 0)
             return
         number = 1
         while True:
@@ -189,7 +189,7 @@ class _Run:
             answer = self.api.get("/api/tasks", **asked)
             yield from answer["tasks"]
             seen, number = seen + len(answer["tasks"]), number + 1
-            progress.report("look at the tasks that are there", seen, int(answer["total"]))
+            progress.report(stage, seen, int(answer["total"]))
             if not answer["tasks"] or seen >= answer["total"]:
                 return
 
@@ -213,13 +213,15 @@ class _Run:
         """The suggestion, if it is new; one that says something else is written over the old."""
         if task.blind:
             return []
-        before = task.predictions.get(suggestion["model_version"])
+        version = suggestion["model_version"]
+        # The newest, where Label Studio has several of one version.
+        before = next((one for one in reversed(task.predictions) if one[0] == version), None)
         whole = suggestion | {"task": task.task_id}
         if before is None:
             self.counts["suggested"] += 1
             return [whole]
-        number, score, result = before
-        if score == suggestion["score"] and result == suggestion["result"]:
+        _, number, digest = before
+        if digest == _digest(suggestion):
             self.counts["unchanged"] += 1
             return []
         self.counts["replaced"] += 1
@@ -254,11 +256,8 @@ class _Run:
         return items
 
 
-def _there(task: Json) -> _There:
-    there = _There(task["id"], is_blind_data(task["data"]))
-    for one in task.get("predictions") or []:
-        there.predictions[one["model_version"]] = (one["id"], one.get("score"), one.get("result"))
-    for annotation in task.get("annotations") or []:
-        shown = annotation.get("prediction") or {}
-        there.used |= {annotation.get("parent_prediction"), shown.get("id")} - {None}
-    return there
+def _digest(prediction: Json) -> bytes:
+    """Alike for the same score and result, also where 1.0 has become 1 on the way."""
+    said = json.dumps([prediction.get("score"), prediction.get("result")], sort_keys=True)
+    alike = json.dumps(json.loads(said, parse_int=float), sort_keys=True)
+    return blake2b(alike.encode(), digest_size=16).digest()

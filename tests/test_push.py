@@ -38,7 +38,8 @@ def project(label_studio):
 
 
 def counts(told: dict) -> dict:
-    names = ("added", "blind", "suggested", "replaced", "unchanged", "pruned", "kept")
+    names = ("added", "blind", "suggested", "replaced", "unchanged")
+    names += ("pruned", "kept", "unreplaced", "shown")
     return {name: told[name] for name in names if told[name]}
 
 
@@ -102,6 +103,52 @@ def test_only_what_is_new_or_changed_is_written(label_studio, project, tmp_path)
     state, recounted = state_and_recount(home, project.id)
     assert state["labels"] == recounted["labels"]
     assert state["tasks"] == recounted["tasks"]
+
+
+def versions_of(state: dict) -> dict[str, list[str]]:
+    """The versions that each image has predictions of."""
+    image = {task[0]: task[2]["image_id"] for task in state["tasks"]}
+    found: dict[str, list[str]] = {image_id: [] for image_id in image.values()}
+    for _, task_id, version, *_ in state["predictions"]:
+        found[image[task_id]].append(version)
+    return {image_id: sorted(versions) for image_id, versions in found.items()}
+
+
+def prune_around_damage(home: Home, project: int, folder: Path, **where: str) -> None:
+    """Another cruise, images of a damaged shard, and the version that is shown keep theirs."""
+    both = manifest_of(home.images_root, 24)
+    shard(folder / "old" / "part-00000.parquet", both.image_ids, "spared-v1")
+    all_images = both.write(folder / "both.parquet")
+    push_project(home.folder, project, all_images, folder / "old", **where)
+    ids = both.image_ids[12:]
+    cruise = both.select(ids).write(folder / "cruise.parquet")
+    new = folder / "new"
+    shard(new / "part-00000.parquet", ids[:8], "spared-v2", shift=1)
+    whole = shard(new / "part-00001.parquet", ids[8:], "spared-v2", shift=1).read_bytes()
+    (new / "part-00001.parquet").write_bytes(whole[: len(whole) // 2])
+
+    def push(**options: bool) -> dict[str, int]:
+        return counts(push_project(home.folder, project, cruise, new, **options, **where))
+
+    assert push(show=False, prune=True) == {"suggested": 8, "shown": 24}
+    assert push(prune=True) == {"unchanged": 8, "pruned": 8, "unreplaced": 16}
+    state, recounted = state_and_recount(home, project)
+    assert state["predictions"] == recounted["predictions"]
+    assert state["labels"] == recounted["labels"]
+    assert state["model_version"] == "spared-v2"
+    replaced = set(ids[:8])
+    assert versions_of(state) == {
+        image_id: ["spared-v2" if image_id in replaced else "spared-v1"]
+        for image_id in both.image_ids
+    }
+
+
+@pytest.mark.parametrize("way", ["database", "http"])
+def test_pruning_takes_only_what_is_replaced(label_studio, project, tmp_path, way):
+    home = label_studio.home
+    where = {"url": label_studio.url, "token": home.secrets.api_token} if way == "http" else {}
+    label_studio.get(f"/api/planktrait/projects/{project.id}/gallery")  # which makes its index
+    prune_around_damage(home, project.id, tmp_path, **where)
 
 
 def test_odd_rows_are_listed_and_the_rest_is_loaded(label_studio, project, tmp_path):
@@ -245,6 +292,7 @@ def test_on_postgresql(tmp_path, monkeypatch, postgres_template):
         assert counts(told) == {"suggested": 299 - blind, "pruned": 299 - blind}
         state, recounted = state_and_recount(home, number)
         assert state == recounted
+        prune_around_damage(home, new_project(home), tmp_path)
 
 
 def test_what_push_writes_is_what_suggest_writes(tmp_path):

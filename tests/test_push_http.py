@@ -65,8 +65,15 @@ def test_into_a_label_studio_that_is_not_ours(plain_label_studio, tmp_path):
         "parent_prediction": task["predictions"][0]["id"],
     }
     api.post(f"/api/tasks/{task['id']}/annotations/", body)
+    # One image of the first version has none of the second: a shard was damaged, say.
+    shard(tmp_path / "v2" / "part-00000.parquet", [*ids[:7], *ids[8:11]], "theirs-v2", shift=1)
+    # The version that people see loses nothing.
+    assert push("v2", show=False, prune=True) == {"suggested": 9, "shown": 9}
+    assert push("v2", prune=True) == {"unchanged": 9, "pruned": 7, "kept": 1, "unreplaced": 1}
     shard(tmp_path / "v2" / "part-00000.parquet", ids[:11], "theirs-v2", shift=1)
-    assert push("v2", prune=True) == {"suggested": 10, "pruned": 8, "kept": 1}
+    told = push("v2", prune=True)
+    assert (told["suggested"], told["pruned"], told["kept"]) == (1, 1, 1)
+    assert "unreplaced" not in told
     shard(tmp_path / "v2" / "part-00000.parquet", ids[:11], "theirs-v2", confidences={0: 0.97})
     told = push("v2")
     assert told["replaced"] == 10

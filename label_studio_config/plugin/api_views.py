@@ -149,8 +149,9 @@ class Suggestions(ProjectView):
     Older suggestions of the same version are replaced; blind tasks are left without.
 
     DELETE `?model_version=&after=0`: the next thousands of one version that is not shown, but for
-    those that an annotation came from; `{"deleted", "kept", "next"}`. Call it again with `next` as
-    `after` until that is null.
+    those that an annotation came from, and with `&newer=` those of tasks without a prediction of
+    that version; `{"deleted", "kept", "unreplaced", "next"}`. Call it again with `next` as `after`
+    until that is null.
     """
 
     permission_required = ViewClassPermission(
@@ -178,7 +179,8 @@ class Suggestions(ProjectView):
         if version == project.model_version:
             raise ValidationError(f"{version} is shown: make another version live first")
         after = whole_number(request.query_params, "after", 0, 2**63 - 1)
-        return Response(vars(remove_version(project, version, after)))
+        newer = request.query_params.get("newer")
+        return Response(vars(remove_version(project, version, after, newer)))
 
 
 class Users(Guarded):

@@ -32,21 +32,26 @@ class Removed:
     deleted : predictions that are gone
     kept : those that an annotation came from or was made beside: part of the record of what the
         annotator saw
+    unreplaced : the others of tasks without a prediction of the newer version
     next : the prediction after which the next call goes on; None where nothing is left
     """
 
     deleted: int
     kept: int
+    unreplaced: int
     next: int | None
 
 
 @persistent
-def remove_version(project: Project, version: str, after: int = 0) -> Removed:
+def remove_version(
+    project: Project, version: str, after: int = 0, newer: str | None = None
+) -> Removed:
     """Delete the next predictions of one version that no annotation refers to.
 
     Parameters
     ----------
     after : a prediction's id; only later ones are deleted
+    newer : only where the task has a prediction of this version
     """
     found = Prediction.objects.filter(project=project, model_version=version, id__gt=after)
     with transaction.atomic():
@@ -54,7 +59,9 @@ def remove_version(project: Project, version: str, after: int = 0) -> Removed:
         task_ids = set(rows.values())
         lock_open_tasks(project.id, task_ids)
         kept = _used(task_ids) & set(rows)
-        gone = [prediction_id for prediction_id in rows if prediction_id not in kept]
+        replaced = task_ids if newer is None else _having(task_ids, newer)
+        free = [prediction_id for prediction_id in rows if prediction_id not in kept]
+        gone = [prediction_id for prediction_id in free if rows[prediction_id] in replaced]
         delete_predictions(gone)
         count_predictions(task_ids)
         index = index_of(project.id, project.label_config)
@@ -63,7 +70,8 @@ def remove_version(project: Project, version: str, after: int = 0) -> Removed:
         else:
             state, questions = index
             predictions_removed(questions, state, version, gone, task_ids)
-    return Removed(len(gone), len(kept), max(rows) if len(rows) == CHUNK else None)
+    last = max(rows) if len(rows) == CHUNK else None
+    return Removed(len(gone), len(kept), len(free) - len(gone), last)
 
 
 def _used(task_ids: Collection[int]) -> set[int]:
@@ -73,3 +81,9 @@ def _used(task_ids: Collection[int]) -> set[int]:
     for parent, shown in annotations.values_list("parent_prediction_id", "prediction__id"):
         found |= {number for number in (parent, shown) if isinstance(number, int)}
     return found
+
+
+def _having(task_ids: Collection[int], version: str) -> set[int]:
+    """Those of the tasks that have a prediction of a version."""
+    there = Prediction.objects.filter(task__id__among=task_ids, model_version=version)
+    return set(there.values_list("task_id", flat=True))

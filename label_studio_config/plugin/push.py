@@ -21,7 +21,7 @@ from label_studio_config.plugin.bulk_rows import JsonError
 from label_studio_config.plugin.gallery_catch_up import catch_up
 from label_studio_config.plugin.gallery_rows import Questions
 from label_studio_config.plugin.images_folder import show_images
-from label_studio_config.plugin.old_versions import remove_version
+from label_studio_config.plugin.old_versions import Removed, remove_version
 from label_studio_config.plugin.push_batch import Done, NewTask, Pushed, push_batch
 from label_studio_config.plugin.suggestions import (
     Read,
@@ -54,7 +54,8 @@ class PushOptions:
     ----------
     blind_share, seed : which new images are blind, as `import_manifest` takes them
     show : whether the pushed version becomes the one that people see
-    prune : whether the earlier versions of the same model go, but for what annotations refer to
+    prune : whether predictions of earlier versions of the same model go, where the task has one of
+        this version; not those that annotations refer to, nor of the version that people see
     """
 
     blind_share: float = 0.0
@@ -72,6 +73,8 @@ class PushReport:
     ----------
     images, present : of the manifest; those that were tasks already
     pruned, kept : predictions of earlier versions that are gone, or stay for an annotation's sake
+    unreplaced, shown : those that stay since their task has none of this version, or since people
+        see that version
     """
 
     images: int
@@ -80,6 +83,8 @@ class PushReport:
     done: Done = field(default_factory=Done)
     pruned: int = 0
     kept: int = 0
+    unreplaced: int = 0
+    shown: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """For a line of text."""
@@ -213,7 +218,7 @@ class _Run:
             yield self._images(questions, dict.fromkeys(rows), []), start + len(rows)
 
     def finish(self, version: str) -> None:
-        """Show the version, and remove earlier ones."""
+        """Show the version, and remove what it replaces of earlier ones."""
         if self.options.show and version and self.project.model_version != version:
             self._show(version)
         if not self.options.prune:
@@ -221,13 +226,16 @@ class _Run:
         there = Prediction.objects.filter(project=self.project)
         names = there.order_by().values_list("model_version", flat=True).distinct()
         old = older_versions([name for name in names if name], version)
-        total = there.filter(model_version__in=old).count()
+        told, total = self.told, there.filter(model_version__in=old).count()
         for name in old:
-            for removed in _removals(self.project, name):
-                self.told.pruned += removed[0]
-                self.told.kept += removed[1]
-                done = self.told.pruned + self.told.kept
+            for removed in _removals(self.project, name, version):
+                told.pruned += removed.deleted
+                told.kept += removed.kept
+                told.unreplaced += removed.unreplaced
+                done = told.pruned + told.kept + told.unreplaced
                 self.report("remove earlier versions", done, total, name)
+            if _is_shown(self.project, name):
+                told.shown += there.filter(model_version=name).count()
 
     def _show(self, version: str) -> None:
         self.project.model_version = version
@@ -267,9 +275,14 @@ class _Run:
             self.left.pop(row, None)
 
 
-def _removals(project: Project, version: str) -> Iterator[tuple[int, int]]:
+def _removals(project: Project, version: str, newer: str) -> Iterator[Removed]:
+    """Chunk by chunk; it ends where somebody makes the version the one that people see."""
     after: int | None = 0
-    while after is not None:
-        removed = remove_version(project, version, after)
+    while after is not None and not _is_shown(project, version):
+        removed = remove_version(project, version, after, newer)
+        yield removed
         after = removed.next
-        yield removed.deleted, removed.kept
+
+
+def _is_shown(project: Project, version: str) -> bool:
+    return Project.objects.filter(id=project.id, model_version=version).exists()

@@ -1,0 +1,90 @@
+"""Removing what a new model version has replaced, over HTTP; ours or not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from hpc_jobs import progress
+from label_studio_config.api import Api
+from label_studio_config.versions import older_versions
+
+Json = dict[str, Any]
+
+
+def prune_over_http(
+    api: Api, project: int, version: str, tasks: Iterable[Json] | None
+) -> Counter[str]:
+    """Delete the predictions of earlier versions of the same model that are replaced.
+
+    They stay where their task has none of this version, where an annotation came from them or was
+    made beside them, and where people see that earlier version.
+
+    Parameters
+    ----------
+    tasks : every task in full; None for a Label Studio of ours, whose plugin looks itself
+
+    Returns
+    -------
+    Counter
+        pruned, kept (by annotations), unreplaced, shown
+    """
+    counts: dict[str, int] = api.get(f"/api/projects/{project}/model-versions/")
+    old = older_versions([name for name in counts if name], version)
+    shown = api.get(f"/api/projects/{project}/").get("model_version")
+    told: Counter[str] = Counter()
+    if shown in old:
+        old.remove(shown)
+        told["shown"] = int(counts[shown])
+    if tasks is None:
+        total = sum(int(counts[name]) for name in old)
+        for name in old:
+            _some_thousands_a_call(api, project, name, version, told, total)
+    elif old:
+        _one_by_one(api, set(old), version, tasks, told)
+    return told
+
+
+def _some_thousands_a_call(
+    api: Api, project: int, old: str, version: str, told: Counter[str], total: int
+) -> None:
+    path, after = f"/api/planktrait/projects/{project}/suggestions", 0
+    while after is not None:
+        asked = {"model_version": old, "newer": version, "after": after}
+        removed = api.call("DELETE", path, params=asked)
+        told["pruned"] += removed["deleted"]
+        told["kept"] += removed["kept"]
+        told["unreplaced"] += removed["unreplaced"]
+        after = removed["next"]
+        done = told["pruned"] + told["kept"] + told["unreplaced"]
+        progress.report("remove earlier versions", done, total, old)
+
+
+def _one_by_one(
+    api: Api, old: set[str], version: str, tasks: Iterable[Json], told: Counter[str]
+) -> None:
+    """Label Studio's own call for a whole version spares nothing."""
+    for task in tasks:
+        predictions = task.get("predictions") or []
+        replaced = any(one["model_version"] == version for one in predictions)
+        used = _used(task)
+        for one in predictions:
+            if one["model_version"] not in old:
+                continue
+            if one["id"] in used:
+                told["kept"] += 1
+            elif not replaced:
+                told["unreplaced"] += 1
+            else:
+                api.call("DELETE", f"/api/predictions/{one['id']}/")
+                told["pruned"] += 1
+
+
+def _used(task: Json) -> set[int]:
+    """The predictions that a task's annotations came from, or were made beside."""
+    used = set()
+    for annotation in task.get("annotations") or []:
+        shown = annotation.get("prediction") or {}
+        used |= {annotation.get("parent_prediction"), shown.get("id")} - {None}
+    return used
