@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.table import Column, Table
 
 from hpc_jobs.command_line import SubmittedCommand, in_job, run_command
@@ -161,7 +162,8 @@ def serve(
             started=partial(go_on_with_interrupted, place),
         )
         for job in hpc_jobs.end_with_servers(place.jobs_folder):
-            errors.print(f"Ended {job.name}: the next start goes on with it, or tells of it.")
+            said = f"Ended {job.name}: the next start goes on with it, or tells of it."
+            errors.print(said, markup=False, highlight=False)
 
 
 @app.command()
@@ -1035,7 +1037,7 @@ def go_on_with_interrupted(place: Any) -> None:
         how = "start it again, and it goes on where it was."
         if one.again is not None:
             how = f"begun again, it goes on where it was ({one.again.id})."
-        errors.print(f"Interrupted: {one.job.name}: {how}", highlight=False)
+        errors.print(f"Interrupted: {one.job.name}: {how}", markup=False, highlight=False)
 
 
 def home_of(folder: Path | None) -> Any:
@@ -1142,7 +1144,7 @@ def told_plainly() -> Iterator[None]:
     except (ValueError, RuntimeError) as error:
         if type(error).__module__.split(".")[0] not in ROOMS:
             raise  # not one of ours: a fault of the program, whose traceback is needed
-        errors.print(f"[red]Error:[/] {error}", highlight=False)
+        errors.print(f"[red]Error:[/] {escape(str(error))}", highlight=False)
         logging.getLogger(__name__).debug("where it happened", exc_info=True)
         raise typer.Exit(1) from None
 

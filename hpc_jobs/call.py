@@ -30,6 +30,9 @@ from hpc_jobs.records import (
 logger = logging.getLogger(__name__)
 
 LONGEST_RESULT = 10_000
+TERMINATED = 143  # 128 + SIGTERM, as a shell tells it
+RESERVE_FILE = "reserve"
+RESERVED_BYTES = 1 << 17
 AUTOGROUP_TRIES = 50
 
 
@@ -79,6 +82,9 @@ class JobCall:
         if threading.current_thread() is threading.main_thread():
             # A process started in the background may have been born deaf to the interrupt.
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        with suppress(OSError):
+            # A disk that is full later still has room for the outcome. Random: zeros may be packed.
+            (self.job_folder / RESERVE_FILE).write_bytes(os.urandom(RESERVED_BYTES))
         process = ProcessIdentity.of(os.getpid())
         write_json(
             self.job_folder / STARTED_FILE, {"process": process.as_json(), "time": time.time()}
@@ -92,6 +98,10 @@ class JobCall:
         except BaseException as error:
             if self._queued_again:
                 raise
+            if type(error).__name__ == "SIGTERMException":
+                # Lightning's answer to SIGTERM, before a kill. What becomes of the job is told by
+                # whoever sent it: Slurm may queue it again.
+                raise SystemExit(TERMINATED) from error
             logger.exception("job %s failed", self.job_folder.name)
             self._end("failed", _told(error))
             raise
@@ -128,6 +138,8 @@ class JobCall:
         job = read_json(self.job_folder / JOB_FILE) or {}
         path = self.job_folder / OUTCOME_FILE
 
+        (self.job_folder / RESERVE_FILE).unlink(missing_ok=True)
+
         def write() -> None:
             # A process beside this one that failed first is why this one failed.
             if state != "failed" or not path.exists():
@@ -148,7 +160,7 @@ def _told(error: BaseException) -> str:
     while one is not None:
         full = isinstance(one, OSError) and one.errno in {errno.ENOSPC, errno.EDQUOT}
         if full or "No space left on device" in str(one):
-            return f"the disk is full: make room, and start it again ({told})"
+            return f"the disk is full: make room, and start it again ({type(one).__name__}: {one})"
         one = one.__cause__ or one.__context__
     return told
 

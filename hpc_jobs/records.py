@@ -7,6 +7,7 @@ program that started it is gone. A job's folder `<jobs folder>/<job id>/` holds
 - `started.json`: written by the job itself when it begins
 - `progress.json`: its last progress
 - `outcome.json`: written by the job itself when it ends, with its result or its error
+- `reserve`: room for the outcome, until that is written
 - `heartbeat`: an empty file, touched by the job once a minute
 - `cancelled`: an empty file, there once somebody asked for an end
 - `stopped`: an empty file, there where the servers that had started it took it along

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from hpc_jobs import progress
+from hpc_jobs.whole_files import replacing
 from ml_backend.calibrate import SMALLEST_PRIOR
 from ml_backend.fit_heads import head_loss, standard_targets
 from ml_backend.model import TraitModel
 from ml_backend.targets import LearningSet
-from ml_backend.whole_files import replacing
 from simclr.augment import Augmentation
 from simclr.turned import turned
 
@@ -276,8 +276,9 @@ class FineTune:
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
-        with replacing(self.folder / CHECKPOINT) as temporary:
-            torch.save(state, temporary)
+        # Into an open file: a path's own writer does not tell that the disk is full.
+        with replacing(self.folder / CHECKPOINT) as temporary, temporary.open("wb") as file:
+            torch.save(state, file)
 
     def _resume(self) -> None:
         path = self.folder / CHECKPOINT
