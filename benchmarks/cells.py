@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
-from ml_backend.whole_files import write_text
+from hpc_jobs.whole_files import write_text
 
 
 class Named(Protocol):

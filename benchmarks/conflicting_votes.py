@@ -46,6 +46,7 @@ from benchmarks.simulated_annotators import (
     weights_by_agreement,
 )
 from benchmarks.training import RULE, decoded, heads_only, train_tasks
+from hpc_jobs.whole_files import replacing, write_text
 from label_studio_config.results import write_result
 from label_studio_config.schema import LabelSchema
 from ml_backend.annotators import update_weights
@@ -54,7 +55,6 @@ from ml_backend.evaluate import evaluate_labels
 from ml_backend.fit import FROZEN, FitSettings, describe
 from ml_backend.model import TraitModel
 from ml_backend.schema_change import ServedHead, serve
-from ml_backend.whole_files import replacing, write_text
 from simclr.embed import embed
 from simclr.encoder import Encoder
 

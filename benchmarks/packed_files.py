@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.ndsb import manifest_of, read_table
+from hpc_jobs.whole_files import write_text
 from label_studio_config.pack import pack
 from label_studio_config.packed import open_image
 from label_studio_config.sources import read_source
-from ml_backend.whole_files import write_text
 
 RESULT = Path(__file__).parent / "results" / "packed_files.json"
 IMAGES = 10_000

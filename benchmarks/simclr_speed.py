@@ -37,8 +37,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.ndsb import manifest_of, read_table
+from hpc_jobs.whole_files import write_text
 from label_studio_config.manifest import Manifest
-from ml_backend.whole_files import write_text
 from simclr.cache import ImageCache
 from simclr.embed import features_of
 from simclr.encoder import Encoder

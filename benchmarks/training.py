@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.ndsb import CONTROL, manifest_of, schema_of, tasks_of
+from hpc_jobs.whole_files import replacing
 from label_studio_config.schema import LabelSchema
 from ml_backend.evaluate import evaluate_labels
 from ml_backend.fit import FitSettings, describe
@@ -23,7 +24,6 @@ from ml_backend.report import TrainingReport
 from ml_backend.schema_change import serve
 from ml_backend.split import SplitRule
 from ml_backend.train import train
-from ml_backend.whole_files import replacing
 from simclr.cache import ImageCache
 from simclr.encoder import Encoder
 

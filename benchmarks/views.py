@@ -25,9 +25,9 @@ import torch
 
 from benchmarks.ndsb import CONTROL, LABEL_SETS, read_table
 from benchmarks.training import decoded, evaluate_on
+from hpc_jobs.whole_files import write_text
 from ml_backend.fit import describe
 from ml_backend.model import TraitModel
-from ml_backend.whole_files import write_text
 from simclr.cache import ImageCache
 
 RESULTS = Path(__file__).parent / "results"

@@ -54,7 +54,8 @@ class Shards:
         self.files: list[Path] = []
         self.rows = 0
         """Rows of all shards that can be read."""
-        paths = sorted(Path(folder).glob("*.parquet"))
+        # A dot: what a killed run left half written.
+        paths = sorted(p for p in Path(folder).glob("*.parquet") if p.name[0] not in "._")
         for path in paths:
             try:
                 with pq.ParquetFile(path) as file:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from hpc_jobs.whole_files import write_text
 from label_studio_config.votes import check_weights
-from ml_backend.whole_files import write_text
 
 WEIGHTS_FILE = "annotators.json"
 

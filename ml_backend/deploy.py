@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,53 +19,14 @@ from ml_backend.model import TraitModel
 from ml_backend.predict import predict
 from ml_backend.predict_pieces import extractor_of
 from ml_backend.predictions import Predictions, Value
+from ml_backend.prior_record import Deployment, record, recorded
 from ml_backend.priors import PriorError, check_prior, prior_by_bbse, prior_by_em
-from ml_backend.whole_files import write_text
 
 logger = logging.getLogger(__name__)
 
 PRIORS = ("natural", "uniform", "em", "bbse")
-PRIOR_FILE = "_prior.json"
-"""Readers of a folder of Parquet files leave out what begins with an underscore."""
 MOST_IMAGES = 20_000
 FEWEST_IMAGES = 20
-MOST_LABELS = 5
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """The frequencies that a model answers at, and where they are from.
-
-    Attributes
-    ----------
-    prior : str
-        "natural" (of the training votes), "uniform", "em", "bbse", or the name of a file.
-    frequencies : dict
-        By control and label.
-    n_images : int
-        Images that frequencies were estimated from; 0 where they were not.
-    notes : list of str
-        Controls that stay at their natural frequencies, with the reason.
-    """
-
-    prior: str
-    frequencies: dict[str, dict[str, float]]
-    n_images: int = 0
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def facts(self) -> dict[str, str]:
-        """The prior and by control its most frequent labels, for people."""
-        source = f"{self.prior}, from {self.n_images} images" if self.n_images else self.prior
-        facts = {"prior": source}
-        for name, frequencies in self.frequencies.items():
-            most = sorted(frequencies, key=lambda label: -frequencies[label])[:MOST_LABELS]
-            more = len(frequencies) - len(most)
-            facts[f"prior of {name}"] = ", ".join(
-                [f"{label} {frequencies[label]:.3f}" for label in most]
-                + ([f"{more} more"] if more else [])
-            )
-        return facts
 
 
 def with_prior(model: TraitModel, priors: Mapping[str, np.ndarray]) -> TraitModel:
@@ -122,10 +83,9 @@ def deploy(
     given = {} if prior in PRIORS else read_priors(model, Path(prior))
     marks = (model.fingerprint, manifest.fingerprint, prior in PRIORS and prior, str(given))
     mark = hashlib.sha256(repr(marks).encode()).hexdigest()
-    found = _recorded(folder, mark, prior)
+    found = recorded(folder, mark, prior)
     if found is None:
-        found = _choose(model, manifest, prior, given, metrics or {})
-        _record(folder, mark, found)
+        found = record(folder, mark, _choose(model, manifest, prior, given, metrics or {}))
     for note in found.notes:
         logger.warning("%s", note)
     priors = {
@@ -257,28 +217,3 @@ def _by_bbse(
         raise PriorError("its version has no confusion of held-out images: train a new one")
     predicted = predictions.choices[head.control][rows].mean(axis=0)
     return prior_by_bbse(np.array(measured["confusion"]), predicted)
-
-
-def _recorded(folder: Path, mark: str, prior: str) -> Deployment | None:
-    """What an earlier call found for the same model, images and prior."""
-    path, told = folder / PRIOR_FILE, False
-    if path.exists():
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            told = True
-            if record.pop("mark") == mark:
-                return Deployment(**record)
-        except (ValueError, KeyError, TypeError) as error:
-            logger.warning("%s cannot be read (%s)", path, error)
-    if any(folder.glob("part-*.parquet")) and (told or prior != "natural"):
-        raise PriorError(
-            f"{folder} holds predictions at other frequencies, of other images or of another "
-            "version: choose an empty folder, or remove the old shards"
-        )
-    return None
-
-
-def _record(folder: Path, mark: str, found: Deployment) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"mark": mark, **asdict(found)}, indent=2, ensure_ascii=False)
-    write_text(folder / PRIOR_FILE, text + "\n")

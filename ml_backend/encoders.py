@@ -6,7 +6,7 @@ import json
 import logging
 from pathlib import Path
 
-from ml_backend.whole_files import write_text
+from hpc_jobs.whole_files import write_text
 
 logger = logging.getLogger(__name__)
 

@@ -18,12 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hpc_jobs.whole_files import remove_abandoned, replacing
 from label_studio_config.manifest import Manifest, Skipped
 from label_studio_config.schema import LabelSchema
 from ml_backend.model import TraitModel
 from ml_backend.predict_pieces import BATCH_SIZE, extractor_of, predict_in_pieces
 from ml_backend.predictions import Predictions
-from ml_backend.whole_files import replacing
 from simclr.inference import FeatureExtractor
 
 logger = logging.getLogger(__name__)
@@ -123,6 +123,7 @@ def write_predictions(
         images = _stretch(manifest, number, shard_size)
         path = folder / f"part-{number:05d}.parquet"
         mark = marks.of(images)
+        remove_abandoned(path)
         known = _read_mark(path, mark) if path.exists() else None
         if known is None:
             extractor = extractor or extractor_of(model)

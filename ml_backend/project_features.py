@@ -17,6 +17,7 @@ import numpy as np
 
 from hpc_jobs.files import read_json, write_json
 from hpc_jobs.processors import processors
+from hpc_jobs.whole_files import replacing
 from label_studio_config.home import Home
 from label_studio_config.manifest import Skipped
 from label_studio_config.schema import LabelSchema
@@ -27,7 +28,6 @@ from ml_backend.registry import Registry, RegistryError
 from ml_backend.stored_clusters import StoredClusters
 from ml_backend.task_features import TaskReader, TaskTable, table_lock
 from ml_backend.training_jobs import TASKS_PER_LIGHT_PAGE
-from ml_backend.whole_files import replacing
 from simclr.encoder import Encoder
 from simclr.feature_store import FeatureStore
 from simclr.neighbours import Neighbours

@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from hpc_jobs.whole_files import replacing
 from ml_backend.quantify_table import output_path
-from ml_backend.whole_files import replacing
 
 MOST_GROUPS, MOST_LABELS = 60, 30
 INK, ACCENT, PALE, STRIPE = "#26323c", "#14647d", "#b5651d", "#f1f4f5"

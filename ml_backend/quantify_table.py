@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from hpc_jobs.whole_files import replacing
 from ml_backend.quantify import Counts, checked_prior, draw_counts, log_likelihoods
 from ml_backend.quantify_classifier import Correction
 from ml_backend.quantify_read import Groups, Predicted, Validated
-from ml_backend.whole_files import replacing
 
 logger = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, Undefined
 from markdown_it import MarkdownIt
 
+from hpc_jobs.whole_files import write_text
 from ml_backend.registry import CARD_FILE, REPORT_FILE, ModelVersion, Registry
 from ml_backend.report import plain
 from ml_backend.report_context import CALIBRATION, controls_of, primary_of
 from ml_backend.report_plots import rejection_curve
-from ml_backend.whole_files import write_text
 
 HERE = Path(__file__).parent
 UNKNOWN = "–"

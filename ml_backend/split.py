@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
-from ml_backend.whole_files import write_text
+from hpc_jobs.whole_files import write_text
 
 logger = logging.getLogger(__name__)
 

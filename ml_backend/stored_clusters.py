@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ml_backend.whole_files import replacing
+from hpc_jobs.whole_files import replacing
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from hpc_jobs.whole_files import replacing
 from label_studio_config.schema import LabelSchema
 from label_studio_config.votes import image_id_of, is_blind
-from ml_backend.whole_files import replacing
 
 TABLE_FILE = "tasks.npz"
 _LOCK_FILE = ".tasks.lock"

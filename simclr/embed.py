@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import tempfile
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 import torch
 
 from hpc_jobs import progress
+from hpc_jobs.whole_files import remove_abandoned, replacing
 from label_studio_config.manifest import Manifest
 from simclr.cache import ImageCache
 from simclr.encoder import Encoder
@@ -142,6 +142,7 @@ def write_embedding_shards(
         images = manifest.select(mask)
         mark = f"{encoder.fingerprint} {images.fingerprint}"
         path = folder / f"part-{number:05d}.parquet"
+        remove_abandoned(path)
         if not _is_there(path, mark):
             image_ids, features = embed(encoder, images)
             write_embeddings(path, image_ids, features, source=source, mark=mark)
@@ -211,9 +212,8 @@ def write_embeddings(
     note = json.dumps(told).encode()
     table = pa.table({"image_id": pa.array(image_ids, pa.string()), "embedding": vectors})
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(table.replace_schema_metadata({b"planktrait": note}), temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        pq.write_table(table.replace_schema_metadata({b"planktrait": note}), temporary)
     return path
 
 

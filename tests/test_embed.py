@@ -1,5 +1,6 @@
 """Embeddings: features of a manifest, in Parquet."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,17 @@ def test_parquet_holds_ids_and_vectors_of_fixed_size(half: bool, tmp_path: Path)
     assert read_ids == image_ids
     np.testing.assert_allclose(read_features, features, atol=2e-3 if half else 0)
     assert [file.name for file in path.parent.iterdir()] == ["e.parquet"]
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch) -> None:
+    def full(table: pa.Table, path: Path) -> None:
+        Path(path).write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("simclr.embed.pq.write_table", full)
+    with pytest.raises(OSError, match="No space"):
+        write_embeddings(tmp_path / "e.parquet", ["a"], np.zeros((1, 3)))
+    assert not list(tmp_path.iterdir())
 
 
 def test_wrong_embeddings_are_refused(tmp_path: Path) -> None:

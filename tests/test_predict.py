@@ -18,6 +18,7 @@ import torch
 
 from label_studio_config.manifest import Manifest
 from label_studio_config.prediction import labels_of
+from label_studio_config.prediction_shards import ShardError, Shards
 from label_studio_config.results import read_novelty, read_probabilities, read_result
 from label_studio_config.schema import LabelSchema
 from ml_backend import predict as predict_module
@@ -300,7 +301,7 @@ def test_parts_make_the_same_shards_as_one_run(manifest: Manifest, tmp_path: Pat
 
 
 def run_apart(
-    model: Path, table: Path, output: Path, shard_size: int = 200
+    model: Path, table: Path, output: Path, shard_size: int = 200, before: str = ""
 ) -> subprocess.Popen[bytes]:
     """`write_predictions` in a process of its own."""
     script = (
@@ -311,7 +312,9 @@ def run_apart(
         " shard_size=int(sys.argv[4]))"
     )
     arguments = map(str, (model, table, output, shard_size))
-    return subprocess.Popen([sys.executable, "-c", script, *arguments], stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", before + script, *arguments], stderr=subprocess.PIPE
+    )
 
 
 @pytest.fixture(scope="module")
@@ -347,6 +350,24 @@ def test_a_killed_run_goes_on_and_doubles_nothing(many, tmp_path: Path) -> None:
     assert first.stat().st_mtime_ns == written[first.name]
     ids = pq.read_table(tmp_path).column("image_id").to_pylist()
     assert sorted(ids) == sorted(f"image-{n}" for n in range(3000))
+
+
+def test_what_a_killed_run_left_half_written_is_no_shard(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    model = make_model().save(tmp_path / "model")
+    table, out = manifest.write(tmp_path / "manifest.parquet"), tmp_path / "out"
+    # Killed when the file is whole, and does not bear its name yet.
+    dies = "import os, pathlib; pathlib.Path.replace = lambda *_: os.kill(os.getpid(), 9)\n"
+    assert run_apart(model, table, out, before=dies).wait(120) == -signal.SIGKILL
+    (left,) = out.iterdir()
+    assert left.name.endswith(".part-00000.parquet")
+    with pytest.raises(ShardError, match="planktrait predict"):
+        Shards(out, SCHEMA)
+    (path,), _ = write_predictions(make_model(), manifest, out)
+    assert list(out.iterdir()) == [path]
+    shards = Shards(out, SCHEMA)
+    assert (shards.rows, shards.bad) == (10, [])
 
 
 @pytest.mark.slow

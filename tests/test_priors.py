@@ -1,8 +1,11 @@
 """Frequencies where a model serves: given, estimated, and what predictions make of them."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,10 +17,11 @@ from scipy.stats import norm
 from label_studio_config.manifest import Manifest
 from label_studio_config.schema import LabelSchema
 from ml_backend.calibrate import correct_prior
-from ml_backend.deploy import PRIOR_FILE, deploy, read_priors, with_prior
+from ml_backend.deploy import deploy, read_priors, with_prior
 from ml_backend.head import Head
 from ml_backend.model import TraitModel
 from ml_backend.predict import predict, write_predictions
+from ml_backend.prior_record import PRIOR_FILE, Deployment
 from ml_backend.priors import (
     PriorError,
     check_prior,
@@ -211,6 +215,33 @@ def test_frequencies_are_estimated_once_and_recorded(
     with pytest.raises(PriorError, match="at other frequencies"):
         deploy(model, manifest, "uniform", tmp_path)
     assert deploy(model, manifest, "natural", tmp_path)[0] is model
+
+
+def test_tasks_of_an_array_answer_at_one_prior(
+    model: TraitModel, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, estimated = deploy(model, manifest, "em", tmp_path / "another")
+    together, shares = threading.Barrier(4), iter((0.2, 0.3, 0.4, 0.5))
+
+    def on_unlike_processors(*_: Any) -> Deployment:
+        share = next(shares)
+        together.wait(60)
+        group = {"Ring": share, "Disc": 0.9 - share, "Rod": 0.1}
+        return replace(estimated, frequencies={**estimated.frequencies, "group": group})
+
+    monkeypatch.setattr("ml_backend.deploy._choose", on_unlike_processors)
+    out = tmp_path / "out"
+    out.mkdir()
+    # A record of an earlier run, whose shards were removed, is in nobody's way.
+    (out / PRIOR_FILE).write_text('{"mark": "of other images"}')
+    with ThreadPoolExecutor(4) as pool:
+        tasks = list(pool.map(lambda _: deploy(model, manifest, "em", out), range(4)))
+    assert [found for _, found in tasks] == [tasks[0][1]] * 4
+    # Two of them are queued again: they find the shards of the first two their own.
+    for number, (there, _) in enumerate(tasks):
+        write_predictions(there, manifest, out, shard_size=10, part=(number % 2, 2))
+    assert len(pq.read_table(out)) == 30
+    assert sorted(path.name[0] for path in out.iterdir()) == ["_", "p", "p", "p"]
 
 
 def test_uniform_and_bbse(model: TraitModel, manifest: Manifest, tmp_path: Path) -> None:
