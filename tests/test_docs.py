@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -30,7 +31,7 @@ def typed_lines(text: str) -> list[str]:
     """Lines of code blocks that call planktrait."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
     lines = [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [line for line in lines if line.startswith("planktrait ")]
+    return [line.removesuffix(" &&") for line in lines if line.startswith("planktrait ")]
 
 
 def mentions(text: str) -> list[str]:
@@ -118,6 +119,60 @@ def test_the_units_start_what_there_is(tmp_path):
     paths = [str(tmp_path / unit.name) for unit in UNITS]
     done = subprocess.run(["systemd-analyze", "verify", *paths], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def as_planktrait(folder: Path, values: str, *words: str) -> str:
+    """What a program says that runs as docs/hosting/as-planktrait has it; here as this user."""
+    text = (HOSTING / "as-planktrait").read_text()
+    (folder / "planktrait.env").write_text(values)
+    for theirs, ours in {
+        "/etc/planktrait.env": str(folder / "planktrait.env"),
+        "HOME=/srv/planktrait": f"HOME={folder}",
+        "runuser -u planktrait -- ": "",
+        "/opt/planktrait/.venv/bin": str(Path(sys.executable).parent),
+    }.items():
+        assert theirs in text
+        text = text.replace(theirs, ours)
+    script = folder / "as-planktrait"
+    script.write_text(text)
+    done = subprocess.run(["sh", script, *words], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_a_password_of_any_characters_reaches_the_commands(tmp_path):
+    password = "a$HOME `id` $(id) &;|<>*?#!~ %d b"
+    tell = "import os; print(os.environ['POSTGRE_PASSWORD'], os.environ['DJANGO_DB'], os.getcwd())"
+    values = f"# a comment; id\n\nPOSTGRE_PASSWORD={password}\nDJANGO_DB=default\n"
+    assert as_planktrait(tmp_path, values, "python", "-c", tell) == (
+        f"{password} default {tmp_path}\n"
+    )
+    shipped = (HOSTING / "planktrait.env").read_text()
+    said = as_planktrait(tmp_path, shipped, "python", "-c", tell.replace("DJANGO_DB", "HF_HOME"))
+    assert said == f"change-me /srv/planktrait/huggingface {tmp_path}\n"
+
+
+def test_no_secret_is_to_be_typed_into_a_command():
+    for page in PAGES:
+        for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+            assert not re.search(r"--password[ =]|PASSWORD '|--token[ =]", block), page.name
+
+
+def test_only_nightly_backups_are_deleted(tmp_path):
+    unit = (HOSTING / "planktrait-backup.service").read_text()
+    (name,) = re.findall(r"planktrait backup \S*/([\w-]+)\$\(date ", unit)
+    (delete,) = re.findall(r"^ExecStartPost=(.*)$", unit, flags=re.MULTILINE)
+    for folder in ("before-20260101T000000", f"{name}20260101T023000", f"{name}new"):
+        (tmp_path / folder / "home").mkdir(parents=True)
+        if not folder.endswith("new"):
+            long_ago = time.time() - 40 * 24 * 3600
+            os.utime(tmp_path / folder, (long_ago, long_ago))
+    # As systemd does it, without a shell.
+    words = shlex.split(delete.replace("/var/backups/planktrait", str(tmp_path)))
+    subprocess.run(words, check=True)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "before-20260101T000000",
+        f"{name}new",
+    }
 
 
 @pytest.mark.slow
