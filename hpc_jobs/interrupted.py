@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,9 +89,10 @@ def take_up_interrupted(folder: Path | str, goes_on: Callable[[str], bool]) -> l
         once = newest and goes_on(str(record.key)) and not description.get("goes_on_with")
         again = _begin_again(record) if once else None
         told = record.folder / TOLD_FILE
-        write_json(told, {"again": None if again is None else again.id})
-        # The newest of its files tells when a killed job ended.
-        os.utime(told, (record.finished or 0, record.finished or 0))
+        with suppress(OSError):  # a full disk must not keep servers from starting
+            write_json(told, {"again": None if again is None else again.id})
+            # The newest of its files tells when a killed job ended.
+            os.utime(told, (record.finished or 0, record.finished or 0))
         found.append(Interrupted(record, again))
     return found[::-1]
 
