@@ -406,6 +406,38 @@ def pretrain(
         show({"images": len(manifest), "encoder": folder})
 
 
+@app.command("manifest")
+def manifest_(
+    source: Annotated[Path, typer.Argument(help="A folder of images, or an EcoTaxa table (.tsv).")],
+    output: Annotated[Path, typer.Argument(help="The manifest to write: a .parquet file.")],
+    metadata: Annotated[
+        Path | None,
+        typer.Option(help="CSV with a file name column and sample_id, depth_m, lat, lon, …"),
+    ] = None,
+    pixel_size_um: Annotated[
+        float | None, typer.Option(help="Size of a pixel in µm, where the source does not say.")
+    ] = None,
+) -> None:
+    """Write the table of a source's images, for `predict`, `push`, `pretrain`, `embed`, `pack`.
+
+    A first try: `planktrait manifest FOLDER cruise.parquet --metadata METADATA.csv`, then
+    `planktrait predict cruise.parquet --project P`. Each image is decoded, once: those that cannot
+    be are left out, and listed beside the manifest. Other commands then begin at once, and many
+    tasks of an array see the same images. The images stay where they are.
+    """
+    from hpc_jobs import progress
+    from label_studio_config.sources import read_source
+
+    with told_plainly():
+        if output.suffix != ".parquet":
+            raise UsageError(f"a manifest is a .parquet file, not {output}")
+        manifest, skipped = read_source(
+            source, metadata, pixel_size_um=pixel_size_um, report=progress.report
+        )
+        list_skipped(skipped, output.with_suffix(".skipped.csv"))
+        show({"images": len(manifest), "manifest": manifest.write(output)})
+
+
 @app.command()
 def pack(
     source: Annotated[
@@ -549,7 +581,10 @@ def train(
 @app.command()
 def predict(
     source: Annotated[
-        Path, typer.Argument(help="A folder, manifest (.parquet) or EcoTaxa table (.tsv).")
+        Path,
+        typer.Argument(
+            help="A folder, `planktrait manifest`'s table (.parquet) or an EcoTaxa table (.tsv)."
+        ),
     ],
     models: Annotated[
         Path | None, typer.Option(help="Folder of model versions; or give --project.")
@@ -571,8 +606,13 @@ def predict(
     shard_size: ShardOption = 20_000,
     home: HomeOption = None,
 ) -> None:
-    """Predict images into Parquet shards; a killed run goes on where it stopped."""
+    """Predict images into Parquet shards; a killed run goes on where it stopped.
+
+    Images that cannot be read are listed in skipped.csv beside the shards.
+    """
+    from hpc_jobs import progress
     from hpc_jobs.command_line import read_part
+    from label_studio_config.skipped_file import skipped_file
     from label_studio_config.sources import read_source
     from ml_backend.deploy import deploy
     from ml_backend.model import TraitModel
@@ -581,7 +621,9 @@ def predict(
     with told_plainly():
         exactly_one(models=models, project=project)
         chosen = registry_of(home, models, project).chosen(version)
-        manifest, skipped = read_source(source)
+        share = read_part(part)
+        # Bad images are found when they are predicted: no need to decode each one twice.
+        manifest, skipped = read_source(source, decode=False, report=progress.report)
         model = TraitModel.load(chosen.folder)
         model, deployment = deploy(model, manifest, prior, output, chosen.metrics)
         shards, unreadable = write_predictions(
@@ -590,9 +632,9 @@ def predict(
             output,
             model_version=chosen.name,
             shard_size=shard_size,
-            part=read_part(part),
+            part=share,
         )
-        list_skipped([*skipped, *unreadable])
+        list_skipped([*skipped, *unreadable], skipped_file(output, share))
         facts = {"images": len(manifest), "shards": len(shards), "folder": output}
         show(facts | deployment.facts)
 
@@ -677,7 +719,7 @@ def push(
             images_address=images_address,
         )
         bad = told.pop("bad")
-        list_skipped(bad)
+        list_skipped(bad, place.logs_folder / f"push-project-{number}-skipped.csv")
         show({**spelt_out(told, EARLIER), "left out": len(bad)})
 
 
@@ -1123,12 +1165,20 @@ def number(value: Any) -> str:
     return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def list_skipped(skipped: list[Any], most: int = 10) -> None:
-    """Say which images were left out, and why."""
+def list_skipped(skipped: list[Any], file: Path | None = None, most: int = 10) -> None:
+    """Say which images were left out, and why; all of them in a file, where one is named."""
+    from label_studio_config.skipped_file import write_skipped
+
     for skip in skipped[:most]:
         errors.print(f"[yellow]skipped[/] {skip.path}: {skip.reason}", highlight=False)
     if len(skipped) > most:
         errors.print(f"[yellow]… and {len(skipped) - most} more[/]")
+    if file is not None:
+        write_skipped(file, skipped)
+        if skipped:
+            errors.print(
+                f"All {len(skipped)} are listed in {file}", highlight=False, soft_wrap=True
+            )
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import os
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,10 +24,10 @@ from PIL import Image, UnidentifiedImageError
 
 from label_studio_config.manifest import Manifest, Skipped
 from label_studio_config.packed import INDEX_FILE, PLAN_FILE, PackedImage, open_image
+from label_studio_config.skipped_file import SKIPPED_FILE, write_skipped
 from label_studio_config.source_images import Report
 
 SHARD_BYTES = 256_000_000
-SKIPPED_FILE = "skipped.csv"
 _AT_ONCE = 256
 
 
@@ -237,7 +237,7 @@ def _write_index(folder: Path, manifest: Manifest) -> None:
         for line in part.read_text().splitlines()
     ]
     skipped = [
-        asdict(Skipped(manifest.table["path"].iloc[note["row"]], note["reason"]))
+        Skipped(manifest.table["path"].iloc[note["row"]], note["reason"])
         for note in notes
         if note["reason"] is not None
     ]
@@ -256,9 +256,7 @@ def _write_index(folder: Path, manifest: Manifest) -> None:
         offset=[place.offset for place in places],
         length=[place.length for place in places],
     )
-    temporary = folder / f".{SKIPPED_FILE}"
-    pd.DataFrame(skipped, columns=["path", "reason"]).to_csv(temporary, index=False)
-    temporary.replace(folder / SKIPPED_FILE)
+    write_skipped(folder / SKIPPED_FILE, skipped)
     Manifest(table, folder.resolve()).write(folder / INDEX_FILE)
     for part in parts:
         part.unlink()

@@ -40,8 +40,10 @@ def find_images(folder: Path) -> Iterator[str]:
                 yield (here / name).as_posix()
 
 
-def why_unusable(path: Path, root: Path, max_pixels: int = MAX_PIXELS) -> str | None:
-    """Why an image cannot be used, or None when it can. Decodes the whole image."""
+def why_unusable(
+    path: Path, root: Path, max_pixels: int = MAX_PIXELS, *, decode: bool = True
+) -> str | None:
+    """Why an image cannot be used, or None when it can. Decodes the whole image by default."""
     try:
         if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
             return "a link that leads outside the folder"
@@ -49,6 +51,8 @@ def why_unusable(path: Path, root: Path, max_pixels: int = MAX_PIXELS) -> str | 
             return "not found"
         if path.stat().st_size == 0:
             return "empty file (0 bytes)"
+        if not decode:
+            return None
         with Image.open(path) as image:
             width, height = image.size
             if width * height > max_pixels:
@@ -70,15 +74,21 @@ def check_images(
     paths: Sequence[str],
     *,
     max_pixels: int = MAX_PIXELS,
+    decode: bool = True,
     report: Report | None = None,
 ) -> tuple[list[str], list[Skipped]]:
-    """Part paths (relative to `root`) into usable ones and skipped ones, keeping their order."""
+    """Part paths (relative to `root`) into usable ones and skipped ones, keeping their order.
+
+    Without `decode` images that cannot be decoded are among the usable ones.
+    """
     # Pillow decodes without the interpreter's lock, so threads use all cores.
     with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1)) as pool:
         reasons: list[str | None] = []
         batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
         for batch in _shown(batches, len(paths)):
-            reasons += pool.map(lambda path: why_unusable(root / path, root, max_pixels), batch)
+            reasons += pool.map(
+                lambda path: why_unusable(root / path, root, max_pixels, decode=decode), batch
+            )
             if report is not None:
                 report("check images", len(reasons), len(paths))
     usable = [path for path, reason in zip(paths, reasons, strict=True) if reason is None]

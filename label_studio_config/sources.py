@@ -57,6 +57,7 @@ def read_folder(
     *,
     pixel_size_um: float | None = None,
     max_pixels: int = MAX_PIXELS,
+    decode: bool = True,
     report: Report | None = None,
 ) -> tuple[Manifest, list[Skipped]]:
     """Read every image below a folder, with an optional table of metadata.
@@ -74,6 +75,9 @@ def read_folder(
         Pixel size of the images for which the table states none.
     max_pixels
         Larger images are skipped.
+    decode
+        Whether each image is decoded, to skip those that cannot be. Without, whoever decodes them
+        must skip them.
 
     Returns
     -------
@@ -88,7 +92,9 @@ def read_folder(
     """
     folder = _existing_folder(folder)
     found = list(find_images(folder))
-    usable, skipped = check_images(folder, found, max_pixels=max_pixels, report=report)
+    usable, skipped = check_images(
+        folder, found, max_pixels=max_pixels, decode=decode, report=report
+    )
     table = pd.DataFrame({"image_id": usable, "path": usable}, dtype=object)
     if metadata_csv is not None:
         where = Path(metadata_csv)
@@ -106,13 +112,15 @@ def read_source(
     metadata_csv: Path | str | None = None,
     *,
     pixel_size_um: float | None = None,
+    decode: bool = True,
     report: Report | None = None,
 ) -> tuple[Manifest, list[Skipped]]:
     """Read whatever names images: a manifest, packed images, an EcoTaxa export, or a folder.
 
     A `.parquet` file is a manifest; a folder of shards (`label_studio_config.pack`) is what its
     index says, wherever it has been copied; a `.tsv`, or a folder that holds `ecotaxa_*.tsv`, is an
-    EcoTaxa export (unless `metadata_csv` is given); any other folder is a folder of images.
+    EcoTaxa export (unless `metadata_csv` is given); any other folder is a folder of images. Images
+    of folders and exports are decoded, unless `decode` is False: see `read_folder`.
 
     Raises
     ------
@@ -131,12 +139,14 @@ def read_source(
         return Manifest.read(source), []
     is_table = source.suffix.lower() == ".tsv" and source.is_file()
     if metadata_csv is None and (is_table or any(source.glob("ecotaxa_*.tsv"))):
-        return read_ecotaxa(source, pixel_size_um=pixel_size_um, report=report)
+        return read_ecotaxa(source, pixel_size_um=pixel_size_um, decode=decode, report=report)
     if not source.is_dir():
         raise ManifestError(
             f"{source} is no folder of images, manifest (.parquet) or EcoTaxa table (.tsv)"
         )
-    return read_folder(source, metadata_csv, pixel_size_um=pixel_size_um, report=report)
+    return read_folder(
+        source, metadata_csv, pixel_size_um=pixel_size_um, decode=decode, report=report
+    )
 
 
 def showable(manifest: Manifest) -> tuple[Manifest, list[Skipped]]:
@@ -161,6 +171,7 @@ def read_ecotaxa(
     extras: Iterable[str] | Literal["all"] = ECOTAXA_EXTRAS,
     pixel_size_um: float | None = None,
     max_pixels: int = MAX_PIXELS,
+    decode: bool = True,
     report: Report | None = None,
 ) -> tuple[Manifest, list[Skipped]]:
     """Read an EcoTaxa export or import: a TSV, or a folder with several, images beside them.
@@ -174,7 +185,7 @@ def read_ecotaxa(
     ----------
     extras
         Further columns to keep where the table has them, or "all" (morphometric features too).
-    pixel_size_um, max_pixels
+    pixel_size_um, max_pixels, decode
         As in `read_folder`.
 
     Raises
@@ -199,7 +210,7 @@ def read_ecotaxa(
     skipped += [Skipped(path, "named by more than one row") for path in table.loc[twice, "path"]]
     table = table[~twice].reset_index(drop=True)
     usable, unusable = check_images(
-        root, table["path"].tolist(), max_pixels=max_pixels, report=report
+        root, table["path"].tolist(), max_pixels=max_pixels, decode=decode, report=report
     )
     table = table[table["path"].isin(set(usable))]
     return _finish(table, root, skipped + unusable, pixel_size_um)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
+from label_studio_config.manifest import Manifest
 from label_studio_config.phantoms import draw_phantoms
 from planktrait import app
 
@@ -20,6 +22,7 @@ COMMANDS = (
     ["project", "create"],
     ["import"],
     ["phantoms"],
+    ["manifest"],
     ["pretrain"],
     ["embed"],
     ["train"],
@@ -87,6 +90,30 @@ def test_errors_are_one_line_with_the_remedy(run, words, said):
     assert answer.exit_code == 1
     assert said in " ".join(answer.output.split())
     assert "Traceback" not in answer.output
+
+
+def test_a_manifest_is_written_once_for_all_that_follows(run, tmp_path):
+    folder = tmp_path / "cruise"
+    folder.mkdir()
+    for number in range(3):
+        Image.new("L", (8, 8), 80).save(folder / f"{number}.png")
+    for number in range(12):
+        (folder / f"broken-{number}.png").write_bytes(b"no image")
+    (tmp_path / "cruise.csv").write_text("filename,sample_id\n0.png,haul-1\n1.png,haul-2\n")
+    answer = run("manifest", folder, "cruise.txt")
+    assert "a manifest is a .parquet file" in answer.output
+    answer = run("manifest", folder, "cruise.parquet", "--metadata", "cruise.csv")
+    assert answer.exit_code == 0, answer.output
+    assert "and 2 more" in answer.output
+    assert "All 12 are listed in cruise.skipped.csv" in answer.output
+    listed = pd.read_csv("cruise.skipped.csv")
+    assert sorted(listed["path"]) == sorted(f"broken-{number}.png" for number in range(12))
+    assert listed["reason"].str.contains("not an image").all()
+    manifest = Manifest.read("cruise.parquet")
+    assert manifest.root == folder
+    assert manifest.table["sample_id"].tolist() == ["haul-1", "haul-2", None]
+    packed = run("pack", "cruise.parquet", "packed")
+    assert packed.exit_code == 0, packed.output
 
 
 def test_a_saved_export_needs_no_home(run, tmp_path):
@@ -178,8 +205,16 @@ def test_learn_predict_and_embed_from_files(run, phantoms, tmp_path):
     )  # fmt: skip
     assert trained.exit_code == 0, trained.output
     assert "models-v0001" in run("models", "list", "--models", "models").output
+    (phantoms / "broken.png").write_bytes(b"no image")
+    (phantoms / "empty.png").touch()
     predicted = run("predict", phantoms, "--models", "models", "--output", "p")
     assert predicted.exit_code == 0, predicted.output
-    table = pd.read_parquet("p")
+    table = pd.read_parquet(list(Path("p").glob("*.parquet")))
     assert len(table) == 60
+    assert f"All 2 are listed in {Path('p/skipped.csv')}" in predicted.output
+    listed = pd.read_csv("p/skipped.csv").set_index("path")["reason"]
+    assert sorted(listed.index) == ["broken.png", "empty.png"]
+    # Only the one that can be told without decoding was left out before.
+    assert "images" in predicted.output
+    assert "61" in predicted.output
     assert table["group__confidence"].between(0, 1).all()

@@ -280,3 +280,16 @@ def test_what_a_browser_cannot_show_is_listed(tmp_path):
     manifest, skipped = showable(read_folder(tmp_path)[0])
     assert manifest.table["path"].tolist() == ["a.png"]
     assert [skip.path for skip in skipped] == ["b.TIF"]
+
+
+def test_without_decoding_only_what_can_be_told_at_once_is_left_out(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    save_image(folder / "good.png")
+    (folder / "broken.png").write_bytes(b"no image")
+    (folder / "empty.png").touch()
+    save_image(tmp_path / "outside.png")
+    (folder / "link.png").symlink_to(tmp_path / "outside.png")
+    manifest, skipped = read_source(folder, decode=False)
+    assert manifest.image_ids == ["broken.png", "good.png"]
+    assert sorted(one.path for one in skipped) == ["empty.png", "link.png"]

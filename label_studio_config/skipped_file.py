@@ -1,0 +1,34 @@
+"""The list of what was left out, as a table for whoever mends it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from label_studio_config.manifest import Skipped
+
+SKIPPED_FILE = "skipped.csv"
+
+
+def write_skipped(path: Path, skipped: Iterable[Skipped]) -> Path:
+    """Write path and reason of each, as CSV; replaces the file atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    table = pd.DataFrame([asdict(one) for one in skipped], columns=["path", "reason"])
+    table.to_csv(temporary, index=False)
+    temporary.replace(path)
+    return path
+
+
+def skipped_file(folder: Path, part: tuple[int, int] = (0, 1)) -> Path:
+    """Where one of n calls that share a folder lists what it skipped.
+
+    >>> skipped_file(Path("out"), (2, 8)).name
+    'skipped-2-of-8.csv'
+    """
+    name, ending = SKIPPED_FILE.split(".")
+    return folder / (SKIPPED_FILE if part[1] == 1 else f"{name}-{part[0]}-of-{part[1]}.{ending}")
