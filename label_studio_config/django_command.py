@@ -9,6 +9,7 @@ It needs no server. Its standard output is one JSON object a line: progress, at 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,9 @@ from typing import Any
 
 from label_studio_config.home import Home
 from label_studio_config.hosting import server_environment
+
+_ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b")
+_UNREACHABLE = re.compile(r"[\w.]*(Operational|Interface)Error\b.*(connect|server|terminat)")
 
 
 class DjangoCommandError(RuntimeError):
@@ -97,6 +101,12 @@ def _listen(
 
 def _error(log: str) -> DjangoCommandError:
     lines = [line for line in log.splitlines() if line.strip()]
-    last = lines[-1] if lines else "it was killed"
+    # An error of PostgreSQL's client takes several lines, the first of which names it.
+    named = [k for k, line in enumerate(lines) if _ERROR.match(line)]
+    told = " ".join(line.strip() for line in lines[named[-1] :]) if named else ""
+    last = told or (lines[-1] if lines else "it was killed")
     refused = last.startswith("CommandError: ")
-    return DjangoCommandError(last.removeprefix("CommandError: "), refused=refused)
+    said = last.removeprefix("CommandError: ")
+    if _UNREACHABLE.match(last):
+        said += " Is the database running?"
+    return DjangoCommandError(said, refused=refused)

@@ -1,4 +1,4 @@
-"""kill -9 of the backend, of Label Studio and of PostgreSQL while a job suggests or trains.
+"""kill -9 of backend, Label Studio and PostgreSQL in the middle of a push, a job, a training.
 
 The job goes on, or ends with a word that helps; doing it again completes it. What people saved is
 there once, and so is every suggestion.
@@ -20,18 +20,21 @@ import requests
 
 import hpc_jobs
 from hpc_jobs import cancel_all
-from label_studio_config.api import Api
+from label_studio_config.api import Api, ApiError
 from label_studio_config.database_choice import database_of
 from label_studio_config.postgresql import PostgreSql
 from label_studio_config.project import create_project
 from label_studio_config.results import write_result
 from ml_backend.job_keys import suggest_key
+from ml_backend.push import PushError, push_project
 from ml_backend.registry import Registry
 from ml_backend.training_jobs import suggest_project
 from tests.backend_fixtures import CONFIG, add_version, draw_images
 from tests.gallery_fixtures import GalleryForTests
 from tests.label_studio_fixtures import LabelStudioForTests, serve_for_tests
 from tests.postgres_fixtures import PostgresForTests, postgres_server
+from tests.push_fixtures import CONFIG as PUSHED
+from tests.push_fixtures import manifest_of, shard
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -209,6 +212,66 @@ def test_killed_while_suggestions_are_saved(stand, victim):
         assert hpc_jobs.Job(stand.suggest().folder).wait(120).state == "finished"
     stand.require_each_suggested_once(version)
     stand.require_saved_once(saved, in_flight=1 if victim == "PostgreSQL" else 0)
+
+
+@pytest.mark.parametrize(
+    ("victim", "count", "word"),
+    [("PostgreSQL", 7000, "database running"), ("Label Studio", 2500, "planktrait serve")],
+)
+def test_killed_while_images_are_pushed(stand, tmp_path, monkeypatch, victim, count, word):
+    home, report = stand.server.home, hpc_jobs.progress.report
+    project = create_project(home, f"{victim} is killed", PUSHED)
+    manifest = manifest_of(home.images_root, count)
+    path = manifest.write(tmp_path / "m.parquet")
+    shard(tmp_path / "shards" / "part-00000.parquet", manifest.image_ids, "killed-v1")
+    over_http = {"url": stand.server.url, "token": home.secrets.api_token}
+    where = over_http if victim == "Label Studio" else {}
+
+    def push() -> dict[str, Any]:
+        return push_project(home.folder, project.id, path, tmp_path / "shards", **where)
+
+    def kill_while_writing() -> None:
+        """While a transaction has written something that is not committed."""
+        writing = (
+            "SELECT 1 FROM pg_locks JOIN pg_class ON pg_class.oid = relation WHERE relname = 'task'"
+            " AND mode = 'RowExclusiveLock'"
+        )
+        while not stand.query(writing) and not over.is_set():
+            pass
+        stand.kill(victim)
+
+    def after_the_first_images(stage: str, done: int, *more: Any) -> None:
+        report(stage, done, *more)
+        if stage == "push" and done and not killers:
+            killers.append(threading.Thread(target=kill_while_writing))
+            killers[0].start()
+
+    killers: list[threading.Thread] = []
+    over = threading.Event()
+    monkeypatch.setattr(hpc_jobs.progress, "report", after_the_first_images)
+    try:
+        with pytest.raises((PushError, ApiError), match=word):
+            push()
+    finally:
+        over.set()
+        for killer in killers:
+            killer.join()
+    stand.start_again(victim)
+    told = push()
+    assert 0 < told["present"] < count
+    assert (told["present"] + told["added"], told["bad"]) == (count, [])
+    assert told["suggested"] + told["unchanged"] == count
+    tasks = (
+        "SELECT count(*), count(DISTINCT data->>'image_id'), count(DISTINCT inner_id), "
+        "count(*) FILTER (WHERE total_predictions = 1) FROM task WHERE project_id = %s"
+    )
+    assert stand.query(tasks, project.id) == [(count,) * 4]
+    suggestions = "SELECT count(*), count(DISTINCT task_id) FROM prediction WHERE project_id = %s"
+    assert stand.query(suggestions, project.id) == [(count,) * 2]
+    index = Api(home).get(f"/api/planktrait/projects/{project.id}/gallery/index")
+    assert (index["tasks"], index["suggestions"], index["complete"]) == (count, count, True)
+    details = Api(home).get(f"/api/projects/{project.id}/")
+    assert (details["model_version"], details["task_number"]) == ("killed-v1", count)
 
 
 def test_a_training_survives_them_all(stand):
