@@ -31,6 +31,7 @@ SLOWEST = (
     *("test_end_to_end", "test_backend_faults", "test_backup_journey", "test_train", "test_faults"),
     *("test_gallery_browser", "test_demo", "test_load", "test_ranks", "test_push"),
     *("test_slurm_loop", "test_pretrain", "test_model_views", "test_backend_protocol"),
+    *("test_submit", "test_hosting"),
 )
 
 

@@ -60,7 +60,9 @@ def test_what_the_page_needs_once(new_gallery):
     assert said["samples"] == ["haul-0", "haul-1", "haul-2"]
     assert said["depth_m"] == [0.0, 40.0]
     assert said["annotators"] == []
-    assert said["complete"] and said["has_images"] and said["has_suggestions"]
+    assert said["complete"]
+    assert said["has_images"]
+    assert said["has_suggestions"]
     index = gallery.get("gallery/index")
     assert index == {"tasks": 12, "suggestions": 10, "complete": True, "mended": 0}
 
@@ -280,7 +282,8 @@ def test_a_project_that_hides_suggestions_hides_them_here(new_gallery):
     suggested(gallery)
     said = gallery.get("gallery")
     assert said["model_version"] is None
-    assert said["has_images"] and not said["has_suggestions"]
+    assert said["has_images"]
+    assert not said["has_suggestions"]
     assert gallery.on_page() == []
     assert gallery.on_page(suggested=0) == [0, 1, 2]
     assert all(crop["suggestion"] is None for crop in gallery.page(suggested=0)["crops"])
