@@ -634,7 +634,7 @@ def predict(
             shard_size=shard_size,
             part=share,
         )
-        list_skipped([*skipped, *unreadable], skipped_file(output, share))
+        list_skipped([*skipped, *unreadable], skipped_file(output, share), manifest.root)
         facts = {"images": len(manifest), "shards": len(shards), "folder": output}
         show(facts | deployment.facts)
 
@@ -1165,7 +1165,9 @@ def number(value: Any) -> str:
     return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def list_skipped(skipped: list[Any], file: Path | None = None, most: int = 10) -> None:
+def list_skipped(
+    skipped: list[Any], file: Path | None = None, root: Path | None = None, most: int = 10
+) -> None:
     """Say which images were left out, and why; all of them in a file, where one is named."""
     from label_studio_config.skipped_file import write_skipped
 
@@ -1174,7 +1176,7 @@ def list_skipped(skipped: list[Any], file: Path | None = None, most: int = 10) -
     if len(skipped) > most:
         errors.print(f"[yellow]… and {len(skipped) - most} more[/]")
     if file is not None:
-        write_skipped(file, skipped)
+        write_skipped(file, skipped, root)
         if skipped:
             errors.print(
                 f"All {len(skipped)} are listed in {file}", highlight=False, soft_wrap=True

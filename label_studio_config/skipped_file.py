@@ -14,11 +14,18 @@ from label_studio_config.manifest import Skipped
 SKIPPED_FILE = "skipped.csv"
 
 
-def write_skipped(path: Path, skipped: Iterable[Skipped]) -> Path:
-    """Write path and reason of each, as CSV; replaces the file atomically."""
+def write_skipped(path: Path, skipped: Iterable[Skipped], root: Path | None = None) -> Path:
+    """Write path and reason of each, as CSV; replaces the file atomically.
+
+    Parameters
+    ----------
+    root : what lies below it is written relative to it, as in a manifest
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     table = pd.DataFrame([asdict(one) for one in skipped], columns=["path", "reason"])
+    if root is not None:
+        table["path"] = table["path"].str.removeprefix(f"{root}/")
     table.to_csv(temporary, index=False)
     temporary.replace(path)
     return path
