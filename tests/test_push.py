@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from label_studio_config.api import Api
 from label_studio_config.home import Home
@@ -17,6 +19,7 @@ from label_studio_config.project import create_project
 from label_studio_config.results import write_result
 from label_studio_config.task_import import import_manifest
 from ml_backend.push import PushError, push_project
+from planktrait import app
 from tests.push_fixtures import (
     CONFIG,
     LABELS,
@@ -305,8 +308,6 @@ def test_what_push_writes_is_what_suggest_writes(tmp_path):
     home = Home(tmp_path / "home")
     drawn = draw_images(tmp_path / "images", 9)
     model = TraitModel.load(add_version(home).folder)
-    import pandas as pd
-
     names = [name for name, _ in drawn]
     manifest = Manifest(pd.DataFrame({"image_id": names, "path": names}), tmp_path / "images")
     write_predictions(model, manifest, tmp_path / "shards", model_version="m-v1")
@@ -327,8 +328,16 @@ def test_a_folder_is_a_source_too(label_studio, project, tmp_path):
     folder.mkdir()
     for name in ("a.png", "b.png"):
         Image.new("L", (12, 12), 90).save(folder / name)
-    (folder / "broken.png").write_bytes(b"no image")
     shard(tmp_path / "shards" / "part-00000.parquet", ["a.png", "b.png"], "f-v1")
-    told = push_project(label_studio.home.folder, project.id, folder, tmp_path / "shards")
-    assert counts(told) == {"added": 2, "suggested": 2}
-    assert [Path(one.path).name for one in told["bad"]] == ["broken.png"]
+    for number in range(11):
+        (folder / f"broken-{number}.png").write_bytes(b"no image")
+    command = ["push", folder, "--predictions", tmp_path / "shards", "--project", project.id]
+    command += ["--home", label_studio.home.folder]
+    answer = CliRunner().invoke(app, [str(word) for word in command])
+    assert answer.exit_code == 0, answer.output
+    said = " ".join(answer.output.split())
+    file = label_studio.home.logs_folder / f"push-project-{project.id}-skipped.csv"
+    assert f"All 11 are listed in {file}" in said
+    assert len(pd.read_csv(file)) == 11
+    tasks = label_studio.get(f"/api/tasks?project={project.id}&fields=all")["tasks"]
+    assert [task["total_predictions"] for task in tasks] == [1, 1]
