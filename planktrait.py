@@ -608,7 +608,7 @@ def predict(
 ) -> None:
     """Predict images into Parquet shards; a killed run goes on where it stopped.
 
-    Images that cannot be read are listed in skipped.csv beside the shards.
+    Images that cannot be read are listed in _skipped.csv beside the shards.
     """
     from hpc_jobs import progress
     from hpc_jobs.command_line import read_part

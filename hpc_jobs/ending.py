@@ -13,7 +13,7 @@ from typing import Any
 from hpc_jobs import slurm
 from hpc_jobs.arrays import part_folders
 from hpc_jobs.files import read_json
-from hpc_jobs.once import drop_pending
+from hpc_jobs.once import drop_pending, set_pending_aside
 from hpc_jobs.processes import ProcessIdentity
 from hpc_jobs.records import CANCELLED_FILE, JOB_FILE, STARTED_FILE, JobRecord, list_jobs
 from hpc_jobs.runner import Job, JobError
@@ -21,10 +21,12 @@ from hpc_jobs.runner import Job, JobError
 logger = logging.getLogger(__name__)
 
 
-def cancel(job: Job[Any] | JobRecord, grace_s: float = 10.0) -> JobRecord:
+def cancel(
+    job: Job[Any] | JobRecord, grace_s: float = 10.0, *, keep_follow_up: bool = False
+) -> JobRecord:
     """End a job: an interrupt first, the hard way after `grace_s` seconds.
 
-    A job that is over stays as it is. A waiting follow-up of the same key is dropped.
+    A job that is over stays as it is. A waiting follow-up of the same key is dropped, or set aside.
 
     Returns
     -------
@@ -50,7 +52,8 @@ def cancel(job: Job[Any] | JobRecord, grace_s: float = 10.0) -> JobRecord:
         raise JobError(f"job {record.id} runs on {host}: cancel it there")
     for one in {record.folder, *folders}:
         (one / CANCELLED_FILE).touch()
-    drop_pending(record.folder.parent, record.key)
+    follow_up = set_pending_aside if keep_follow_up else drop_pending
+    follow_up(record.folder.parent, record.key)
     if in_slurm:
         return _cancel_in_slurm(handle, str(description.get("scheduler_id", "")), grace_s)
     for one in folders:
@@ -92,7 +95,10 @@ def _processes(job_folder: Path, *files: str) -> list[ProcessIdentity]:
 
 
 def cancel_all(
-    folder: Path | str, chosen: Callable[[JobRecord], bool] = lambda job: True
+    folder: Path | str,
+    chosen: Callable[[JobRecord], bool] = lambda job: True,
+    *,
+    keep_follow_ups: bool = False,
 ) -> list[JobRecord]:
     """End every job of a folder that runs on this machine; those on a cluster go on.
 
@@ -101,6 +107,8 @@ def cancel_all(
     folder : path
     chosen : callable
         Whether a job is meant; by default each is.
+    keep_follow_ups : bool
+        Set aside what waits for them, see `put_pending_back`; else it is dropped.
 
     Returns
     -------
@@ -112,7 +120,7 @@ def cancel_all(
         here = (read_json(job.folder / JOB_FILE) or {}).get("executor") == "local"
         if job.active and here and chosen(job):
             try:
-                ended.append(cancel(job))
+                ended.append(cancel(job, keep_follow_up=keep_follow_ups))
             except JobError as error:
                 logger.warning("not cancelled: %s", error)
     return ended

@@ -18,8 +18,8 @@ from typing import Any
 from hpc_jobs.call import JobCall
 from hpc_jobs.ending import cancel_all
 from hpc_jobs.files import read_json, update_json, write_json
-from hpc_jobs.once import submit_once
-from hpc_jobs.records import JOB_FILE, JobRecord, list_jobs
+from hpc_jobs.once import put_pending_back, submit_once
+from hpc_jobs.records import CANCELLED_FILE, JOB_FILE, JobRecord, list_jobs
 from hpc_jobs.runner import Job
 
 logger = logging.getLogger(__name__)
@@ -55,18 +55,26 @@ def end_with_servers(folder: Path | str) -> list[JobRecord]:
     list of JobRecord
         The jobs that were ended, as they stand afterwards.
     """
-    ended = cancel_all(folder, lambda job: job.key is not None)
-    for job in ended:
-        if job.state == "cancelled":
-            (job.folder / STOPPED_FILE).touch()
-    return ended
+    return cancel_all(folder, _mark_stopped, keep_follow_ups=True)
+
+
+def _mark_stopped(job: JobRecord) -> bool:
+    """Whether a job ends with the servers; noted first, since a second signal may end us."""
+    if job.key is None or (job.folder / CANCELLED_FILE).exists():
+        return False
+    (job.folder / STOPPED_FILE).touch()
+    return True
 
 
 def take_up_interrupted(folder: Path | str, goes_on: Callable[[str], bool]) -> list[Interrupted]:
     """Begin again the jobs of this machine that were cut off. For the start of servers.
 
     That is the newest job of each key, where no other was started since, and once; of the last
-    seven days.
+    seven days. Cut off is what `end_with_servers` has ended, and what was killed: with the machine,
+    or for its memory. Follow-up runs that waited then wait again, or start.
+
+    A job of a copy of the folder, such as a restored backup, is told of but not begun again: its
+    call names the folders of the original.
 
     Parameters
     ----------
@@ -94,6 +102,7 @@ def take_up_interrupted(folder: Path | str, goes_on: Callable[[str], bool]) -> l
             # The newest of its files tells when a killed job ended.
             os.utime(told, (record.finished or 0, record.finished or 0))
         found.append(Interrupted(record, again))
+    put_pending_back(folder)
     return found[::-1]
 
 
@@ -114,6 +123,9 @@ def _begin_again(record: JobRecord) -> Job[Any] | None:
         (pickled,) = record.folder.glob("*_submitted.pkl")
         call = DelayedSubmission.load(pickled).function
         assert isinstance(call, JobCall)
+        if call.job_folder != record.folder:
+            logger.warning("%s was started in %s: not begun again", record.id, call.job_folder)
+            return None
         job = submit_once(
             call.function,
             *call.args,
@@ -126,5 +138,6 @@ def _begin_again(record: JobRecord) -> Job[Any] | None:
         # E.g. a call that the program's newer version does not know any more.
         logger.exception("%s cannot be begun again", record.id)
         return None
-    update_json(job.folder / JOB_FILE, goes_on_with=record.id)
+    with suppress(OSError):
+        update_json(job.folder / JOB_FILE, goes_on_with=record.id)
     return job

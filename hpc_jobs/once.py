@@ -12,7 +12,7 @@ import logging
 import pickle
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -110,6 +110,22 @@ def drop_pending(folder: Path, key: str | None) -> None:
             state.forget_pending()
 
 
+def set_pending_aside(folder: Path, key: str | None) -> None:
+    """Keep the follow-up run of a key from starting, until `put_pending_back`."""
+    if key is not None:
+        with _locked(folder, key) as state:
+            state.set_pending_aside()
+
+
+def put_pending_back(folder: Path | str) -> list[Job[Any]]:
+    """Follow-up runs that were set aside wait again; those that wait for no job are started."""
+    folder = Path(folder).expanduser().absolute()
+    for path in sorted((folder / KEYS_FOLDER).glob("*/aside.pkl")):
+        with _locked_state(path.parent) as state:
+            state.put_pending_back()
+    return start_pending(folder)
+
+
 def end_job(folder: Path, key: str | None, write_outcome: Callable[[], None]) -> None:
     """For the ending job: write its outcome and start the follow-up, with no gap between."""
     if key is None:
@@ -154,6 +170,19 @@ class _KeyState:
         temporary = self.folder / "pending.pkl.new"
         temporary.write_bytes(cloudpickle.dumps(call))
         temporary.replace(self.folder / "pending.pkl")
+
+    def set_pending_aside(self) -> None:
+        with suppress(FileNotFoundError):
+            (self.folder / "pending.pkl").replace(self.folder / "aside.pkl")
+
+    def put_pending_back(self) -> None:
+        """What was asked for since has the newer arguments."""
+        aside = self.folder / "aside.pkl"
+        if (self.folder / "pending.pkl").exists():
+            aside.unlink(missing_ok=True)
+        else:
+            with suppress(FileNotFoundError):
+                aside.replace(self.folder / "pending.pkl")
 
     def forget_pending(self) -> None:
         (self.folder / "pending.pkl").unlink(missing_ok=True)

@@ -11,7 +11,8 @@ import pandas as pd
 
 from label_studio_config.manifest import Skipped
 
-SKIPPED_FILE = "skipped.csv"
+SKIPPED_FILE = "_skipped.csv"
+"""What reads a folder of shards leaves out names that begin so."""
 
 
 def write_skipped(path: Path, skipped: Iterable[Skipped], root: Path | None = None) -> Path:
@@ -35,7 +36,7 @@ def skipped_file(folder: Path, part: tuple[int, int] = (0, 1)) -> Path:
     """Where one of n calls that share a folder lists what it skipped.
 
     >>> skipped_file(Path("out"), (2, 8)).name
-    'skipped-2-of-8.csv'
+    '_skipped-2-of-8.csv'
     """
     name, ending = SKIPPED_FILE.split(".")
     return folder / (SKIPPED_FILE if part[1] == 1 else f"{name}-{part[0]}-of-{part[1]}.{ending}")

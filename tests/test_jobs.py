@@ -7,6 +7,7 @@ import json
 import logging
 import operator
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -382,6 +383,30 @@ def test_what_ends_with_the_servers_was_started_by_them(tmp_path):
     assert taken_up.job.id == asked.id
     assert taken_up.again is not None
     hpc_jobs.cancel_all(tmp_path)
+
+
+def test_what_waited_for_a_job_that_ends_with_the_servers_waits_again(tmp_path):
+    options = {"name": "train", "folder": tmp_path, "key": "a"}
+    first = hpc_jobs.submit_once(time.sleep, 60, **options).job
+    assert hpc_jobs.submit_once(time.sleep, 61, **options).coalesced
+    hpc_jobs.end_with_servers(tmp_path)
+    assert [job.id for job in hpc_jobs.list_jobs(tmp_path)] == [first.id]
+    (taken_up,) = hpc_jobs.take_up_interrupted(tmp_path, lambda key: True)
+    assert hpc_jobs.has_pending(tmp_path, "a")
+    killed(taken_up.again)
+    (follow_up,) = hpc_jobs.start_pending(tmp_path)
+    assert follow_up.record().active
+    hpc_jobs.cancel_all(tmp_path)
+
+
+def test_what_was_cut_off_is_not_begun_again_in_a_copy(tmp_path):
+    """The call of a job names the folders it was started with: those of the original."""
+    job = killed(hpc_jobs.submit(time.sleep, 60, name="x", folder=tmp_path / "jobs", key="a"))
+    copy = tmp_path / "restored"
+    shutil.copytree(tmp_path / "jobs", copy)
+    (told,) = hpc_jobs.take_up_interrupted(copy, lambda key: True)
+    assert (told.job.id, told.again) == (job.id, None)
+    assert len(hpc_jobs.list_jobs(tmp_path / "jobs")) == 1
 
 
 def job_of_another_machine(folder: Path, process: subprocess.Popen, executor: str = "local"):
