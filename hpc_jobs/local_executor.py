@@ -43,7 +43,8 @@ def _environment(command: str, parameters: Mapping[str, Any]) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith("SUBMITIT_") and name != JOB_FOLDER_VARIABLE
     }
-    threads = parameters["threads"] or processors()
+    # Who says how many threads programs have, as on a shared machine, means jobs too.
+    threads = parameters["threads"] or environment.get("OMP_NUM_THREADS") or processors()
     environment |= dict.fromkeys(THREAD_VARIABLES, str(threads))
     # OpenMP's threads spin while they wait for each other. Beside a busy server that is most of
     # the work: training steps took three times the processor time, and four times as long.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import logging
@@ -18,8 +19,9 @@ from pathlib import Path
 import pytest
 
 import hpc_jobs
-from hpc_jobs import progress
+from hpc_jobs import progress, slurm
 from hpc_jobs.files import read_json, write_json
+from hpc_jobs.processors import processors
 from hpc_jobs.records import (
     CANCELLED_FILE,
     HEARTBEAT_FILE,
@@ -126,6 +128,17 @@ def test_job_is_nice_in_its_own_session_and_knows_its_folder(tmp_path):
     niceness, threads, folder, session = job.result(30)
     assert (niceness, threads, folder) == (10, "1", str(job.folder))
     assert session != os.getsid(0)
+
+
+@pytest.mark.parametrize(("said", "threads"), [("7", "7"), (None, str(processors()))])
+def test_it_has_the_threads_that_the_environment_says_else_all(
+    tmp_path, monkeypatch, said, threads
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    job = hpc_jobs.submit(niceness_and_threads, name="n", folder=tmp_path)
+    assert job.result(30)[1] == threads
 
 
 @pytest.mark.skipif(
@@ -482,6 +495,95 @@ def test_a_process_that_ends_while_it_is_cancelled_is_no_error(tmp_path, monkeyp
 
     monkeypatch.setattr(os, "kill", gone)
     assert job.cancel(grace_s=1).state == "cancelled"
+
+
+def slurm_that_says(text: str, tmp_path: Path, monkeypatch) -> Path:
+    """A Slurm whose `squeue` prints a text; the file has a line for each time that it is asked."""
+    asked = tmp_path / "asked"
+    asked.touch()
+    program = tmp_path / "bin" / "squeue"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho \"$*\" >> '{asked}'\necho '{text}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("hpc_jobs.slurm._numbers", (float("-inf"), None))
+    return asked
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_what_sbatch_took_long_to_submit_is_not_given_up(tmp_path, monkeypatch, parts):
+    jobs = tmp_path / "jobs"
+
+    def slow(calls, *_):
+        """Somebody looks meanwhile."""
+        for call in calls:
+            path = call.job_folder / JOB_FILE
+            write_json(path, read_json(path) | {"submitted": time.time() - 3600})
+        (record,) = hpc_jobs.list_jobs(jobs)
+        assert (record.state, "start it again" in record.error) == ("killed", True)
+        return [(f"4242_{number}", f"4242_{number}_0_log.out") for number in range(len(calls))]
+
+    waiting = "\n".join(f"4242_{number} PENDING" for number in range(parts))
+    slurm_that_says(waiting, tmp_path, monkeypatch)
+    monkeypatch.setattr("hpc_jobs.slurm.submit_calls", slow)
+    job = hpc_jobs.submit(sum, [1], name="x", folder=jobs, executor="slurm", parts=parts)
+    assert job.record().state == "queued"
+
+
+def test_a_list_asks_slurm_once_for_all_that_has_no_number(tmp_path, monkeypatch):
+    def killed_then(*_):
+        raise KeyboardInterrupt
+
+    asked = slurm_that_says("7 of-somebody-else", tmp_path, monkeypatch)
+    monkeypatch.setattr("hpc_jobs.slurm.submit_calls", killed_then)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            hpc_jobs.submit(sum, [1], name="x", folder=tmp_path / "jobs", executor="slurm", parts=3)
+    for path in (tmp_path / "jobs").rglob(JOB_FILE):
+        write_json(path, read_json(path) | {"submitted": time.time() - 3600})
+    # Slurm forgets a job some minutes after its end, this one is still at work elsewhere.
+    begun = next((tmp_path / "jobs").glob("*/part-001"))
+    process = {"host": "node-7", "pid": 7, "started_ticks": 7}
+    write_json(begun / STARTED_FILE, {"process": process, "time": time.time()})
+    states = [[part.state for part in job.parts] for job in hpc_jobs.list_jobs(tmp_path / "jobs")]
+    assert sorted(states) == [["killed"] * 3, ["killed", "running", "killed"]]
+    assert not (begun / OUTCOME_FILE).exists()
+    assert len(asked.read_text().splitlines()) == 1
+
+
+def test_a_slurm_that_does_not_answer_is_waited_for_once_a_list(tmp_path, monkeypatch):
+    asked = slurm_that_says("", tmp_path, monkeypatch)
+    with (tmp_path / "bin" / "squeue").open("a") as program:
+        program.write("exec sleep 60\n")
+    monkeypatch.setattr("hpc_jobs.slurm.SECONDS_FOR_AN_ANSWER", 1.0)
+    monkeypatch.setattr("hpc_jobs.slurm._silent_since_s", float("-inf"))
+    assert [slurm.state_of("8181"), slurm.job_named("x")] == [slurm.UNREACHABLE] * 2
+    assert len(asked.read_text().splitlines()) == 1
+
+
+def full_disk(how: str) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    if how == "circle":
+        first, second = ValueError("first"), ValueError("second")
+        first.__cause__, second.__cause__ = second, first
+        raise first
+    try:
+        raise full
+    except OSError as error:
+        if how == "handled":
+            raise ValueError("of its own") from None
+        raise ValueError("cannot write") from error
+
+
+def test_why_a_job_failed_is_told_of_its_causes(tmp_path):
+    said = {
+        how: hpc_jobs.submit(full_disk, how, name="x", folder=tmp_path, executor="debug")
+        .record()
+        .error
+        for how in ("cause", "handled", "circle")
+    }
+    assert said.pop("cause").startswith("the disk is full: make room")
+    assert said == {"handled": "ValueError: of its own", "circle": "ValueError: first"}
 
 
 def test_submit_once_refuses_to_wait_for_itself(tmp_path):
