@@ -37,6 +37,13 @@ methods = lambda view: [
 ]
 print(json.dumps([[str(one.pattern), methods(one.callback) or ["GET"]] for one in ours]))
 """
+LIST_ACTIONS = """
+import json
+from django.conf import settings
+actions = settings.DATA_MANAGER_ACTIONS.items()
+is_ours = lambda action: action["entry_point"].__module__.startswith("label_studio_config.")
+print(json.dumps([name for name, action in actions if is_ours(action)]))
+"""
 
 
 def test_every_address_refuses_strangers_and_forgeries(new_gallery):
@@ -74,6 +81,42 @@ def test_every_address_refuses_strangers_and_forgeries(new_gallery):
     assert {"data/local-files/", "planktrait/projects/<int:pk>/gallery"} <= seen
     assert len(seen) > 40
     assert gallery.task(gallery.tasks[0])["annotations"] == []
+
+
+def test_actions_refuse_pages_of_other_origins(new_gallery):
+    """Label Studio's own page sends no CSRF token with them, and still may; so may a token."""
+    gallery = new_gallery(2)
+    member, here = gallery.person("anna"), gallery.server.url
+    gallery.log_in(member)
+    page = requests.Session()
+    page.trust_env = False
+    page.cookies.update(gallery.sessions[member.id].cookies)
+    host = here.removeprefix("http://").partition(":")[0]
+    neighbour = {"Origin": f"http://{host}:1"}  # its cookies go along: SameSite knows no ports
+    others = (
+        *(neighbour, {"Origin": "null"}, {"Origin": f"{here}.example.org"}, {}),
+        *({**neighbour, "Sec-Fetch-Site": "same-site"}, {"Sec-Fetch-Site": "cross-site"}),
+    )
+    token = {"Authorization": f"Token {member.token}"}
+    ours = ({"Origin": here}, {"Sec-Fetch-Site": "same-origin"}, {**neighbour, **token})
+
+    def act(action: str, headers: dict[str, str], **selected) -> requests.Response:
+        asked = {"selectedItems": selected, "label": "Copepod"}
+        address = f"{here}/api/dm/actions?id={action}&project={gallery.project.id}"
+        return page.post(address, json=asked, headers=headers, timeout=60)
+
+    names = json.loads(gallery.run(LIST_ACTIONS).splitlines()[-1])
+    assert {"accept_suggestions", "export_selection", "next_task"} <= set(names)
+    for action in [*names, "delete_tasks"]:
+        for headers in others:
+            forged = act(action, headers, all=True, excluded=[])
+            assert (forged.status_code, "CSRF" in forged.text) == (403, True), (action, headers)
+        for headers in ours:
+            done = act(action, headers, all=False, included=[0])
+            assert done.status_code not in (401, 403), (action, headers, done.text)
+    assert gallery.task(gallery.tasks[0])["annotations"] == []
+    assert act("label_as", ours[0], all=True, excluded=[]).json()["processed_items"] == 2
+    assert len(gallery.task(gallery.tasks[0])["annotations"]) == 1
 
 
 def test_label_studios_own_addresses_of_a_project_refuse_strangers(new_gallery):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from data_manager.actions import check_action_permission
+from data_manager.api import ProjectActionsAPI
 from jwt_auth.auth import TokenAuthenticationPhaseout
 from projects.models import Project
 from rest_framework.authentication import SessionAuthentication
@@ -23,6 +24,16 @@ class SessionWithCsrf(SessionAuthentication):
             super().enforce_csrf(request)
 
 
+class SessionOfOurPages(SessionWithCsrf):
+    """A browser's session; a page of this server needs no token: Label Studio's own sends none."""
+
+    def enforce_csrf(self, request: Request) -> None:
+        if not from_this_server(request):
+            # Label Studio's DisableCSRF has turned the check off.
+            request._dont_enforce_csrf_checks = False
+            super().enforce_csrf(request)
+
+
 class Guarded(APIView):
     """A view that whoever is logged in by cookie must ask with the CSRF token."""
 
@@ -34,6 +45,28 @@ class Guarded(APIView):
         # Label Studio's DisableCSRF turns the check off for every view that does not say so.
         view._dont_enforce_csrf_checks = False
         return view
+
+
+def guard_actions() -> None:
+    """Refuse actions of the Data Manager, ours and Label Studio's own, to pages of other origins.
+
+    Called once, when Django has loaded all apps.
+    """
+    # The class and not its address: Label Studio serves one view under several.
+    ProjectActionsAPI.authentication_classes = (TokenAuthenticationPhaseout, SessionOfOurPages)
+
+
+def from_this_server(request: Request) -> bool:
+    """Whether a browser says that a page of this very scheme, host and port asks.
+
+    No page can set these headers. Every browser of today sends `Origin` with whatever is not GET,
+    and `Sec-Fetch-Site`, which knows of a proxy with TLS, to addresses that it holds for safe.
+    """
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return bool(site == "same-origin")
+    host = request.get_host()
+    return request.headers.get("Origin") in (f"https://{host}", f"http://{host}")
 
 
 def in_organisation(user: User, project: Project) -> bool:

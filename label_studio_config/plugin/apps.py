@@ -14,6 +14,7 @@ class PlanktraitConfig(AppConfig):
     def ready(self) -> None:
         """Called by Django once all apps are loaded."""
         from label_studio_config.plugin import (
+            access,
             actions,
             backend_address,
             blind_tasks,
@@ -37,6 +38,7 @@ class PlanktraitConfig(AppConfig):
         data_manager_columns.register()
         templates.register()
         owner_only.guard()
+        access.guard_actions()
         blind_tasks.guard()
         gallery_signals.connect()
         backend_address.allow(settings.PLANKTRAIT_HOME.settings.backend_url)
