@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from hpc_jobs import progress
-from label_studio_config.api import Api
+from label_studio_config.api import Api, ApiError
 from label_studio_config.versions import older_versions
 
 Json = dict[str, Any]
@@ -29,6 +29,11 @@ def prune_over_http(
     -------
     Counter
         pruned, kept (by annotations), unreplaced, shown
+
+    Raises
+    ------
+    ApiError
+        The plugin there is older and would delete what is not replaced: nothing is deleted.
     """
     counts: dict[str, int] = api.get(f"/api/projects/{project}/model-versions/")
     old = older_versions([name for name in counts if name], version)
@@ -51,8 +56,19 @@ def _some_thousands_a_call(
 ) -> None:
     path, after = f"/api/planktrait/projects/{project}/suggestions", 0
     while after is not None:
-        asked = {"model_version": old, "newer": version, "after": after}
-        removed = api.call("DELETE", path, params=asked)
+        # Not `model_version`: an older plugin would take that, and know nothing of `newer`.
+        asked = {"replaced": old, "newer": version, "after": after}
+        try:
+            removed = api.call("DELETE", path, params=asked)
+        except ApiError as error:
+            if error.status == 400 and "model_version: name the version" in str(error):
+                raise ApiError(
+                    f"the suggestions of {version} are loaded, but those that it replaces stay: "
+                    f"the plugin at {api.url} cannot tell them from others. Upgrade the plugin "
+                    "there, and repeat this command",
+                    error.status,
+                ) from error
+            raise
         told["pruned"] += removed["deleted"]
         told["kept"] += removed["kept"]
         told["unreplaced"] += removed["unreplaced"]

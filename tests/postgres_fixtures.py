@@ -11,11 +11,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 from label_studio_config.home import Home
@@ -148,6 +151,27 @@ def _user_exists(name: str) -> bool:
     except KeyError:
         return False
     return True
+
+
+def open_connection(variables: dict[str, str]) -> psycopg.Connection[Any]:
+    """For a transaction of somebody else."""
+    return psycopg.connect(
+        host=variables["POSTGRE_HOST"],
+        port=variables["POSTGRE_PORT"],
+        user=variables["POSTGRE_USER"],
+        dbname=variables["POSTGRE_NAME"],
+    )
+
+
+def comes_to_wait(answer: Future[Any], other: psycopg.Connection[Any], timeout_s: float) -> bool:
+    """Whether a call waits for what somebody else's transaction holds, before it has an answer."""
+    end = time.monotonic() + timeout_s
+    while not answer.done() and time.monotonic() < end:
+        found = other.execute("SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted)")
+        if found.fetchall() == [(True,)]:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -23,7 +22,13 @@ from label_studio_config.project import create_project
 from label_studio_config.task_import import import_manifest
 from label_studio_config.users import add_user
 from tests.label_studio_fixtures import serve_for_tests
-from tests.postgres_fixtures import PostgresForTests, postgres_cluster, postgres_server
+from tests.postgres_fixtures import (
+    PostgresForTests,
+    comes_to_wait,
+    open_connection,
+    postgres_cluster,
+    postgres_server,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -136,16 +141,6 @@ def test_a_restore_that_breaks_off_leaves_what_was_there(
             assert connection.execute("SELECT n FROM kept").fetchall() == [(7,)]
 
 
-def open_connection(variables: dict[str, str]) -> psycopg.Connection[Any]:
-    """For a transaction of somebody else."""
-    return psycopg.connect(
-        host=variables["POSTGRE_HOST"],
-        port=variables["POSTGRE_PORT"],
-        user=variables["POSTGRE_USER"],
-        dbname=variables["POSTGRE_NAME"],
-    )
-
-
 def check_locks(
     home: Home, project_id: int, suggestions: list[Any], other: psycopg.Connection[Any]
 ) -> None:
@@ -168,11 +163,7 @@ def check_locks(
     with ThreadPoolExecutor(1) as pool:
         newest = [one | {"model_version": "v4"} for one in suggestions]
         answer = pool.submit(api.post, path, newest)
-        waits, end = False, time.monotonic() + 20
-        while not waits and not answer.done() and time.monotonic() < end:
-            time.sleep(0.05)
-            found = other.execute("SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted)")
-            ((waits,),) = found.fetchall()
+        waits = comes_to_wait(answer, other, 20)
         other.commit()
         assert waits
         assert answer.result() == {"saved": saved - 1}

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +24,7 @@ from planktrait import app
 from tests.push_fixtures import (
     CONFIG,
     LABELS,
+    in_django,
     manifest_of,
     new_project,
     shard,
@@ -296,6 +298,52 @@ def test_on_postgresql(tmp_path, monkeypatch, postgres_template):
         state, recounted = state_and_recount(home, number)
         assert state == recounted
         prune_around_damage(home, new_project(home), tmp_path)
+        prune_beside_others(home, new_project(home), tmp_path, variables)
+
+
+def prune_beside_others(home: Home, number: int, folder: Path, variables: dict[str, str]) -> None:
+    """What somebody shows, or annotates, while pruning has begun outlives it."""
+    from tests.postgres_fixtures import comes_to_wait, open_connection
+
+    manifest = manifest_of(home.images_root, 4)
+    path = manifest.write(folder / "beside.parquet")
+    for version, shift in (("beside-v1", 0), ("beside-v2", 1)):
+        shard(folder / version / "part-00000.parquet", manifest.image_ids, version, shift=shift)
+        push_project(home.folder, number, path, folder / version)
+    in_django(
+        home,
+        "from tasks.models import Annotation, Task; from users.models import User\n"
+        f"task = Task.objects.filter(project={number}).first()\n"
+        "Annotation.objects.create(task=task, project=task.project, result=[],\n"
+        "    completed_by=User.objects.first())\n",
+    )
+    prune = (
+        "from projects.models import Project\n"
+        "from label_studio_config.plugin.old_versions import remove_version\n"
+        f"project = Project.objects.get(id={number})\n"
+        "try: print(remove_version(project, 'beside-v1', 0, 'beside-v2'))\n"
+        "except ValueError as error: print(error)\n"
+    )
+    show = "UPDATE project SET model_version = %s WHERE id = %s"
+    comes_from = (
+        "UPDATE task_completion SET parent_prediction_id = (SELECT id FROM prediction p "
+        "WHERE p.task_id = task_completion.task_id AND model_version = %s) WHERE project_id = %s"
+    )
+    with open_connection(variables) as other, ThreadPoolExecutor(1) as pool:
+        for change, said in (
+            (show, "beside-v1 is shown: make another version live first"),
+            (comes_from, "Removed(deleted=3, kept=1, unreplaced=0, next=None)"),
+        ):
+            # As of one that is saved alone, also what an annotation refers to is held from now on.
+            other.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            other.execute(change, ("beside-v1", number))
+            answer = pool.submit(in_django, home, prune)
+            waited = comes_to_wait(answer, other, 60)
+            other.commit()
+            assert said in answer.result()
+            assert waited
+            other.execute(show, ("beside-v2", number))
+            other.commit()
 
 
 def test_what_push_writes_is_what_suggest_writes(tmp_path):

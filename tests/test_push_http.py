@@ -1,7 +1,10 @@
 """Bulk loading over HTTP: into a Label Studio without our plugin, and into ours."""
 
+import json
 import shutil
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 
@@ -9,6 +12,7 @@ from label_studio_config.api import Api, ApiError
 from label_studio_config.home import Home
 from label_studio_config.project import create_project
 from label_studio_config.results import write_result
+from ml_backend.prune_http import prune_over_http
 from ml_backend.push import push_project
 from tests.label_studio_fixtures import without_plugin
 from tests.push_fixtures import CONFIG, in_django, manifest_of, shard
@@ -104,3 +108,53 @@ def test_into_ours_over_http(label_studio, tmp_path):
     assert result[0]["value"] == write_result(project.schema, {"group": label})[0]["value"]
     with pytest.raises(ApiError, match="token"):
         push_project(tmp_path, project.id, path, url=label_studio.url)
+    # What our own plugin says, as those before it: neither deletes without the name in its place.
+    suggestions = f"/api/planktrait/projects/{project.id}/suggestions"
+    for asked, said in (
+        ({"after": 0}, REFUSED),
+        ({"model_version": "http-v1", "newer": "http-v2"}, "replaced: name the version"),
+    ):
+        with pytest.raises(ApiError, match=said):
+            Api(home).call("DELETE", suggestions, params=asked)
+
+
+REFUSED = "model_version: name the version"
+
+
+class OlderPlugin(BaseHTTPRequestHandler):
+    """One that knows no `newer`: it deletes all of the version that it is given."""
+
+    deleted: list[str]
+
+    def _answer(self, status: int, body: dict) -> None:
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def do_GET(self) -> None:
+        versions = {"c-v1": 3, "c-v2": 2}
+        whole = {"model_version": "c-v2"}
+        self._answer(200, versions if "model-versions" in self.path else whole)
+
+    def do_DELETE(self) -> None:
+        if "model_version=" in self.path:
+            self.deleted.append(self.path)
+            self._answer(200, {"deleted": 3, "kept": 0, "next": None})
+        else:
+            self._answer(400, {"validation_errors": {"non_field_errors": [REFUSED]}})
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_an_older_plugin_deletes_nothing_that_is_not_replaced():
+    OlderPlugin.deleted = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), OlderPlugin) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            api = Api.at(f"http://127.0.0.1:{server.server_port}", "token")
+            with pytest.raises(ApiError, match="Upgrade the plugin there"):
+                prune_over_http(api, 1, "c-v2", None)
+        finally:
+            server.shutdown()
+    assert OlderPlugin.deleted == []

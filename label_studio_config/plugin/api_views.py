@@ -23,7 +23,7 @@ from users.models import User
 from label_studio_config.home import HomeError
 from label_studio_config.plugin.access import Guarded, in_organisation
 from label_studio_config.plugin.images_folder import show_images
-from label_studio_config.plugin.old_versions import remove_version
+from label_studio_config.plugin.old_versions import VersionShownError, remove_version
 from label_studio_config.plugin.suggestions import SuggestionError, save_suggestions
 from label_studio_config.plugin.task_pages import MOST_TASKS, Query, page_of_tasks
 
@@ -149,9 +149,10 @@ class Suggestions(ProjectView):
     Older suggestions of the same version are replaced; blind tasks are left without.
 
     DELETE `?model_version=&after=0`: the next thousands of one version that is not shown, but for
-    those that an annotation came from, and with `&newer=` those of tasks without a prediction of
-    that version; `{"deleted", "kept", "unreplaced", "next"}`. Call it again with `next` as `after`
-    until that is null.
+    those that an annotation came from; `{"deleted", "kept", "unreplaced", "next"}`. Call it again
+    with `next` as `after` until that is null. DELETE `?replaced=&newer=&after=0`: but for those of
+    tasks without a prediction of the newer version, too. A plugin that does not know `newer` would
+    delete those; it refuses a call without `model_version`.
     """
 
     permission_required = ViewClassPermission(
@@ -173,14 +174,17 @@ class Suggestions(ProjectView):
 
     def delete(self, request: Request, pk: int) -> Response:
         project = self.project(request, pk)
-        version = request.query_params.get("model_version", "")
+        asked = request.query_params
+        newer = asked.get("newer")
+        name = "model_version" if newer is None else "replaced"
+        version = asked.get(name, "")
         if not version:
-            raise ValidationError("model_version: name the version")
-        if version == project.model_version:
-            raise ValidationError(f"{version} is shown: make another version live first")
-        after = whole_number(request.query_params, "after", 0, 2**63 - 1)
-        newer = request.query_params.get("newer")
-        return Response(vars(remove_version(project, version, after, newer)))
+            raise ValidationError(f"{name}: name the version")
+        after = whole_number(asked, "after", 0, 2**63 - 1)
+        try:
+            return Response(vars(remove_version(project, version, after, newer)))
+        except VersionShownError as error:
+            raise ValidationError(str(error)) from error
 
 
 class Users(Guarded):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from django.db import transaction
@@ -21,6 +21,10 @@ from label_studio_config.plugin.task_predictions import (
 
 CHUNK = 5000
 """Predictions deleted in one transaction: about a second, in which others wait on SQLite."""
+
+
+class VersionShownError(ValueError):
+    """People see the version now; the message says the remedy."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,20 @@ def remove_version(
     ----------
     after : a prediction's id; only later ones are deleted
     newer : only where the task has a prediction of this version
+
+    Raises
+    ------
+    VersionShownError
+        Nothing is deleted then.
     """
     found = Prediction.objects.filter(project=project, model_version=version, id__gt=after)
     with transaction.atomic():
-        rows = dict(found.order_by("id").values_list("id", "task_id")[:CHUNK])
+        # Locked in the order of `push_batch`: project, tasks, predictions.
+        _require_not_shown(project.id, version)
+        some = dict(found.order_by("id").values_list("id", "task_id")[:CHUNK])
+        lock_open_tasks(project.id, some.values())
+        rows = _locked(some)
         task_ids = set(rows.values())
-        lock_open_tasks(project.id, task_ids)
         kept = _used(task_ids) & set(rows)
         replaced = task_ids if newer is None else _having(task_ids, newer)
         free = [prediction_id for prediction_id in rows if prediction_id not in kept]
@@ -70,8 +82,24 @@ def remove_version(
         else:
             state, questions = index
             predictions_removed(questions, state, version, gone, task_ids)
-    last = max(rows) if len(rows) == CHUNK else None
+    last = max(some) if len(some) == CHUNK else None
     return Removed(len(gone), len(kept), len(free) - len(gone), last)
+
+
+def _require_not_shown(project_id: int, version: str) -> None:
+    """Also until the transaction ends: whoever shows another version waits for the project."""
+    locked = Project.objects.select_for_update(of=("self",), no_key=True)
+    if locked.get(id=project_id).model_version == version:
+        raise VersionShownError(f"{version} is shown: make another version live first")
+
+
+def _locked(rows: Mapping[int, int]) -> dict[int, int]:
+    """Those of some predictions that are still there, with their tasks.
+
+    An annotation that comes from one of them is saved before they are locked, or waits.
+    """
+    locked = Prediction.objects.select_for_update(of=("self",)).filter(id__among=set(rows))
+    return dict(locked.order_by("id").values_list("id", "task_id"))
 
 
 def _used(task_ids: Collection[int]) -> set[int]:

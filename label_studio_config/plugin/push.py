@@ -21,7 +21,7 @@ from label_studio_config.plugin.bulk_rows import JsonError
 from label_studio_config.plugin.gallery_catch_up import catch_up
 from label_studio_config.plugin.gallery_rows import Questions
 from label_studio_config.plugin.images_folder import show_images
-from label_studio_config.plugin.old_versions import Removed, remove_version
+from label_studio_config.plugin.old_versions import VersionShownError, remove_version
 from label_studio_config.plugin.push_batch import Done, NewTask, Pushed, push_batch
 from label_studio_config.plugin.suggestions import (
     Read,
@@ -228,14 +228,20 @@ class _Run:
         old = older_versions([name for name in names if name], version)
         told, total = self.told, there.filter(model_version__in=old).count()
         for name in old:
-            for removed in _removals(self.project, name, version):
+            after: int | None = 0
+            while after is not None:
+                try:
+                    removed = remove_version(self.project, name, after, version)
+                except VersionShownError:
+                    # Perhaps since a moment ago: what is left of it stays.
+                    told.shown += there.filter(model_version=name, id__gt=after).count()
+                    break
                 told.pruned += removed.deleted
                 told.kept += removed.kept
                 told.unreplaced += removed.unreplaced
                 done = told.pruned + told.kept + told.unreplaced
                 self.report("remove earlier versions", done, total, name)
-            if _is_shown(self.project, name):
-                told.shown += there.filter(model_version=name).count()
+                after = removed.next
 
     def _show(self, version: str) -> None:
         self.project.model_version = version
@@ -273,16 +279,3 @@ class _Run:
             done.add(push_batch(self.project, images.pushed))
         for row in images.new:
             self.left.pop(row, None)
-
-
-def _removals(project: Project, version: str, newer: str) -> Iterator[Removed]:
-    """Chunk by chunk; it ends where somebody makes the version the one that people see."""
-    after: int | None = 0
-    while after is not None and not _is_shown(project, version):
-        removed = remove_version(project, version, after, newer)
-        yield removed
-        after = removed.next
-
-
-def _is_shown(project: Project, version: str) -> bool:
-    return Project.objects.filter(id=project.id, model_version=version).exists()
