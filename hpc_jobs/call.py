@@ -157,11 +157,13 @@ def _told(error: BaseException) -> str:
     """An error in one line; a full disk with what to do, however a library words it."""
     told = f"{type(error).__name__}: {error}"
     one: BaseException | None = error
-    while one is not None:
+    seen: set[int] = set()
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
         full = isinstance(one, OSError) and one.errno in {errno.ENOSPC, errno.EDQUOT}
         if full or "No space left on device" in str(one):
             return f"the disk is full: make room, and start it again ({type(one).__name__}: {one})"
-        one = one.__cause__ or one.__context__
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
     return told
 
 

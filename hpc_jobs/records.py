@@ -20,6 +20,7 @@ An array has a `job.json` that says of how many parts it is, and a folder as abo
 
 from __future__ import annotations
 
+import json
 import pickle
 import time
 from collections.abc import Collection, Iterator
@@ -32,9 +33,10 @@ from typing import Any, Literal
 
 from hpc_jobs import progress as progress_module
 from hpc_jobs import slurm
-from hpc_jobs.files import read_json, update_json, write_json
+from hpc_jobs.files import read_json, update_json
 from hpc_jobs.processes import ProcessIdentity
 from hpc_jobs.progress import Progress
+from hpc_jobs.whole_files import write_once
 
 JOB_FILE = "job.json"
 STARTED_FILE = "started.json"
@@ -42,10 +44,13 @@ OUTCOME_FILE = "outcome.json"
 CANCELLED_FILE = "cancelled"
 HEARTBEAT_FILE = "heartbeat"
 SECONDS_TO_SUBMIT = 60.0
+SECONDS_TO_SUBMIT_TO_SLURM = 180.0  # sbatch asks a busy controller again for two minutes
 SECONDS_BETWEEN_HEARTBEATS = 60.0
 SECONDS_OF_SILENCE = 600.0  # ten heartbeats: clocks of two machines may differ a little
 
 State = Literal["queued", "running", "finished", "failed", "cancelled", "killed"]
+GIVEN_UP: State = "killed"
+"""The state of an outcome that is written by others than the job: it left none itself."""
 ACTIVE_STATES: frozenset[str] = frozenset({"queued", "running"})
 
 
@@ -232,17 +237,15 @@ def _state_in_slurm(scheduler_id: str, process: ProcessIdentity | None) -> tuple
 
 def _found_in_slurm(job_folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     """Who submitted it may have been killed before Slurm's number was noted: by its name."""
-    if time.time() - job["submitted"] < SECONDS_TO_SUBMIT:
+    if _is_submitted_perhaps(job):
         return job
     name, _, part = job["id"].partition("/part-")
     main = slurm.job_named(name)
     if main == slurm.UNREACHABLE:
         return job | {"submitted": time.time()}
     if main is None:
-        error = "who submitted it was killed, and Slurm knows no such job: start it again"
-        ended = {"state": "killed", "error": error, "result": None, "time": time.time()}
-        with suppress(OSError):  # somebody who may only read
-            write_json(job_folder / OUTCOME_FILE, ended)
+        if not (job_folder / STARTED_FILE).exists():
+            _give_up(job_folder)
         return job
     scheduler_id = f"{main}_{int(part)}" if part else main
     log = f"{scheduler_id}_0_log.out"
@@ -256,6 +259,25 @@ def _found_in_slurm(job_folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     return job | found
 
 
+def _give_up(job_folder: Path) -> None:
+    """Note that Slurm knows no such job: nobody asks it again."""
+    error = "who submitted it was killed, and Slurm knows no such job: start it again"
+    ended = {"state": GIVEN_UP, "error": error, "result": None, "time": time.time()}
+    with suppress(OSError):  # somebody who may only read
+        write_once(job_folder / OUTCOME_FILE, json.dumps(ended))
+
+
+def was_submitted_after_all(job_folder: Path) -> None:
+    """Slurm's number is noted: whoever has looked for the job meanwhile gave it up too early."""
+    if (read_json(job_folder / OUTCOME_FILE) or {}).get("state") == GIVEN_UP:
+        (job_folder / OUTCOME_FILE).unlink(missing_ok=True)
+
+
+def _is_submitted_perhaps(job: dict[str, Any]) -> bool:
+    limit_s = SECONDS_TO_SUBMIT_TO_SLURM if job["executor"] == "slurm" else SECONDS_TO_SUBMIT
+    return time.time() - float(job["submitted"]) < limit_s
+
+
 def _state_of_process(
     job_folder: Path, job: dict[str, Any], process: ProcessIdentity | None
 ) -> tuple[State, str | None]:
@@ -264,7 +286,7 @@ def _state_of_process(
     state: State = "queued" if process is None else "running"
     known = process or holder
     if known is None:
-        active = time.time() - job["submitted"] < SECONDS_TO_SUBMIT
+        active = _is_submitted_perhaps(job)
     elif known.is_here:
         active = known.is_alive()
     else:
@@ -278,7 +300,7 @@ def _outcome(
     job_folder: Path, job: dict[str, Any]
 ) -> tuple[State, float | None, str | None] | None:
     outcome = read_json(job_folder / OUTCOME_FILE)
-    if isinstance(outcome, dict):
+    if isinstance(outcome, dict) and not (outcome["state"] == GIVEN_UP and _is_there(job_folder)):
         return outcome["state"], outcome["time"], outcome["error"]
     # A call that cannot even be unpickled fails before our own code runs; submitit keeps why.
     for path in results_of(job_folder, job):
@@ -290,6 +312,12 @@ def _outcome(
             last = str(content).strip().splitlines()[-1]
             return "failed", path.stat().st_mtime, slurm.with_remedy(last)
     return None
+
+
+def _is_there(job_folder: Path) -> bool:
+    """Whether Slurm has taken a job, or it has begun: then it was given up too early."""
+    noted = read_json(job_folder / JOB_FILE) or {}
+    return bool(noted.get("scheduler_id")) or (job_folder / STARTED_FILE).exists()
 
 
 def results_of(job_folder: Path, job: dict[str, Any]) -> list[Path]:

@@ -35,6 +35,7 @@ from hpc_jobs.records import (
     JobRecord,
     read_job,
     results_of,
+    was_submitted_after_all,
 )
 
 logger = logging.getLogger(__name__)
@@ -236,6 +237,7 @@ def _submit_to_slurm(calls: list[JobCall], job_folder: Path, parameters: dict[st
             submitit_folder=str(job_folder),
             log=os.path.relpath(job_folder / log, call.job_folder),
         )
+        was_submitted_after_all(call.job_folder)
     if len(calls) > 1:
         update_json(job_folder / JOB_FILE, scheduler_id=queued[0][0].partition("_")[0])
 

@@ -141,14 +141,18 @@ def with_remedy(error: str) -> str:
 def job_named(name: str) -> str | None:
     """Slurm's number of the job of a name; None where there is none, `UNREACHABLE` as `state_of`.
 
-    Ended ones are found for some minutes.
+    Ended ones are found for some minutes. One question is about all names, since the controller
+    sends all jobs anyway; a second old at most.
     """
-    done = _run(
-        *("squeue", "--noheader", "--states=all", "--format=%F", "--name", name),
-    )
-    if done.returncode:
-        return UNREACHABLE
-    return next(iter(done.stdout.split()), None)
+    global _numbers
+    with _lock:
+        asked_s, numbers = _numbers
+        if time.monotonic() - asked_s > SECONDS_BETWEEN_QUESTIONS:
+            done = _squeue("--format=%F %j")
+            lines = [line.split(None, 1) for line in done.stdout.splitlines()]
+            numbers = None if done.returncode else {line[-1]: line[0] for line in lines if line}
+            _numbers = (time.monotonic(), numbers)
+    return UNREACHABLE if numbers is None else numbers.get(name)
 
 
 def interrupt(scheduler_id: str) -> None:
@@ -167,6 +171,8 @@ def end(scheduler_id: str) -> None:
 
 _lock = threading.Lock()
 _answers: dict[str, tuple[float, dict[str, str] | None]] = {}
+_numbers: tuple[float, dict[str, str] | None] = (float("-inf"), None)
+_silent_since_s = float("-inf")
 _SETUP = (
     # Numeric libraries would take all processors of the node; srun does not hand this on itself.
     'if [ -n "$SLURM_CPUS_PER_TASK" ]; then',
@@ -190,15 +196,26 @@ def _restart_after_a_kill(cancelled: Path) -> list[str]:
 
 
 def _ask(main: str) -> dict[str, str] | None:
-    done = _run(
-        *("squeue", "--noheader", "--array", "--states=all", "--format=%i %T", "--jobs", main)
-    )
+    done = _squeue("--array", "--format=%i %T", "--jobs", main)
     if done.returncode:
         if "Invalid job id" in done.stderr:
             return {}
         logger.warning("Slurm cannot be asked for job %s: %s", main, done.stderr.strip())
         return None
     return dict(line.split(None, 1) for line in done.stdout.splitlines() if line.strip())
+
+
+def _squeue(*options: str) -> subprocess.CompletedProcess[str]:
+    """Ask the controller, but not again just after it has not answered: a list asks many times."""
+    global _silent_since_s
+    command = ("squeue", "--noheader", "--states=all", *options)
+    asked_s = time.monotonic()
+    if asked_s - _silent_since_s < SECONDS_FOR_AN_ANSWER:
+        return subprocess.CompletedProcess(command, 1, "", "it did not answer a moment ago")
+    done = _run(*command)
+    if time.monotonic() - asked_s >= SECONDS_FOR_AN_ANSWER:
+        _silent_since_s = time.monotonic()
+    return done
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:

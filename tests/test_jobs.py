@@ -521,9 +521,10 @@ def test_what_sbatch_took_long_to_submit_is_not_given_up(tmp_path, monkeypatch, 
             write_json(path, read_json(path) | {"submitted": time.time() - 3600})
         (record,) = hpc_jobs.list_jobs(jobs)
         assert (record.state, "start it again" in record.error) == ("killed", True)
-        return [(f"4242_{number}", f"4242_{number}_0_log.out") for number in range(len(calls))]
+        return [(number, f"{number}_0_log.out") for number in numbers]
 
-    waiting = "\n".join(f"4242_{number} PENDING" for number in range(parts))
+    numbers = [f"424{parts}_{part}" for part in range(parts)]
+    waiting = "\n".join(f"{number} PENDING" for number in numbers)
     slurm_that_says(waiting, tmp_path, monkeypatch)
     monkeypatch.setattr("hpc_jobs.slurm.submit_calls", slow)
     job = hpc_jobs.submit(sum, [1], name="x", folder=jobs, executor="slurm", parts=parts)
@@ -535,6 +536,7 @@ def test_a_list_asks_slurm_once_for_all_that_has_no_number(tmp_path, monkeypatch
         raise KeyboardInterrupt
 
     asked = slurm_that_says("7 of-somebody-else", tmp_path, monkeypatch)
+    monkeypatch.setattr("hpc_jobs.slurm.SECONDS_BETWEEN_QUESTIONS", 60.0)
     monkeypatch.setattr("hpc_jobs.slurm.submit_calls", killed_then)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
