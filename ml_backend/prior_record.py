@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -117,6 +116,5 @@ def _remove_stale(path: Path, mark: str) -> None:
     with suppress(FileNotFoundError):
         path.rename(aside)
         if _read(aside, mark) is not None:  # written since it was looked at
-            with suppress(FileExistsError):
-                os.link(aside, path)
+            write_once(path, aside.read_text(encoding="utf-8"))
         aside.unlink()

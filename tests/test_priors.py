@@ -1,6 +1,8 @@
 """Frequencies where a model serves: given, estimated, and what predictions make of them."""
 
+import errno
 import json
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,7 +23,7 @@ from ml_backend.deploy import deploy, read_priors, with_prior
 from ml_backend.head import Head
 from ml_backend.model import TraitModel
 from ml_backend.predict import predict, write_predictions
-from ml_backend.prior_record import PRIOR_FILE, Deployment
+from ml_backend.prior_record import PRIOR_FILE, Deployment, _remove_stale, record, recorded
 from ml_backend.priors import (
     PriorError,
     check_prior,
@@ -242,6 +244,19 @@ def test_tasks_of_an_array_answer_at_one_prior(
         write_predictions(there, manifest, out, shard_size=10, part=(number % 2, 2))
     assert len(pq.read_table(out)) == 30
     assert sorted(path.name[0] for path in out.iterdir()) == ["_", "p", "p", "p"]
+
+
+def test_a_record_that_came_meanwhile_stays_where_there_are_no_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    first = record(tmp_path, "of these images", Deployment("natural", {}))
+    _remove_stale(tmp_path / PRIOR_FILE, "of these images")
+    assert recorded(tmp_path, "of these images", "natural") == first
+    assert [path.name for path in tmp_path.iterdir()] == [PRIOR_FILE]
 
 
 def test_uniform_and_bbse(model: TraitModel, manifest: Manifest, tmp_path: Path) -> None:
