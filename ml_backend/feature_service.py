@@ -58,6 +58,7 @@ from ml_backend.wire import (
     read_message,
 )
 from simclr.encoder import EncoderError
+from simclr.neighbours import MOST_QUERIES
 from simclr.preprocessing import PreprocessingError
 
 SHOWN_OF_A_CLUSTER = 40
@@ -126,6 +127,9 @@ def add_feature_service(app: Flask, home: Home) -> None:
                 found = loaded.like_image(image, message.limit, message.without)
             else:
                 found = loaded.like_tasks(message.tasks, message.limit, message.without)
+                readable = len(loaded.readable_rows(message.tasks))
+                if readable > MOST_QUERIES:
+                    told["compared"] = MOST_QUERIES
         except UnknownTaskError:
             if not message.newer:
                 raise

@@ -88,18 +88,23 @@ class LoadedFeatures:
         Raises
         ------
         UnknownTaskError
-            A task is not known yet, or its image cannot be read.
+            A task is not known yet, or none of their images can be read.
         """
+        rows = self.readable_rows(task_ids)
+        queries = unit_length(self.index.features[rows])
+        return self._search(queries, limit, without, rows)
+
+    def readable_rows(self, task_ids: Sequence[int]) -> np.ndarray:
+        """The rows of those of some tasks whose image can be read; raises as `like_tasks`."""
         asked = np.array(task_ids, dtype=np.int64)
         places = self.table.places(asked)
         if (places < 0).any():
             raise UnknownTaskError(f"task {asked[places < 0][0]} has no features yet")
         rows = self.table.rows[places]
-        if ((rows < 0) | (rows >= len(self.index))).any():
-            task = asked[(rows < 0) | (rows >= len(self.index))][0]
-            raise UnknownTaskError(f"the image of task {task} cannot be read")
-        queries = unit_length(self.index.features[rows])
-        return self._search(queries, limit, without, rows)
+        readable = (rows >= 0) & (rows < len(self.index))
+        if not readable.any():
+            raise UnknownTaskError(f"the image of task {asked[0]} cannot be read")
+        return rows[readable]
 
     def like_image(self, content: bytes, limit: int, without: Sequence[int] = ()) -> Found:
         """The tasks whose images are most like an image file.

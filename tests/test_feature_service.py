@@ -100,6 +100,8 @@ def test_a_job_brings_features_up_to_date(home: Home, project: list[dict[str, An
         loaded.like_tasks([5], 10)
     with pytest.raises(UnknownTaskError, match="task 101 has no features"):
         loaded.like_tasks([1, 101], 10)
+    # One bad image does not stop the others.
+    assert loaded.like_tasks([5, 1], 10) == loaded.like_tasks([1], 10)
     assert update_features(home.folder, PROJECT)["added"] == 0
 
 

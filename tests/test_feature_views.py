@@ -13,12 +13,14 @@ import pytest
 import requests
 import torch
 from PIL import Image
+from playwright.sync_api import Browser, expect
 
 from label_studio_config.api import Api, ApiError
 from label_studio_config.project import ProjectInfo, create_project
 from ml_backend.encoders import set_newest_encoder
 from simclr.encoder import Encoder
 from tests.backend_fixtures import CONFIG, draw_images
+from tests.browser_fixtures import visiting
 from tests.label_studio_fixtures import LabelStudioForTests, serve_for_tests
 from tests.postgres_fixtures import postgres_cluster
 
@@ -261,6 +263,40 @@ def test_a_map_comes_from_a_job(shown: Shown) -> None:
     assert {f"clusters project {shown.project.id}", f"map project {shown.project.id}"} <= {
         job["key"] for job in jobs
     }
+
+
+def test_like_more_images_than_one_call_takes(browser: Browser, shown: Shown) -> None:
+    """How many were used is said; the address is short enough for every web server."""
+    image = shown.api.get(f"/api/tasks/{shown.tasks[0]}")["data"]["image"]
+    same = [{"data": {"image": image, "image_id": f"same-{n}", "blind": "no"}} for n in range(1000)]
+    shown.api.post(f"/api/projects/{shown.project.id}/import", same)
+    path = f"/api/dm/actions?id=find_similar&project={shown.project.id}"
+    told = shown.api.post(path, {"selectedItems": {"all": True, "excluded": []}})
+    n = shown.api.get(f"/api/projects/{shown.project.id}")["task_number"]
+    assert told["processed_items"] == 1000 < n
+    assert f"1000 of {n} images" in told["detail"]
+    assert len(told["address"].partition("#")[0]) < 100
+    with visiting(browser, shown.server) as visit:
+        page = visit.page
+        page.goto(shown.server.url + told["address"])
+        chip, status = page.locator("#similar-chip"), page.locator("#status")
+        expect(chip).to_contain_text(f"Like 1,000 of {n:,} images", timeout=120_000)
+        expect(status).to_contain_text("compared with 50 of the images asked for, spread evenly")
+        visit.keep_screenshot("find-similar-many")
+        page.reload()
+        expect(chip).to_contain_text(f"Like 1,000 of {n:,} images", timeout=20_000)
+
+        # All that are selected in the gallery, too.
+        page.set_viewport_size({"width": 2400, "height": 1600})
+        page.goto(f"{shown.server.url}/planktrait/projects/{shown.project.id}/gallery?suggested=0")
+        expect(page.locator(".cell.painted").nth(150)).to_be_visible(timeout=20_000)
+        page.locator(".cell").first.click()
+        page.keyboard.press("Control+a")
+        with page.expect_request("**/neighbours") as asked:
+            page.get_by_role("button", name="More like this").click()
+        selected = len(asked.value.post_data_json["tasks"])
+        assert selected > 100
+        expect(chip).to_contain_text(f"Like {selected} images", timeout=20_000)
 
 
 def test_the_same_on_postgresql(

@@ -233,7 +233,9 @@ def test_blind_images_lose_their_suggestion_unless_somebody_judged_them(home, pr
 def test_where_the_gallery_shows_what_is_similar(home, project):
     answer = run(home, project, "find_similar", numbers=[2, 3])
     ids = [numbered(home, project)[n]["id"] for n in (2, 3)]
-    assert f"gallery?similar={ids[0]},{ids[1]}" in answer["detail"]
+    assert answer["address"].endswith(f"/gallery?similar={ids[0]},{ids[1]}")
+    assert "what is like 2 images" in answer["detail"]
+    assert answer["processed_items"] == 2
 
 
 def test_a_confidence_that_is_none_is_refused(home, project):

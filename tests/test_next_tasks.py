@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 import torch
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from label_studio_config.results import write_result
 from label_studio_config.users import add_user
@@ -74,6 +74,26 @@ def test_open_tasks_come_in_an_order_blind_and_judged_ones_never(shown: Shown) -
     assert len(chosen(shown, limit=7)) == 7
     for wrong in ({"strategy": "luck"}, {"limit": "0"}):
         assert shown.server.request("GET", path, params=wrong).status_code == 400
+
+
+def test_what_follows_leaves_out_what_was_shown(shown: Shown) -> None:
+    path = f"{shown.path}/next"
+    everything = chosen(shown, limit=1000)
+    seen: list[int] = []
+    while more := shown.api.post(path, {"limit": 20, "not": seen})["tasks"]:
+        assert len(more) <= 20
+        seen += more
+    assert sorted(seen) == sorted(everything)
+    assert seen[:20] == chosen(shown, limit=20)
+    # Among what passes the page's filters, however few that are.
+    task = everything[-1]
+    name = shown.api.get(f"/api/tasks/{task}/")["data"]["image_id"]
+    filters = {"state": ["suggested", "open"], "text": name, "limit": 20}
+    assert shown.api.post(path, filters)["tasks"] == [task]
+    assert shown.api.post(path, {**filters, "not": [task]})["tasks"] == []
+    assert shown.api.post(path, {"state": ["mine"]})["tasks"] == []
+    for wrong in ({"not": "1"}, {"not": ["1"]}, {"not": [True]}, {"state": ["luck"]}, []):
+        assert shown.server.request("POST", path, json=wrong).status_code == 400, wrong
 
 
 def test_where_several_votes_are_wanted_each_person_has_open_tasks_of_their_own(
@@ -178,3 +198,28 @@ def test_it_is_an_order_of_the_gallery(browser, shown: Shown) -> None:
         expect(page.locator("#title")).not_to_have_text("What to label next")
         page.locator("#order").select_option("next")
         expect(page.locator("#title")).to_have_text("What to label next")
+
+
+def test_the_gallery_goes_on_until_nothing_is_left(browser, shown: Shown) -> None:
+    """At the end of a list the next ones are appended, none twice."""
+    there = chosen(shown, limit=1000)
+    asked: list[list[int]] = []
+
+    def few(route: Route) -> None:
+        said = route.request.post_data_json
+        asked.append(said.get("not", []))
+        route.continue_(post_data={**said, "limit": 10})
+
+    with visiting(browser, shown.server) as visit:
+        page = visit.page
+        page.route("**/next", few)
+        page.goto(f"{visit.server.url}/planktrait/projects/{shown.project.id}/gallery?order=next")
+        expect(page.locator("#count")).to_contain_text(f"{len(there)} of {len(there)}")
+        page.locator("#mosaic").press("End")
+        expect(page.locator(".cell.painted").last).to_be_visible()
+        visit.keep_screenshot("gallery-next-all")
+        tasks = page.locator(".cell").evaluate_all("cells => cells.map(c => c.dataset.task)")
+        assert len(tasks) == len(set(tasks)) > 10
+    assert len(asked) >= len(there) / 10
+    assert [len(shown_before) for shown_before in asked[:3]] == [0, 10, 20]
+    assert sorted(asked[-1]) == sorted(there)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,13 +40,20 @@ TIMEOUT_S = 120.0
 _SPARE = 50
 
 
+def evenly(task_ids: Sequence[int], most: int) -> list[int]:
+    """At most so many of some tasks, spread evenly over them, in their order."""
+    count = min(len(task_ids), most)
+    return [task_ids[number * len(task_ids) // count] for number in range(count)]
+
+
 class Neighbours(ModelView):
     """POST `{"tasks", "limit"}`, or a file `image`: the tasks that look most like them.
 
     `{"tasks": [{"task", "similarity"}], "features": {"n", "missing"}}`; the tasks that were asked
-    about and blind ones are left out. `features.job` is the job that adds what is missing. With
-    `open` (and `control`, by default the primary one) so are those that this person has no more to
-    judge: asked again when these are judged, it finds the next ones.
+    about and blind ones are left out. Where many are asked about, `features.compared` of them are
+    compared, spread evenly. `features.job` is the job that adds what is missing. With `open` (and
+    `control`, by default the primary one) those that this person has no more to judge are left out,
+    too: asked again when these are judged, it finds the next ones.
     """
 
     parser_classes = (JSONParser, MultiPartParser, FormParser)

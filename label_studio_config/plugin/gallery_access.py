@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from urllib.parse import urlencode
 
 from core.permissions import ViewClassPermission, all_permissions
+from django.http import QueryDict
 from projects.models import Project
 from rest_framework.exceptions import PermissionDenied, ValidationError
 from rest_framework.request import Request
@@ -23,6 +25,25 @@ def may_see_all(user: User, project: Project) -> bool:
     disagree on. By default the gallery hides them from these two as well.
     """
     return bool(user.is_superuser or project.created_by_id == user.id)
+
+
+def query_in_body(request: Request, *, but: str = "") -> QueryDict:
+    """What a GET has in its address, from the body of a POST, where that would be too long.
+
+    Parameters
+    ----------
+    but : a name that is left out
+
+    Raises
+    ------
+    ValidationError
+        The body is no JSON object.
+    """
+    if not isinstance(request.data, dict):
+        raise ValidationError("expected a JSON object")
+    given = request.data.items()
+    said = {name: value for name, value in given if value is not None and name != but}
+    return QueryDict(urlencode(said, doseq=True))
 
 
 class ProjectView(api_views.ProjectView):

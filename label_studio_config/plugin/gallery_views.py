@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from typing import Any
-from urllib.parse import urlencode
 
 from core.permissions import ViewClassPermission, all_permissions
 from django.db import connection
@@ -12,13 +11,12 @@ from django.db.models import Exists, Max, Min, OuterRef, QuerySet
 from django.http import QueryDict
 from django.utils import timezone
 from projects.models import Project
-from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from users.models import User
 
 from label_studio_config.controls import Control
-from label_studio_config.plugin.gallery_access import ProjectView
+from label_studio_config.plugin.gallery_access import ProjectView, query_in_body
 from label_studio_config.plugin.gallery_catch_up import catch_up, find_lost, shown_version
 from label_studio_config.plugin.gallery_filters import read_filters, read_page
 from label_studio_config.plugin.gallery_page import page
@@ -99,10 +97,7 @@ class _Asked(ProjectView):
         return self._answer(request, pk, request.query_params)
 
     def post(self, request: Request, pk: int) -> Response:
-        if not isinstance(request.data, dict):
-            raise ValidationError("expected a JSON object")
-        said = {name: value for name, value in request.data.items() if value is not None}
-        return self._answer(request, pk, QueryDict(urlencode(said, doseq=True)))
+        return self._answer(request, pk, query_in_body(request))
 
     def _answer(self, request: Request, pk: int, query: QueryDict) -> Response:
         project = self.project(request, pk)

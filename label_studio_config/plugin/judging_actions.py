@@ -17,6 +17,7 @@ from users.models import User
 from label_studio_config.blind import is_blind_data
 from label_studio_config.plugin.bulk_orders import KINDS, Kind, Order, Tally, carry_out
 from label_studio_config.plugin.deadlocks import persistent
+from label_studio_config.plugin.features import MOST_ASKED, evenly
 from label_studio_config.plugin.gallery_catch_up import catch_up, shown_version
 from label_studio_config.plugin.gallery_parts import View, suggestions_in
 from label_studio_config.plugin.gallery_rows import questions_of
@@ -28,7 +29,10 @@ from label_studio_config.plugin.sure_suggestions import preview, waiting
 from label_studio_config.plugin.task_predictions import delete_predictions_of
 from label_studio_config.words import counted
 
-MOST_ALIKE = 50
+MOST_IN_ADDRESS = 50
+"""Web servers take addresses of a few thousand letters: more tasks go into the part that stays in
+the browser."""
+
 CATCH_UP_S = 10.0
 STILL_READING = " The gallery's index is still being made: call it again for the rest."
 
@@ -126,12 +130,19 @@ def mark_blind(project: Project, queryset: QuerySet, **kwargs: Any) -> Answer:
 
 def find_similar(project: Project, queryset: QuerySet, **kwargs: Any) -> Answer:
     """Say where the gallery shows what is like the selected images; the action of that name."""
-    ids = list(queryset.order_by("id").values_list("id", flat=True)[: MOST_ALIKE + 1])
-    if not ids or len(ids) > MOST_ALIKE:
-        return _refused(f"select 1 to {MOST_ALIKE} images to find others like them")
-    address = f"/planktrait/projects/{project.id}/gallery?similar={','.join(map(str, ids))}"
+    selected = list(queryset.order_by("id").values_list("id", flat=True))
+    if not selected:
+        return _refused("select the images to find others like them")
+    ids = evenly(selected, MOST_ASKED)
+    of = f"?of={len(selected)}" if len(ids) < len(selected) else ""
+    mark = "#" if of or len(ids) > MOST_IN_ADDRESS else "?"
+    tasks = f"similar={','.join(map(str, ids))}"
+    address = f"/planktrait/projects/{project.id}/gallery{of}{mark}{tasks}"
     # The browser goes there; the words are for whoever calls the API.
-    detail = f"The gallery shows what is like them: {address}"
+    like = counted(len(selected), "image")
+    if of:
+        like = f"{len(ids)} of {like}"
+    detail = f"The gallery shows what is like {like}, at this answer's address."
     return {"processed_items": len(ids), "detail": detail, "reload": False, "address": address}
 
 

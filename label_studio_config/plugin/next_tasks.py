@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from typing import Any
 
 from django.db.models import Exists, OuterRef, Q
@@ -14,7 +15,9 @@ from tasks.models import Task
 from label_studio_config.blind import is_blind_data
 from label_studio_config.plugin import backend
 from label_studio_config.plugin.gallery_catch_up import catch_up, shown_version
-from label_studio_config.plugin.gallery_parts import View, unanswered
+from label_studio_config.plugin.gallery_filters import Filters, PageAsked
+from label_studio_config.plugin.gallery_parts import View, few, unanswered
+from label_studio_config.plugin.gallery_query import places
 from label_studio_config.plugin.gallery_rows import questions_of
 from label_studio_config.plugin.models import (
     Answered,
@@ -31,8 +34,17 @@ CATCH_UP_S = 5.0
 CHOOSING_S = 120.0
 
 
+Narrow = Callable[[list[int]], list[int]]
+
+
 def choose(
-    project: Project, strategy: str, limit: int, user_id: int | None = None
+    project: Project,
+    strategy: str,
+    limit: int,
+    user_id: int | None = None,
+    *,
+    passed: Collection[int] = (),
+    narrow: Narrow | None = None,
 ) -> dict[str, Any]:
     """`{"tasks", "features", "considered"}`: open tasks, the most useful first.
 
@@ -40,6 +52,8 @@ def choose(
     ----------
     user_id : open is what this person has not answered and the gallery shows as such; without one,
         what still wants an answer of somebody
+    passed : tasks that were shown already; what comes now is what follows them
+    narrow : which of some open tasks may be chosen, all by default (see `passing`)
 
     Raises
     ------
@@ -48,7 +62,7 @@ def choose(
     ValidationError
         The config asks for no label.
     """
-    body = _considered(project, user_id)
+    body = _considered(project, user_id, frozenset(passed), narrow)
     body |= {"project": project.id, "strategy": strategy, "limit": limit}
     answer = backend.ask("POST", "next", json=body, timeout_s=CHOOSING_S)
     there = not_blind(project, answer["tasks"])
@@ -59,13 +73,29 @@ def choose(
     }
 
 
+def passing(view: View, filters: Filters) -> Narrow:
+    """Those of some tasks that the gallery shows under some filters."""
+
+    def narrow(task_ids: list[int]) -> list[int]:
+        there = few(view, filters)
+        some = _some(task_ids if there is None else sorted(set(task_ids).intersection(there)))
+        if not some:
+            return []
+        asked = replace(filters, tasks=tuple(some), suggested=None, label=None)
+        return [place.task_id for place in places(view, PageAsked(asked, limit=len(some)))]
+
+    return narrow
+
+
 def not_blind(project: Project, ids: Iterable[int]) -> set[int]:
     """Those of some tasks that are there and not blind, by Label Studio's own tables."""
     rows = Task.objects.filter(project=project, id__in=list(ids)).values_list("id", "data")
     return {task_id for task_id, data in rows if not is_blind_data(data)}
 
 
-def _considered(project: Project, user_id: int | None) -> dict[str, Any]:
+def _considered(
+    project: Project, user_id: int | None, passed: frozenset[int], narrow: Narrow | None
+) -> dict[str, Any]:
     """Open tasks, the confidence of their suggestions (none without a model), and labelled ones."""
     questions = questions_of(project.label_config)
     if questions is None or questions.primary is None:
@@ -80,8 +110,12 @@ def _considered(project: Project, user_id: int | None) -> dict[str, Any]:
     else:
         shown = shown_version(project)
         is_open = unanswered(View.of(project, questions, questions.primary, shown, user_id))
-    open_ids = _some(list(crops.filter(is_open).values_list("task_id", flat=True)))
-    labelled = _some(list(crops.exclude(is_open).values_list("task_id", flat=True)))
+    waiting = list(crops.filter(is_open).values_list("task_id", flat=True))
+    left = [task_id for task_id in waiting if task_id not in passed]
+    open_ids = _some(left if narrow is None else narrow(left))
+    # What was shown teaches as if it were labelled: what follows is unlike it.
+    known = list(crops.exclude(is_open).values_list("task_id", flat=True))
+    labelled = _some(known + [task_id for task_id in waiting if task_id in passed])
     list_id = SuggestionList.id_of(project.id, shown_version(project), questions.primary.name)
     rows = SuggestedLabel.objects.filter(list_id=list_id, task_id__among=open_ids)
     sure = dict(rows.values_list("task_id", "confidence"))

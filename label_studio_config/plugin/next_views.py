@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.permissions import all_permissions
+from core.permissions import ViewClassPermission, all_permissions
+from django.http import QueryDict
 from projects.models import Project
 from rest_framework.exceptions import PermissionDenied, ValidationError
 from rest_framework.request import Request
@@ -12,12 +13,17 @@ from rest_framework.response import Response
 
 from label_studio_config.plugin import backend
 from label_studio_config.plugin.api_views import whole_number
+from label_studio_config.plugin.gallery_access import query_in_body
+from label_studio_config.plugin.gallery_filters import Filters, read_filters
 from label_studio_config.plugin.label_order import order_of, set_order
 from label_studio_config.plugin.model_views import ModelView
 from label_studio_config.plugin.models import LabelOrder
-from label_studio_config.plugin.next_tasks import STRATEGIES, choose
+from label_studio_config.plugin.next_tasks import STRATEGIES, choose, passing
+from label_studio_config.plugin.shown_tasks import view_for
 
 USUAL, MOST = 200, 1000
+MOST_PASSED = 100_000
+"""So many were looked at by nobody in one sitting."""
 
 
 class NextTasks(ModelView):
@@ -25,14 +31,40 @@ class NextTasks(ModelView):
 
     Tasks that wait for the person's answer (of the primary control), never blind ones: what a model
     that knows the answers so far would learn most from. By default as the project chooses. Where
-    others' answers are hidden until one's own is given, theirs take no task away.
+    others' answers are hidden until one's own is given, theirs take no task away. Filters and
+    `control` as for `gallery/page`: among the images that pass them.
+
+    POST the same names, and `{"not": [task]}`: what follows these, none of which comes again.
     """
 
+    permission_required = ViewClassPermission(
+        GET=all_permissions.projects_view, POST=all_permissions.projects_view
+    )
+
     def get(self, request: Request, pk: int) -> Response:
+        return self._answer(request, pk, request.query_params, [])
+
+    def post(self, request: Request, pk: int) -> Response:
+        query = query_in_body(request, but="not")
+        passed = request.data.get("not", [])
+        if not isinstance(passed, list) or not all(type(one) is int for one in passed):
+            raise ValidationError("not: expected a list of task ids")
+        if len(passed) > MOST_PASSED:
+            raise ValidationError(f"not: at most {MOST_PASSED} tasks in one call")
+        return self._answer(request, pk, query, passed)
+
+    def _answer(self, request: Request, pk: int, query: QueryDict, passed: list[int]) -> Response:
         project = self.project(request, pk)
-        strategy = _strategy(request.query_params.get("strategy", usual(order_of(project))))
-        limit = whole_number(request.query_params, "limit", USUAL, MOST, least=1)
-        return Response({**choose(project, strategy, limit, request.user.id), "strategy": strategy})
+        user_id = request.user.id
+        strategy = _strategy(query.get("strategy", usual(order_of(project))))
+        limit = whole_number(query, "limit", USUAL, MOST, least=1)
+        filters = read_filters(query)
+        narrow = None
+        if filters != Filters():
+            view = view_for(project, user_id, query.get("control"))
+            narrow = passing(view, filters) if view else None
+        chosen = choose(project, strategy, limit, user_id, passed=passed, narrow=narrow)
+        return Response({**chosen, "strategy": strategy})
 
 
 class Order(ModelView):

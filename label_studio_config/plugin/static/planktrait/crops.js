@@ -35,14 +35,16 @@ export class Crops extends EventTarget {
   #byTask = new Map();
   #query = {};
   #wanted = null;
+  #further = null;
   #next = null;
   #loading = null;
   #stop = new AbortController();
   done = true;
 
   /** Begin anew: `query` as for `gallery/page`, or a ranking [{task, similarity}] in its order.
-   * An empty ranking shows nothing: asked about no tasks, the server would show any. */
-  reset(query, ranking = null) {
+   * An empty ranking shows nothing: asked about no tasks, the server would show any.
+   * `further`, asked at the ranking's end, gives what is appended to it, until it gives nothing. */
+  reset(query, ranking = null, further = null) {
     this.#stop.abort();
     this.#stop = new AbortController();
     this.list = [];
@@ -50,6 +52,7 @@ export class Crops extends EventTarget {
     this.#byTask = new Map();
     this.#query = query;
     this.#wanted = ranking;
+    this.#further = further;
     this.#next = null;
     this.#loading = null;
     this.done = ranking?.length === 0;
@@ -81,6 +84,12 @@ export class Crops extends EventTarget {
 
   async #load(signal) {
     try {
+      if (this.#wanted && this.#next === this.#wanted.length) {
+        const found = await this.#further();
+        if (signal.aborted) return;
+        this.#lengthen(found);
+        if (this.done) return;
+      }
       const answer = await getJson("gallery/page", this.#pageQuery(), signal);
       if (signal.aborted) return;
       this.#append(answer);
@@ -89,6 +98,16 @@ export class Crops extends EventTarget {
       this.error = error;
       this.dispatchEvent(new CustomEvent("failed", { detail: { error } }));
     }
+  }
+
+  /** What is in the ranking already would never end it. */
+  #lengthen(found) {
+    const known = new Set(this.#wanted.map((one) => one.task));
+    const fresh = found.filter((one) => !known.has(one.task));
+    this.#wanted.push(...fresh);
+    if (fresh.length) return;
+    this.done = true;
+    this.dispatchEvent(new CustomEvent("added", { detail: { from: this.list.length } }));
   }
 
   #pageQuery() {
@@ -115,8 +134,8 @@ export class Crops extends EventTarget {
       const asked = this.#wanted.slice(start, start + PAGE);
       const similarity = new Map(asked.map((one) => [one.task, one.similarity]));
       for (const task of page.tasks) this.#byTask.get(task).similarity = similarity.get(task);
-      this.#next = start + PAGE;
-      this.done = this.#next >= this.#wanted.length;
+      this.#next = Math.min(start + PAGE, this.#wanted.length);
+      this.done = this.#next === this.#wanted.length && !this.#further;
     } else {
       this.#next = answer.next;
       this.done = !answer.next;

@@ -19,7 +19,7 @@ import { NextOrder } from "./next.js";
 import { Pace } from "./pace.js";
 import { Scale } from "./scale.js";
 import { Selection } from "./selection.js";
-import { nearestTo, nearestToImage } from "./similar.js";
+import { evenly, nearestTo, nearestToImage } from "./similar.js";
 import { Sprites } from "./sprites.js";
 import { Tabs } from "./tabs.js";
 import { showTheme } from "./theme.js";
@@ -251,7 +251,7 @@ class Gallery {
       const found = await nearestTo(tasks, this.view);
       if (asked !== this.#asked) return;
       if (!found) return this.view.set({ like: [] });
-      this.#similar = this.#like(tasks, found);
+      this.#similar = this.#like(tasks, found, this.view.get("of"));
     }
     this.#showTitle();
     return this.crops.reset(this.view.filterQuery(), this.#similar.found);
@@ -259,25 +259,25 @@ class Gallery {
 
   /** Of all labels: what the model would learn most from. */
   async #showNext(asked) {
-    const tasks = await this.next.choose();
+    const query = this.view.filterQuery();
+    const found = await this.next.choose(query);
     if (asked !== this.#asked) return undefined;
-    const found = tasks.map((task) => ({ task }));
     const words = "What to label next";
     this.#similar = { key: words, found, words, title: words, why: this.next.why, leave: { order: "certain" } };
     this.#showTitle();
-    return this.crops.reset(this.view.filterQuery(), found);
+    return this.crops.reset(query, found, () => this.next.more(query, found));
   }
 
   async moreLikeThis() {
     const { selection } = this;
     const chosen = selection.size ? selection.list : [selection.active].filter(Boolean);
     if (!chosen.length) return announce("Select one or more images first.");
-    const tasks = chosen.slice(0, 100).map((crop) => crop.task);
+    const tasks = evenly(chosen.map((crop) => crop.task));
     announce("Looking for similar images …");
     const found = await nearestTo(tasks, this.view);
     if (!found) return undefined;
-    this.#similar = this.#like(tasks, found);
-    return this.view.set({ like: tasks });
+    this.#similar = this.#like(tasks, found, chosen.length);
+    return this.view.set({ like: tasks, of: chosen.length });
   }
 
   /** What was found depends on whether judged images are shown, too. */
@@ -285,8 +285,10 @@ class Gallery {
     return [this.view.toJudge, this.view.get("control"), ...tasks].join();
   }
 
-  #like(tasks, found) {
-    const words = tasks.length === 1 ? `Like image ${tasks[0]}` : `Like ${plural(tasks.length, "image")}`;
+  /** `of` how many were chosen, where they are more than `tasks`. */
+  #like(tasks, found, of) {
+    const many = of > tasks.length ? `${whole(tasks.length)} of ${plural(of, "image")}` : plural(tasks.length, "image");
+    const words = tasks.length === 1 ? `Like image ${tasks[0]}` : `Like ${many}`;
     const again = () => {
       this.#similar = null;
       return this.#load({});

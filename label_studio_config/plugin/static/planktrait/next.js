@@ -9,6 +9,8 @@ const STRATEGIES = {
   uncertainty: ["Least certain", "What the model is least certain of"],
 };
 
+const asFound = (tasks) => tasks.map((task) => ({ task }));
+
 export class NextOrder {
   #place = byId("next-options");
   #changed;
@@ -24,23 +26,29 @@ export class NextOrder {
     this.#place.hidden = true;
   }
 
-  /** The tasks to label next, most useful first, with the choices above them; [] where there are
-   * none: `why` says why. */
-  async choose() {
+  /** What to label next of what passes the filters of `query`, `[{task}]`, most useful first, with
+   * the choices above it; [] where there is nothing: `why` says why. */
+  async choose(query) {
     this.why = null;
     announce("Choosing what to label next …");
     this.#place.hidden = false;
     await this.#draw();
     try {
-      const answer = await getJson("next");
+      const answer = await postJson("next", query);
       const from = plural(answer.considered, "image that nobody has judged", "images that nobody has judged");
       if (answer.tasks.length) announce(`Chosen from ${from}.`);
       else announce((this.why = "Nothing is left to choose from, or its features are still being computed."));
-      return answer.tasks;
+      return asFound(answer.tasks);
     } catch (error) {
       announce((this.why = error.message), { tone: "bad" });
       return [];
     }
+  }
+
+  /** What follows `found`; [] where nothing is left. */
+  async more(query, found) {
+    const { tasks } = await postJson("next", { ...query, not: found.map((one) => one.task) });
+    return asFound(tasks);
   }
 
   async #draw() {

@@ -4,6 +4,7 @@ import { postFile, postJson } from "./api.js";
 import { announce, plural, whole } from "./dom.js";
 
 const LIMIT = 200;
+const MOST_ASKED = 1000;
 const NOT_YET = new Set([404, 501, 503]);
 
 function explain(error) {
@@ -44,8 +45,15 @@ async function ask(post) {
 function found(tasks, features) {
   const rest = features?.missing ? `; ${whole(features.missing)} are not compared yet` : "";
   const words = tasks.length ? plural(tasks.length, "similar image") : "No similar images";
-  announce(`${words}${tasks.length ? ", most similar first" : " were found"}${rest}.`);
+  const compared = features?.compared ? `; compared with ${features.compared} of the images asked for, spread evenly` : "";
+  announce(`${words}${tasks.length ? ", most similar first" : " were found"}${compared}${rest}.`);
   return tasks.length ? tasks : null;
+}
+
+/** As many tasks as one call takes, spread evenly. */
+export function evenly(tasks) {
+  const count = Math.min(tasks.length, MOST_ASKED);
+  return Array.from({ length: count }, (_, number) => tasks[Math.floor((number * tasks.length) / count)]);
 }
 
 /** Where judged images leave the gallery, only what is left to judge: the next ones each time. */

@@ -5,10 +5,13 @@ const TEXTS = [
   "captured_from", "captured_to", "depth_from", "depth_to", "text", "answers", "answered",
 ];
 const ORDERS = ["certain", "uncertain", "novel", "task", "next"];
+/** Web servers take addresses of a few thousand letters: a longer list stays in the browser. */
+const MOST_LETTERS = 2000;
 export const STATES = ["suggested", "open", "accepted", "mine", "others", "conflicting"];
 
 function read() {
   const query = new URLSearchParams(window.location.search);
+  const long = new URLSearchParams(window.location.hash.slice(1));
   const order = query.get("order");
   const value = {
     control: query.get("control") ?? "",
@@ -18,7 +21,8 @@ function read() {
     every: query.get("every") === "1",
     order: ORDERS.includes(order) ? order : "certain",
     states: query.getAll("state").filter((state) => state === "any" || STATES.includes(state)),
-    like: (query.get("similar") ?? "").split(",").map(Number).filter((n) => n > 0),
+    of: Number(query.get("of")) || 0,
+    like: (query.get("similar") ?? long.get("similar") ?? "").split(",").map(Number).filter((n) => n > 0),
     tab: query.get("tab") ?? "labels",
     filters: {},
   };
@@ -37,9 +41,15 @@ function write(value) {
   if (value.order !== "certain") query.set("order", value.order);
   value.states.forEach((state) => query.append("state", state));
   for (const [name, text] of Object.entries(value.filters)) query.set(name, text);
-  if (value.like.length) query.set("similar", value.like.join(","));
+  let hash = "";
+  if (value.like.length) {
+    const tasks = value.like.join(",");
+    if (value.of > value.like.length) query.set("of", value.of);
+    if (tasks.length > MOST_LETTERS) hash = `#similar=${tasks}`;
+    else query.set("similar", tasks);
+  }
   const text = query.toString();
-  return window.location.pathname + (text ? `?${text}` : "");
+  return window.location.pathname + (text ? `?${text}` : "") + hash;
 }
 
 /** Which images, in which order. Listeners hear `change` with what changed. */
@@ -66,6 +76,8 @@ export class View extends EventTarget {
       const { answered, ...filters } = this.value.filters;
       this.value.filters = filters;
     }
+    // Of how many the tasks in `like` are.
+    if ("like" in change) this.value.of = 0;
     const step = ["label", "open", "all", "like", "tab"].some((name) => name in change) && !quiet;
     Object.assign(this.value, change);
     window.history[step ? "pushState" : "replaceState"](null, "", write(this.value));
