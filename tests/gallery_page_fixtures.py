@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +16,12 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from label_studio_config.api import Api
+from label_studio_config.manifest import Manifest
 from label_studio_config.phantoms import draw_phantoms
 from label_studio_config.project import ProjectInfo, create_project
 from label_studio_config.results import write_result
 from label_studio_config.server_tasks import fetch_tasks
+from label_studio_config.task_import import import_manifest
 from label_studio_config.users import UserInfo, add_user
 from ml_backend.encoders import set_newest_encoder
 from tests.browser_fixtures import Visit, visiting
@@ -56,6 +58,18 @@ class Shelf:
         """A project with images of all groups, most with a suggestion."""
         filled = Filled(self, create_project(self.server.home, title, "functional_groups"))
         filled.load(random.Random(0).sample(self.images, min(count, len(self.images))))
+        return filled
+
+    def imported(self, title: str, manifest: Manifest, groups: Sequence[str]) -> Filled:
+        """A project with a manifest's images and metadata, and a suggestion for each of them."""
+        home = self.server.home
+        filled = Filled(self, create_project(home, title, "functional_groups"))
+        import_manifest(home, filled.project.id, manifest)
+        there = fetch_tasks(home, filled.project.id, full=False)
+        by_address = {task["data"]["image"]: task["id"] for task in there}
+        below_root = [path.relative_to(home.images_root) for path in manifest.paths]
+        filled.tasks = [by_address[home.image_url(path)] for path in below_root]
+        filled.suggest(dict(enumerate(groups)))
         return filled
 
 
@@ -105,7 +119,11 @@ class Filled:
         path = f"/api/projects/{self.project.id}/import?return_task_ids=true"
         ids = self.api.post(path, [{"data": row} for row in rows])["task_ids"]
         self.tasks = sorted(ids)
-        said = [self._suggestion(i, group) for i, (_, group) in enumerate(images) if i % 25 != 24]
+        self.suggest({i: group for i, (_, group) in enumerate(images) if i % 25 != 24})
+
+    def suggest(self, groups: Mapping[int, str]) -> None:
+        """A suggestion for some tasks, by their place; the first are the most certain."""
+        said = [self._suggestion(i, group) for i, group in groups.items()]
         ours = f"/api/planktrait/projects/{self.project.id}"
         self.api.post(f"{ours}/suggestions", said)
         self.api.post(f"{ours}/model-version", {"model_version": VERSION})

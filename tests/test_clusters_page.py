@@ -357,6 +357,34 @@ def test_more_like_this_goes_on(filled: Filled, visit: Visit) -> None:
     assert window.in_view() == nearest[: len(window.in_view())]
 
 
+def test_a_file_finds_itself(filled: Filled, visit: Visit) -> None:
+    """Uploaded with the browser, it is compared as the project's own images are."""
+    page = visit.page
+    window = Window(visit, filled).open("?all=1&state=any")
+    task = window.in_view()[3]
+    file = filled.shelf.server.home.resolve_image(
+        filled.api.get(f"/api/tasks/{task}")["data"]["image"]
+    )
+    page.set_input_files("#upload-file", file)
+    expect(page.locator("#similar-chip")).to_contain_text(f"Like {file.name}")
+    window.wait()
+    itself, *others = window.in_view()
+    assert itself == task
+    # Those that are most like the task, which is left out where it is asked about by its number.
+    by_number = _nearest(filled, task, 200)
+    assert len(set(others) & set(by_number[: len(others)])) > 0.8 * len(others)
+    window.cell(task).hover()
+    expect(page.locator("#card")).to_contain_text(re.compile(r"similarity (1\.0|0\.99)"))
+    page.mouse.move(5, 5)
+    visit.keep_screenshot("gallery-similar-file")
+
+    no_image = {"name": "notes.png", "mimeType": "image/png", "buffer": b"not an image"}
+    page.set_input_files("#upload-file", files=[no_image])
+    window.says("the file is not an image that can be read")
+    assert window.in_view()[0] == task
+    window.forgive("400")
+
+
 def _nearest(filled: Filled, task: int, limit: int) -> list[int]:
     path = f"/api/planktrait/projects/{filled.project.id}/neighbours"
     found = filled.api.post(path, {"tasks": [task], "limit": limit})["tasks"]
