@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass, field
 from typing import Any
@@ -203,6 +204,36 @@ def test_any_filters_together_find_what_a_plain_loop_finds(new_gallery, votes):
         seen |= asked.keys()
     assert found_any > QUERIES / 4
     assert seen >= {"novelty_from", "novelty_to", "captured_to", "annotator", "answered", "state"}
+
+
+def test_few_corrections_are_found_among_many_accepted(new_gallery):
+    """At once, not by walking along all that the person has answered; what is found is the same."""
+    gallery = new_gallery(24)
+    tasks = gallery.tasks
+    gallery.suggest({task: ("Copepod", 0.9 - i / 100) for i, task in enumerate(tasks)})
+    gallery.accept(tasks[:16])
+    gallery.judge([{"task": task, "label": "Detritus"} for task in tasks[16:19]])
+    told = gallery.run(
+        "import json\n"
+        "from projects.models import Project\n"
+        "from label_studio_config.plugin import gallery_parts\n"
+        "from label_studio_config.plugin.gallery_filters import Filters, PageAsked\n"
+        "from label_studio_config.plugin.gallery_query import places\n"
+        "from label_studio_config.plugin.shown_tasks import view_for\n"
+        f"project = Project.objects.get(id={gallery.project.id})\n"
+        "view = view_for(project, project.created_by_id, None)\n"
+        "for states in (['mine'], ['accepted'], ['accepted', 'mine']):\n"
+        "    for most in (0, 5, 100):\n"
+        "        gallery_parts.FEW = most\n"
+        "        filters = Filters(states=frozenset(states))\n"
+        "        found = [place.task_id for place in places(view, PageAsked(filters))]\n"
+        "        few = gallery_parts.few(view, filters)\n"
+        "        print(json.dumps([few and sorted(few), found]))\n"
+    )
+    answers = [json.loads(line) for line in told.splitlines()]
+    mine, accepted, both = tasks[16:19], tasks[:16], tasks[:19]
+    assert [few for few, _ in answers] == [None, mine, mine, None, None, accepted, None, None, both]
+    assert [found for _, found in answers] == [mine] * 3 + [accepted] * 3 + [both] * 3
 
 
 def test_the_answered_label_gives_no_hidden_answer_away(new_gallery):
