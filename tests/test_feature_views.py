@@ -280,11 +280,11 @@ def test_like_more_images_than_one_call_takes(browser: Browser, shown: Shown) ->
         page = visit.page
         page.goto(shown.server.url + told["address"])
         chip, status = page.locator("#similar-chip"), page.locator("#status")
-        expect(chip).to_contain_text(f"Like 1,000 of {n:,} images", timeout=120_000)
-        expect(status).to_contain_text("compared with 50 of the images asked for, spread evenly")
+        expect(chip).to_contain_text(f"Like 1,000 of {n:,}", timeout=120_000)
+        expect(status).to_contain_text("most similar first, to 50 of the 1,000")
         visit.keep_screenshot("find-similar-many")
         page.reload()
-        expect(chip).to_contain_text(f"Like 1,000 of {n:,} images", timeout=20_000)
+        expect(chip).to_contain_text(f"Like 1,000 of {n:,}", timeout=20_000)
 
         # All that are selected in the gallery, too.
         page.set_viewport_size({"width": 2400, "height": 1600})

@@ -287,8 +287,8 @@ class Gallery {
 
   /** `of` how many were chosen, where they are more than `tasks`. */
   #like(tasks, found, of) {
-    const many = of > tasks.length ? `${whole(tasks.length)} of ${plural(of, "image")}` : plural(tasks.length, "image");
-    const words = tasks.length === 1 ? `Like image ${tasks[0]}` : `Like ${many}`;
+    const some = of > tasks.length ? `Like ${whole(tasks.length)} of ${whole(of)}` : `Like ${plural(tasks.length, "image")}`;
+    const words = tasks.length === 1 ? `Like image ${tasks[0]}` : some;
     const again = () => {
       this.#similar = null;
       return this.#load({});

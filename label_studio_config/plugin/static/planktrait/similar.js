@@ -20,7 +20,7 @@ const PATIENCE_MS = 10 * 60 * 1000;
 let asked = 0;
 
 /** Asks until there is something to compare with: of new images a job looks at each one first. */
-async function ask(post) {
+async function ask(post, n = 1) {
   const mine = (asked += 1);
   const giveUp = Date.now() + PATIENCE_MS;
   try {
@@ -29,7 +29,7 @@ async function ask(post) {
       // Somebody asked for something else meanwhile.
       if (mine !== asked) return null;
       if (tasks.length || !features?.missing || !features.job || Date.now() > giveUp) {
-        return found(tasks, features);
+        return found(tasks, features, n);
       }
       announce(`Looking at ${plural(features.missing, "image")} for the first time, as a job: what is similar comes when it is done.`);
       await new Promise((done) => setTimeout(done, PAUSE_MS));
@@ -42,11 +42,15 @@ async function ask(post) {
   return null;
 }
 
-function found(tasks, features) {
+/** Of many of the `n` images that were asked about only some are compared, spread evenly. */
+function found(tasks, features, n) {
   const rest = features?.missing ? `; ${whole(features.missing)} are not compared yet` : "";
-  const words = tasks.length ? plural(tasks.length, "similar image") : "No similar images";
-  const compared = features?.compared ? `; compared with ${features.compared} of the images asked for, spread evenly` : "";
-  announce(`${words}${tasks.length ? ", most similar first" : " were found"}${compared}${rest}.`);
+  if (!tasks.length) announce(`No similar images were found${rest}.`);
+  else if (!features?.compared) announce(`${plural(tasks.length, "similar image")}, most similar first${rest}.`);
+  else {
+    const to = `to ${features.compared} of the ${whole(n)}`;
+    announce(`${plural(tasks.length, "image")}, most similar first, ${to}${rest}.`);
+  }
   return tasks.length ? tasks : null;
 }
 
@@ -60,7 +64,7 @@ export function evenly(tasks) {
 const which = (view) => ({ limit: LIMIT, ...(view.toJudge ? { open: 1, control: view.get("control") } : {}) });
 
 /** The tasks nearest to these, nearest first, `[{task, similarity}]`; null where there is no answer. */
-export const nearestTo = (tasks, view) => ask(() => postJson("neighbours", { tasks, ...which(view) }));
+export const nearestTo = (tasks, view) => ask(() => postJson("neighbours", { tasks, ...which(view) }), tasks.length);
 
 export const nearestToImage = (file, view) =>
   ask(() => postFile("neighbours", "image", file, which(view)));
