@@ -616,7 +616,7 @@ def predict(
     from label_studio_config.sources import read_source
     from ml_backend.deploy import deploy
     from ml_backend.model import TraitModel
-    from ml_backend.predict import write_predictions
+    from ml_backend.predict import count_predicted, write_predictions
 
     with told_plainly():
         exactly_one(models=models, project=project)
@@ -635,8 +635,8 @@ def predict(
             part=share,
         )
         list_skipped([*skipped, *unreadable], skipped_file(output, share), manifest.root)
-        facts = {"images": len(manifest), "shards": len(shards), "folder": output}
-        show(facts | deployment.facts)
+        count = count_predicted(shards, unreadable)
+        show({"images": count, "shards": len(shards), "folder": output} | deployment.facts)
 
 
 @app.command()

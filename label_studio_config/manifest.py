@@ -27,6 +27,10 @@ TEXT_COLUMNS = ("image_id", "path", "sample_id", "captured_at", "instrument")
 NUMBER_COLUMNS = ("lat", "lon", "depth_m", "pixel_size_um")
 KNOWN_COLUMNS = TEXT_COLUMNS + NUMBER_COLUMNS
 
+MAX_PIXELS = 40_000_000
+"""Larger images are whole camera lines or mosaics, not crops, and would fill the memory: whoever
+decodes images, or shows them, leaves them out."""
+
 
 class ManifestError(ValueError):
     """A manifest that cannot be used; the message names the row and the remedy."""

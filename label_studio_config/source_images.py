@@ -12,14 +12,11 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from label_studio_config.manifest import Skipped
+from label_studio_config.manifest import MAX_PIXELS, Skipped
 
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"})
-
-MAX_PIXELS = 40_000_000
-"""Larger images are whole camera lines or mosaics, not crops, and would fill the memory."""
 
 Report = Callable[[str, int, int], None]
 """Called as `report(stage, done, total)`; `hpc_jobs.progress.report` fits."""

@@ -12,6 +12,7 @@ import pandas as pd
 
 from label_studio_config.manifest import (
     KNOWN_COLUMNS,
+    MAX_PIXELS,
     NUMBER_COLUMNS,
     Manifest,
     ManifestError,
@@ -20,12 +21,7 @@ from label_studio_config.manifest import (
 )
 from label_studio_config.packed import INDEX_FILE, PLAN_FILE, PackedImage
 from label_studio_config.source_ecotaxa import ECOTAXA_EXTRAS, ecotaxa_files, ecotaxa_table
-from label_studio_config.source_images import (
-    MAX_PIXELS,
-    Report,
-    check_images,
-    find_images,
-)
+from label_studio_config.source_images import Report, check_images, find_images
 from label_studio_config.source_tables import (
     ROW,
     iso_time,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,6 +140,26 @@ def write_predictions(
         skipped += known
         shards.append(path)
     return shards, skipped
+
+
+def count_predicted(shards: Sequence[Path], skipped: Sequence[Skipped]) -> int:
+    """Images that the shards of a call hold.
+
+    Raises
+    ------
+    PredictionError
+        None of them could be read. The shards are removed, so that a repetition reads them again.
+    """
+    count = sum(pq.read_metadata(path).num_rows for path in shards)
+    if count or not skipped:
+        return count
+    for path in shards:
+        path.unlink()
+    said = "; ".join(f"{one.path}: {one.reason}" for one in skipped[:3])
+    raise PredictionError(
+        f"none of {len(skipped)} images can be read ({said}): see that these are images and that "
+        "you may read them, and repeat this command"
+    )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from label_studio_config.manifest import Manifest, Skipped
+from label_studio_config.manifest import MAX_PIXELS, Manifest, Skipped
 from simclr.decoding import (
     SKIPPED_FILE,
     STATE_FILE,
@@ -26,7 +26,7 @@ from simclr.decoding import (
     DecodingPlan,
     remove_cache,
 )
-from simclr.preprocessing import MAX_PIXELS, Preprocessing
+from simclr.preprocessing import Preprocessing
 
 __all__ = ["CacheError", "ImageCache"]
 

@@ -15,11 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from label_studio_config.manifest import open_image
+from label_studio_config.manifest import MAX_PIXELS, open_image
 
 BORDER = "border"
-MAX_PIXELS = 89_478_485
-"""The limit above which Pillow warns of a decompression bomb."""
 
 _EIGHT_BIT_MODES = ("L", "RGB")
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")

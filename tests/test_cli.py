@@ -211,8 +211,17 @@ def test_learn_predict_and_embed_from_files(run, phantoms, tmp_path):
     assert predicted.exit_code == 0, predicted.output
     table = pd.read_parquet("p")
     assert len(table) == 60
+    assert "60" in next(line for line in predicted.stdout.splitlines() if "images" in line)
     assert f"All 2 are listed in {Path('p/_skipped.csv')}" in predicted.output
     listed = pd.read_csv("p/_skipped.csv").set_index("path")["reason"]
     assert sorted(listed.index) == ["broken.png", "empty.png"]
     # Only the one that can be told without decoding was left out before.
     assert table["group__confidence"].between(0, 1).all()
+
+    Path("broken").mkdir()
+    (phantoms / "broken.png").rename("broken/a.png")
+    nothing = run("predict", "broken", "--models", "models", "--output", "none")
+    assert nothing.exit_code == 1
+    assert "none of 1 images can be read" in " ".join(nothing.output.split())
+    assert "a.png" in Path("none/_skipped.csv").read_text()
+    assert not list(Path("none").glob("part-*"))

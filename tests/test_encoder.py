@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 from timm.models import save_for_hf
 
+from label_studio_config.source_images import why_unusable
 from simclr.encoder import Encoder, EncoderError
 from simclr.preprocessing import Preprocessing, PreprocessingError, read_image
 
@@ -102,6 +103,18 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
     Image.new("1", (16000, 16000)).save(path)
     with pytest.raises(PreprocessingError, match="too many pixels"):
         read_image(path)
+
+
+def test_what_is_too_large_to_import_is_too_large_to_predict(tmp_path: Path) -> None:
+    for side, usable in ((6300, True), (6400, False)):
+        path = tmp_path / f"{side}.png"
+        Image.new("1", (side, side)).save(path)
+        assert (why_unusable(path, tmp_path) is None) == usable
+        if usable:
+            assert read_image(path).width == side
+        else:
+            with pytest.raises(PreprocessingError, match="40 million pixels"):
+                read_image(path)
 
 
 def test_settings_are_checked() -> None:

@@ -10,8 +10,9 @@ from django.db import connection, transaction
 from PIL import Image
 
 from label_studio_config.home import HomeError, resolve_image
+from label_studio_config.manifest import MAX_PIXELS
 from label_studio_config.plugin.models import Crop
-from label_studio_config.source_images import IMAGE_SUFFIXES, MAX_PIXELS
+from label_studio_config.source_images import IMAGE_SUFFIXES
 
 
 class ImageProblem(ValueError):

@@ -14,9 +14,9 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from label_studio_config.manifest import MAX_PIXELS
 from label_studio_config.plugin.gallery_images import ImageFiles, ImageProblem, read_sizes
 from label_studio_config.plugin.models import Crop
-from label_studio_config.source_images import MAX_PIXELS
 
 MOST_TASKS = 200
 SMALLEST_PX, USUAL_PX, LARGEST_PX = 16, 160, 512
