@@ -311,7 +311,7 @@ def test_label_mark_blind_and_second_opinion(judged: Judged, visit: Visit) -> No
     visit.choose_in_dialog("Copepod")
     visit.keep_screenshot("data-manager-label")
     visit.confirm_action()
-    expect(notice(visit)).to_contain_text("Labelled 1 images as Copepod.")
+    expect(notice(visit)).to_contain_text("Labelled 1 image as Copepod.")
     assert judged.answers(judged.new[:2]) == {judged.new[0]: ["Copepod"], judged.new[1]: []}
 
     visit.open_data_manager(judged.project.id, tab)
