@@ -1,4 +1,4 @@
-"""Fills a project with phantom tasks and predictions through Django, as many as are asked for.
+"""Fills a project with phantom tasks, predictions and answers through Django, as many as asked for.
 
 Run inside the server's environment; `gallery_scale.py` does. 121 labels as skewed as in nature,
 400 hauls, and every task's data as an import of a cruise's table leaves it.
@@ -9,9 +9,12 @@ from __future__ import annotations
 import argparse
 import datetime
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from benchmarks.gallery_answers import answer
 
 VERSION = "project-0-v0001"
 LABELS = tuple(f"Label {number:03d}" for number in range(121))
@@ -68,8 +71,13 @@ def prediction(number: int, schema: Any, rng: np.random.Generator) -> tuple[list
     return result, confidence
 
 
-def fill(project_id: int, tasks: int, images: int) -> None:
-    """Bulk-create tasks and predictions; the version becomes the project's."""
+def fill(project_id: int, tasks: int, images: int, people: Sequence[int]) -> None:
+    """Bulk-create tasks, predictions and answers; the version becomes the project's.
+
+    Parameters
+    ----------
+    people : ids of the users who answer, as `gallery_answers` says
+    """
     import django
 
     django.setup()
@@ -107,6 +115,8 @@ def fill(project_id: int, tasks: int, images: int) -> None:
             )
         Prediction.objects.bulk_create(rows, batch_size=1000)
         project.summary.update_data_columns(made)
+        if people:
+            answer(project, made, {row.task_id: row for row in rows}, people, LABELS, rng)
         print(f"{start + len(made)} tasks", flush=True)
     project.model_version = VERSION
     project.save(update_fields=["model_version"])
@@ -117,5 +127,6 @@ if __name__ == "__main__":
     parser.add_argument("project", type=int)
     parser.add_argument("tasks", type=int)
     parser.add_argument("images", type=int)
+    parser.add_argument("people", type=int, nargs="*", help="ids of the users who answer")
     given = parser.parse_args()
-    fill(given.project, given.tasks, given.images)
+    fill(given.project, given.tasks, given.images, given.people)

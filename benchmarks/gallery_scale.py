@@ -5,7 +5,8 @@
 Every figure is the median over real HTTP requests to a server with two workers, from one client,
 in milliseconds; no request is asked twice. Beside it stands the mean processor time that the
 server's processes took, which says the same on a busy machine (with PostgreSQL: without the
-database). The tasks are phantoms with a cruise's metadata and a prediction each.
+database). The tasks are phantoms with a cruise's metadata and a prediction each, a third of them
+with answers of three people (`gallery_answers`).
 `--database postgresql` starts a cluster of its own, as the tests do.
 """
 
@@ -19,16 +20,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import requests
 from PIL import Image, ImageDraw
 
+from benchmarks.gallery_client import Client, read_all, three_people
 from benchmarks.gallery_fill import FIRST_DAY, HAULS, LABELS, config
 from benchmarks.machine import circumstances, family
 from label_studio_config.home import Home
@@ -43,51 +45,6 @@ ON_A_PAGE = 120
 ACCEPTED = 60
 
 
-class Client:
-    """One person's requests, timed."""
-
-    def __init__(self, home: Home, project_id: int) -> None:
-        self.session = requests.Session()
-        self.session.trust_env = False
-        self.session.headers["Authorization"] = f"Token {home.secrets.api_token}"
-        self.home = home
-        self.url = home.settings.label_studio_url
-        self.project_id = project_id
-
-    def at(self, url: str) -> Client:
-        """The same person at another server of the same database."""
-        other = Client(self.home, self.project_id)
-        other.url = url
-        return other
-
-    def call(self, method: str, path: str, **options: Any) -> tuple[float, requests.Response]:
-        """Milliseconds, and the answer, which must be a good one."""
-        started = time.perf_counter()
-        response = self.session.request(method, self.url + path, timeout=600, **options)
-        took = (time.perf_counter() - started) * 1000
-        assert response.ok, response.text[:1000]
-        return took, response
-
-    def gallery(self, path: str, **query: Any) -> tuple[float, requests.Response]:
-        """A GET at the gallery's API."""
-        return self.call("GET", f"/api/planktrait/projects/{self.project_id}/{path}", params=query)
-
-    def data_manager(self, page: int, **filtered: Any) -> float:
-        """A page of 100 in Label Studio's own Data Manager, filtered by one column."""
-        query: dict[str, Any] = {
-            "project": self.project_id,
-            "page": page,
-            "page_size": 100,
-            "fields": "all",
-        }
-        if filtered:
-            item = {"operator": "contains", "type": "String", **filtered}
-            query["query"] = json.dumps({"filters": {"conjunction": "and", "items": [item]}})
-        took, response = self.call("GET", "/api/tasks", params=query)
-        assert response.json()["tasks"]
-        return took
-
-
 def processor_ms() -> float:
     """Of this program's own servers, all workers together, since they were started."""
     total = 0.0
@@ -100,8 +57,15 @@ def processor_ms() -> float:
     return total
 
 
-def measure(client: Client, tasks: int, repeats: int) -> dict[str, dict[str, Any]]:
-    """Milliseconds of every request, and the mean of the server's, by what was asked."""
+def measure(
+    client: Client, tasks: int, repeats: int, people: Sequence[int]
+) -> dict[str, dict[str, Any]]:
+    """Milliseconds of every request, and the mean of the server's, by what was asked.
+
+    Parameters
+    ----------
+    people : whose answers are there; the first is the one who asks
+    """
     took: dict[str, dict[str, Any]] = {}
 
     def note(name: str, ask: Callable[[int], float]) -> None:
@@ -115,7 +79,9 @@ def measure(client: Client, tasks: int, repeats: int) -> dict[str, dict[str, Any
 
     def page(**query: Any) -> float:
         milliseconds, response = client.gallery("gallery/page", limit=ON_A_PAGE, **query)
-        assert response.json()["crops"], query
+        crops = response.json()["crops"]
+        assert crops, query
+        assert all(crop["state"] == query.get("state", crop["state"]) for crop in crops), query
         return milliseconds
 
     def day(turn: int) -> str:
@@ -153,10 +119,22 @@ def measure(client: Client, tasks: int, repeats: int) -> dict[str, dict[str, Any
         "filter: text of one",
         lambda i: client.gallery("gallery/page", text=f"crop-{tasks * (i + 2) // 13:07d}")[0],
     )
-    note("filter: state others", lambda i: client.gallery("gallery/page", state="others", n=i)[0])
     note("filter: novelty", lambda i: page(novelty_from=0.3 + i / 100, order="novel"))
     note("filter: one day", lambda i: page(captured_from=day(i + 2), captured_to=day(i + 2)))
-    note("filter: annotator", lambda i: client.gallery("gallery/page", annotator=1, n=i)[0])
+    orders = ("certain", "uncertain", "novel")
+
+    def in_state(state: str, turn: int) -> float:
+        return page(state=state, order=orders[turn % 3], n=turn)
+
+    for state in ("accepted", "mine", "others", "conflicting"):
+        note(f"filter: state {state}", partial(in_state, state))
+    note("filter: annotator", lambda i: page(annotator=people[i % 3], order=orders[i % 3], n=i))
+    note("filter: answered as", lambda i: page(answered=LABELS[i + 1]))
+    note(
+        "filter: answered as, by one",
+        lambda i: page(answered=LABELS[i // 3 + 1], annotator=people[i % 3]),
+    )
+    note("labels, state mine", lambda i: client.gallery("gallery/labels", state="mine", n=i)[0])
     note("not suggested", lambda i: page(suggested=0, n=i))
     note("labels", lambda i: client.gallery("gallery/labels", state="suggested", n=i)[0])
     note(
@@ -188,8 +166,11 @@ def measure(client: Client, tasks: int, repeats: int) -> dict[str, dict[str, Any
         return milliseconds
 
     note(f"accept a page of {ACCEPTED}", accept)
-    note("first page, after accepting", lambda i: page(label=common[i + 1], state="suggested"))
-    note("filter: state accepted", lambda i: page(state="accepted", label=common[i + 1]))
+    note(
+        "first page, after accepting",
+        lambda i: page(label=common[i % 2], state="suggested", order=orders[i % 3], n=i),
+    )
+    note("filter: accepted, one label", lambda i: page(state="accepted", label=common[i + 1]))
     with without_plugin(client.home, workers=2) as url:
         data_manager("Data Manager", client)
         data_manager("Label Studio's own Data Manager", client.at(url))
@@ -249,10 +230,11 @@ def main() -> None:
         fresh = not (folder / "home").exists()
         home = stack.enter_context(serving(arguments.database, folder))
         project = create_project(home, "At scale", config())
+        people = three_people(home)
         command = [sys.executable, "-m", "benchmarks.gallery_fill", str(project.id)]
         started = time.perf_counter()
         subprocess.run(
-            [*command, str(arguments.tasks), str(IMAGES)],
+            [*command, str(arguments.tasks), str(IMAGES), *map(str, people)],
             env={**server_environment(home), "PYTHONPATH": str(Path(__file__).parents[1])},
             stdout=subprocess.DEVNULL,
             check=True,
@@ -260,12 +242,10 @@ def main() -> None:
         filled_s = time.perf_counter() - started
         print(f"{arguments.tasks} tasks are there after {filled_s:.0f} s", flush=True)
         client = Client(home, project.id)
-        started, visits = time.perf_counter(), 1
-        while not client.gallery("gallery/index")[1].json()["complete"]:
-            visits += 1
+        started, visits = time.perf_counter(), read_all(client)
         indexed_s = time.perf_counter() - started
         print(f"indexed in {indexed_s:.0f} s, {visits} visits", flush=True)
-        took = measure(client, arguments.tasks, arguments.repeats)
+        took = measure(client, arguments.tasks, arguments.repeats, people)
         result = {
             "tasks": arguments.tasks,
             "database": arguments.database,

@@ -5,7 +5,9 @@
 A server of its own with the ML backend (`--database postgresql`: on a cluster of its own); phantom
 tasks with a cruise's metadata, one in a hundred blind, and the features of `feature_bank.grown`.
 Milliseconds are medians over real requests from one client; clusters and map are shown as their
-jobs would leave them.
+jobs would leave them. "As the page asks" is what `similar.js` sends where judged images leave the
+gallery: only what this person has left to judge. It is measured before anybody has answered, and
+after three people have answered a third of the tasks.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,10 +29,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.feature_bank import ENCODER, grown, ndsb_features
-from benchmarks.gallery_fill import CHUNK, config, task_data
-from benchmarks.gallery_scale import IMAGES, Client, serving
+from benchmarks.gallery_answers import answer
+from benchmarks.gallery_client import Client, read_all, three_people
+from benchmarks.gallery_fill import CHUNK, LABELS, config, task_data
+from benchmarks.gallery_scale import IMAGES, serving
 from benchmarks.machine import circumstances
 from hpc_jobs.files import read_json, write_json
+from label_studio_config.batches import batches
 from label_studio_config.home import Home
 from label_studio_config.hosting import server_environment
 from label_studio_config.project import create_project
@@ -47,6 +54,8 @@ from simclr.neighbours import Neighbours
 
 RESULTS = Path(__file__).parent / "results" / "neighbours_scale"
 CLUSTERS = 1000
+FOUND = 200
+AS_THE_PAGE_ASKS = {"limit": FOUND, "open": 1, "control": "group"}
 BACKEND = "ml_backend.server:create_app()"
 
 
@@ -65,6 +74,22 @@ def fill(project_id: int, count: int) -> None:
             for number in numbers
         ]
         Task.objects.bulk_create(rows, batch_size=1000)
+
+
+def answer_some(project_id: int, people: list[int]) -> None:
+    """Three people answer, as `gallery_answers` says; run inside the server's environment."""
+    import django
+
+    django.setup()
+    from projects.models import Project
+    from tasks.models import Task
+
+    project = Project.objects.get(id=project_id)
+    rng = np.random.default_rng(0)
+    ids = Task.objects.filter(project=project).order_by("id").values_list("id", flat=True)
+    for some in batches(list(ids), CHUNK):
+        tasks = list(Task.objects.filter(id__in=list(some)).only("id"))
+        answer(project, tasks, {}, people, LABELS, rng)
 
 
 def keep_features(home: Home, project_id: int, features: np.ndarray, tasks: TaskTable) -> None:
@@ -90,39 +115,57 @@ def keep_features(home: Home, project_id: int, features: np.ndarray, tasks: Task
     np.savez(folder / MAP_FILE, task=shown, x=places[0], y=places[1], made_at="now")
 
 
-def measure(
-    client: Client, task_ids: np.ndarray, image: Path, repeats: int
+def measure_similar(
+    client: Client, task_ids: np.ndarray, image: Path, repeats: int, when: str
 ) -> dict[str, dict[str, float]]:
-    """Milliseconds of each kind of request: the first, the median of the others, the most."""
-    path = f"/api/planktrait/projects/{client.project_id}"
+    """More like this, the plain question beside what the page asks."""
+    path = f"/api/planktrait/projects/{client.project_id}/neighbours"
     random_ids = np.random.default_rng(2)
 
-    def like(asked: int) -> float:
+    def like(asked: int, more: dict[str, Any]) -> float:
         ids = random_ids.choice(task_ids, asked, replace=False).tolist()
-        took, answer = client.call("POST", f"{path}/neighbours", json={"tasks": ids})
-        assert len(answer.json()["tasks"]) == 200
+        took, answer = client.call("POST", path, json={"tasks": ids, **more})
+        assert len(answer.json()["tasks"]) == FOUND
         return took
 
-    def like_image() -> float:
+    def like_image(more: dict[str, Any]) -> float:
         with image.open("rb") as file:
-            return client.call("POST", f"{path}/neighbours", files={"image": file})[0]
+            took, answer = client.call("POST", path, files={"image": file}, data=more)
+        assert len(answer.json()["tasks"]) == FOUND
+        return took
 
+    asks: dict[str, Callable[[], float]] = {}
+    for words, more in (("", {}), (", as the page asks", AS_THE_PAGE_ASKS)):
+        asks[f"more like one{words}{when}"] = partial(like, 1, more)
+        asks[f"more like ten{words}{when}"] = partial(like, 10, more)
+        asks[f"more like an uploaded image{words}{when}"] = partial(like_image, more)
+    return _times(asks, repeats)
+
+
+def measure_places(client: Client, repeats: int) -> dict[str, dict[str, float]]:
+    """Clusters and the map."""
+    path = f"/api/planktrait/projects/{client.project_id}"
     asks = {
-        "more like one": lambda: like(1),
-        "more like ten": lambda: like(10),
-        "more like an uploaded image": like_image,
-        "a page of a cluster": lambda: client.call("GET", f"{path}/clusters/7/tasks")[0],
-        f"{CLUSTERS} clusters": lambda: client.call("GET", f"{path}/clusters")[0],
-        "the map, binary": lambda: client.call("GET", f"{path}/map?binary=1")[0],
-        "the map, JSON": lambda: client.call("GET", f"{path}/map")[0],
+        name: partial(lambda asked: client.call("GET", f"{path}/{asked}")[0], asked)
+        for name, asked in {
+            "a page of a cluster": "clusters/7/tasks",
+            f"{CLUSTERS} clusters": "clusters",
+            "the map, binary": "map?binary=1",
+            "the map, JSON": "map",
+        }.items()
     }
+    return _times(asks, repeats)
+
+
+def _times(asks: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, dict[str, float]]:
+    """Milliseconds of each kind of request: the first, the median of the others, the most."""
     took = {}
     for name, ask in asks.items():
         times = [ask() for _ in range(repeats + 4)]
         warm = times[4:]  # each of the workers has been asked by then
         took[name] = {"first_ms": times[0], "median_ms": median(warm), "most_ms": max(warm)}
         took[name] = {kind: round(value, 1) for kind, value in took[name].items()}
-        print(f"{name:30}", took[name], flush=True)
+        print(f"{name:64}", took[name], flush=True)
     return took
 
 
@@ -133,7 +176,11 @@ def main() -> None:
     parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--fill", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--people", type=int, nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.people:
+        answer_some(arguments.fill, arguments.people)
+        return
     if arguments.fill is not None:
         fill(arguments.fill, arguments.tasks)
         return
@@ -143,12 +190,10 @@ def main() -> None:
         home = stack.enter_context(serving(arguments.database, folder, BACKEND))
         project = create_project(home, "At scale", config())
         command = [sys.executable, "-m", "benchmarks.neighbours_scale", str(arguments.ndsb)]
+        command += ["--tasks", str(arguments.tasks), "--fill", str(project.id)]
+        inside = {**server_environment(home), "PYTHONPATH": str(Path(__file__).parents[1])}
         started = time.perf_counter()
-        subprocess.run(
-            [*command, "--tasks", str(arguments.tasks), "--fill", str(project.id)],
-            env={**server_environment(home), "PYTHONPATH": str(Path(__file__).parents[1])},
-            check=True,
-        )
+        subprocess.run(command, env=inside, check=True)
         print(f"{arguments.tasks} tasks in {time.perf_counter() - started:.0f} s", flush=True)
         dice = random.Random(0)
         data = [task_data(number, dice, IMAGES) for number in range(arguments.tasks)]
@@ -158,7 +203,16 @@ def main() -> None:
         table = TaskTable(ids, ids - 1, blind, arguments.tasks)
         keep_features(home, project.id, grown(features, arguments.tasks), table)
         image = folder / "images" / "crops" / "0007.png"
-        took = measure(Client(home, project.id), ids[~blind], image, arguments.repeats)
+        client = Client(home, project.id)
+        read_all(client)
+        shown = ids[~blind]
+        took = measure_similar(client, shown, image, arguments.repeats, "")
+        took |= measure_places(client, arguments.repeats)
+        people = [str(one) for one in three_people(home)]
+        subprocess.run([*command, "--people", *people], env=inside, check=True)
+        read_all(client)
+        words = ", a third answered"
+        took |= measure_similar(client, shown, image, arguments.repeats, words)
     result = {"tasks": arguments.tasks, "database": arguments.database, "requests": took}
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{arguments.database}-{arguments.tasks}.json"

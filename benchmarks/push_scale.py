@@ -30,8 +30,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.gallery_client import Client
 from benchmarks.gallery_fill import HAULS, LABELS, config, task_data
-from benchmarks.gallery_scale import IMAGES, Client, serving
+from benchmarks.gallery_scale import IMAGES, serving
 from benchmarks.machine import circumstances
 from label_studio_config.manifest import Manifest
 from label_studio_config.prediction import prediction_schema
