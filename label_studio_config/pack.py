@@ -24,10 +24,11 @@ from PIL import Image, UnidentifiedImageError
 
 from label_studio_config.manifest import Manifest, Skipped
 from label_studio_config.packed import INDEX_FILE, PLAN_FILE, PackedImage, open_image
-from label_studio_config.skipped_file import SKIPPED_FILE, write_skipped
+from label_studio_config.skipped_file import write_skipped
 from label_studio_config.source_images import Report
 
 SHARD_BYTES = 256_000_000
+SKIPPED_FILE = "skipped.csv"
 _AT_ONCE = 256
 
 

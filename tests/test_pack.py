@@ -44,6 +44,8 @@ def test_packed_images_are_the_single_ones(manifest: Manifest, tmp_path: Path) -
     packed = pack(manifest, tmp_path / "packed", shard_bytes=8_000)
     assert packed.images == 27
     assert packed.shards > 2
+    # Under the name that folders packed before have.
+    assert len(pd.read_csv(packed.folder / "skipped.csv")) == len(packed.skipped)
     assert [(skip.path, skip.reason.split(":")[0]) for skip in packed.skipped] == [
         ("3.png", "empty file (0 bytes)"),
         ("8.png", "unreadable"),

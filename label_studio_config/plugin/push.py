@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from projects.models import Project
 from tasks.models import Prediction, Task
 
+from label_studio_config.batches import batches
 from label_studio_config.home import Home
 from label_studio_config.manifest import Manifest, Skipped
 from label_studio_config.other_process import in_other_process
@@ -212,10 +213,10 @@ class _Run:
             yield self._images(questions, fit, bad), seen
 
     def _read_rest(self, questions: Questions) -> Iterator[tuple[_Images, int]]:
-        rest = list(self.left)
-        for start in range(0, len(rest), self.options.batch_size):
-            rows = rest[start : start + self.options.batch_size]
-            yield self._images(questions, dict.fromkeys(rows), []), start + len(rows)
+        seen = 0
+        for rows in batches(list(self.left), self.options.batch_size):
+            seen += len(rows)
+            yield self._images(questions, dict.fromkeys(rows), []), seen
 
     def finish(self, version: str) -> None:
         """Show the version, and remove what it replaces of earlier ones."""
