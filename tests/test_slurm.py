@@ -185,6 +185,8 @@ def test_who_submits_is_killed_just_after_sbatch(
         raise KeyboardInterrupt
 
     once = parts == 1
+    # It stands for an hour that goes by: what Slurm said before then is no answer any more.
+    monkeypatch.setattr("hpc_jobs.slurm.SECONDS_BETWEEN_QUESTIONS", -1.0)
     with slurm.full():
         with monkeypatch.context() as patch:
             patch.setattr(runner, "update_json", killed_then)
