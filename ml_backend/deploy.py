@@ -18,7 +18,7 @@ from ml_backend.head import Head
 from ml_backend.model import TraitModel
 from ml_backend.predict import predict
 from ml_backend.predict_pieces import extractor_of
-from ml_backend.predictions import Predictions, Value
+from ml_backend.predictions import Predictions
 from ml_backend.prior_record import Deployment, record, recorded
 from ml_backend.priors import PriorError, check_prior, prior_by_bbse, prior_by_em
 
@@ -161,10 +161,9 @@ def _choose(
         some[np.linspace(0, len(manifest) - 1, n_some).round().astype(int)] = True
         predictions = predict(model, manifest.select(some), extractor=extractor_of(model))
         n_images = len(predictions)
-        asked = [predictions.answers(row) for row in range(n_images)]
         for head in heads:
             try:
-                rows = _rows(asked, head.control)
+                rows = _rows(predictions, head.control)
                 if prior == "em":
                     chosen[head.control] = _by_em(head, predictions, rows)
                 else:
@@ -189,12 +188,12 @@ def _natural(head: Head) -> np.ndarray:
     return prior / prior.sum() if head.kind == "one of" else prior
 
 
-def _rows(asked: list[dict[str, Value]], control: str) -> np.ndarray:
+def _rows(predictions: Predictions, control: str) -> np.ndarray:
     """Rows of the images whose suggestions let the control be asked."""
-    rows = [row for row, answers in enumerate(asked) if control in answers]
+    rows = np.flatnonzero(predictions.asked.get(control, False))
     if len(rows) < FEWEST_IMAGES:
         raise PriorError(f"{len(rows)} of the images ask for it, needs {FEWEST_IMAGES}")
-    return np.array(rows)
+    return rows
 
 
 def _by_em(head: Head, predictions: Predictions, rows: np.ndarray) -> np.ndarray:

@@ -19,8 +19,19 @@ from label_studio_config.prediction import (
     probabilities_column,
     sd_column,
 )
-from label_studio_config.results import DECIMALS, is_asked, number_range, write_result
+from label_studio_config.results import DECIMALS, number_range, write_result
 from label_studio_config.schema import LabelSchema
+from ml_backend.prediction_columns import (
+    asked_rows,
+    chosen_label,
+    chosen_labels,
+    half_precision,
+    known_numbers,
+    lists,
+    numbers,
+    same_text,
+    texts,
+)
 from ml_backend.schema_change import ServedHead
 
 Value = str | list[str] | float
@@ -99,6 +110,17 @@ class Predictions:
                 sure[s.head.control] = np.where(chosen, values, 1 - values).min(axis=1)
         return sure
 
+    @cached_property
+    def asked(self) -> dict[str, np.ndarray]:
+        """Which images each control is asked of, given what is suggested, bool (n,) by control."""
+        labels = {s.head.control: s.labels for s in self.served}
+        return {
+            name: asked_rows(
+                self.schema, self.schema.control(name), labels, self.choices, len(self)
+            )
+            for name in labels
+        }
+
     def interval(self, served: ServedHead) -> tuple[np.ndarray, np.ndarray]:
         """The ends of a number's 95 % interval, (n,) each, within what the config allows.
 
@@ -111,16 +133,10 @@ class Predictions:
 
     def answers(self, row: int) -> dict[str, Value]:
         """The suggested value by control, for one image, where the control is asked."""
-        values = {s.head.control: self._value(s, row) for s in self.served}
-        chosen = {
-            name: (value,) if isinstance(value, str) else tuple(value)
-            for name, value in values.items()
-            if not isinstance(value, float)
-        }
         return {
-            name: value
-            for name, value in values.items()
-            if is_asked(self.schema, self.schema.control(name), chosen)
+            s.head.control: self._value(s, row)
+            for s in self.served
+            if self.asked[s.head.control][row]
         }
 
     def suggestions(self) -> dict[str, dict[str, Any]]:
@@ -167,39 +183,41 @@ class Predictions:
 
     def table(self) -> pa.Table:
         """The table of `label_studio_config.prediction`: one row an image."""
-        heads = {s.head.control: s.labels for s in self.served}
-        columns: dict[str, Any] = {
-            name: [None if value != value else value for value in self.images[name]]
-            for name in ("image_id", "sample_id", "path")
+        columns: dict[str, pa.Array] = {
+            name: texts(self.images[name]) for name in ("image_id", "sample_id", "path")
         }
-        columns["model_version"] = [self.model_version] * len(self)
-        columns["confidence"] = _nullable(self.confidence)
-        columns["novelty"] = _nullable(self.novelty)
-        columns["embedding"] = pa.FixedSizeListArray.from_arrays(
-            pa.array(self.embedding.astype(np.float16).ravel()), self.embedding.shape[1]
-        )
-        answers = [self.answers(row) for row in range(len(self))]
+        columns["model_version"] = same_text(self.model_version, len(self))
+        columns["confidence"] = known_numbers(self.confidence)
+        columns["novelty"] = known_numbers(self.novelty)
+        columns["embedding"] = half_precision(self.embedding)
         for head in self.served:
-            name, values = head.head.control, self.values[head.head.control]
-            columns[name] = [answer.get(name) for answer in answers]
-            if head.head.kind == "number":
-                sd = head.head.sd
-                asked = [name in answer for answer in answers]
-                columns[sd_column(name)] = [sd if there else None for there in asked]
-                ends = zip(interval_columns(name), self.interval(head), strict=True)
-                for column, end in ends:
-                    columns[column] = _nullable(np.where(asked, end, np.nan))
-                continue
-            confidence = self.confidences[name]
-            columns[confidence_column(name)] = [
-                float(c) if name in answer else None
-                for c, answer in zip(confidence, answers, strict=True)
-            ]
-            columns[probabilities_column(name)] = _lists(values.astype(np.float32))
+            columns |= self._columns(head)
+        heads = {s.head.control: s.labels for s in self.served}
         priors = {s.head.control: s.deployed_prior for s in self.served if s.labels}
         return pa.table(
             columns, schema=prediction_schema(self.schema, heads, self.embedding.shape[1], priors)
         )
+
+    def _columns(self, served: ServedHead) -> dict[str, pa.Array]:
+        """The columns of one control."""
+        name = served.head.control
+        values, asked = self.values[name], self.asked[name]
+        if served.head.kind == "number":
+            sd = served.head.sd
+            ends = zip(interval_columns(name), self.interval(served), strict=True)
+            return {
+                name: numbers(values[:, 0], asked),
+                sd_column(name): numbers(
+                    np.full(len(self), 0.0 if sd is None else sd), asked & (sd is not None)
+                ),
+                **{column: known_numbers(np.where(asked, end, np.nan)) for column, end in ends},
+            }
+        label_column = chosen_label if served.head.kind == "one of" else chosen_labels
+        return {
+            name: label_column(served.labels, self.choices[name], asked),
+            confidence_column(name): numbers(self.confidences[name], asked),
+            probabilities_column(name): lists(values),
+        }
 
 
 def primary_head(schema: LabelSchema, served: Iterable[ServedHead]) -> ServedHead | None:
@@ -209,13 +227,3 @@ def primary_head(schema: LabelSchema, served: Iterable[ServedHead]) -> ServedHea
         if schema.primary is not None and s.head.control == schema.primary.name:
             return s
     return with_labels[0] if with_labels else None
-
-
-def _lists(values: np.ndarray) -> pa.ListArray:
-    """Rows (n, k) as a column of lists."""
-    offsets = pa.array(np.arange(len(values) + 1, dtype=np.int32) * values.shape[1])
-    return pa.ListArray.from_arrays(offsets, pa.array(values.ravel()))
-
-
-def _nullable(values: np.ndarray) -> list[float | None]:
-    return [None if np.isnan(value) else float(value) for value in values]
