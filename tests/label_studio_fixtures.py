@@ -232,7 +232,7 @@ class BackendForTests:
             "setup": lambda: {"model_version": self.version},
             "webhook": dict,
             "versions": lambda: {"versions": [self.version]},
-            "pretrain": lambda: {"job": {"id": "pretrain-1"}},
+            "pretrain": lambda: {"job": "pretrain-1"},
             "act": lambda: {"job": "act-1"},
             "predict": lambda: {"results": self._results(request.get_json()["tasks"])},
         }

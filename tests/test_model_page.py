@@ -211,18 +211,32 @@ def test_suggest_labels_is_a_job_and_find_similar_opens_the_gallery(
     visit.confirm_action()
     chip = page.locator(".planktrait-jobs")
     expect(chip).to_contain_text("suggest")
+    expect(chip).to_have_role("link")
+    expect(chip.get_by_role("status")).to_contain_text("suggest")
     visit.keep_screenshot("data-manager-job")
     expect(chip).to_contain_text("finished", timeout=120_000)
     tasks = {task["id"]: task for task in fetch_tasks(visit.server.home, judged.project.id)}
     assert tasks[more[0]]["predictions"] == []
     for task in more[1:]:
         assert [p["model_version"] for p in tasks[task]["predictions"]] == [judged.live]
-    # A part of them, once more: they have theirs already.
-    some = {"all": False, "included": more[1:]}
+    # Once more: they have theirs already, but for the blind one.
+    some = {"all": False, "included": more}
     path = f"/api/dm/actions?id=suggest_labels&project={judged.project.id}"
     again = judged.api.post(path, {"selectedItems": some})
-    assert f"{NEW - 1} of {NEW - 1} images have a suggestion" in again["detail"]
+    assert f"{NEW - 1} of {NEW} images have a suggestion" in again["detail"]
+    assert "1 blind image left alone" in again["detail"]
     assert "job" not in again
+
+    visit.open_data_manager(judged.project.id)
+    visit.act_on(0, "Learn features from all images")
+    visit.confirm_action()
+    expect(notice(visit)).to_contain_text("Learning features from all images has started")
+    expect(chip).to_contain_text("pretrain")
+    visit.keep_screenshot("data-manager-learn")
+    path = f"/api/planktrait/projects/{judged.project.id}"
+    started = judged.api.get(f"{path}/jobs")["jobs"][0]["id"]
+    judged.api.post(f"{path}/model/jobs/{started}/cancel")
+    expect(chip).to_contain_text("cancelled")
 
     visit.open_data_manager(judged.project.id)
     visit.act_on(1, "Find similar")

@@ -259,6 +259,8 @@ def test_learn_features_asks_the_backend_for_a_job(home, project, backend):
     done = run(home, project, "learn_features")
     assert backend.sent_to("pretrain") == [{"project": project.id}]
     assert "pretrain-1" in done["detail"]
+    # The page follows the job by its id.
+    assert done["job"] == "pretrain-1"
     backend.refuse = {"pretrain": 409}
     with pytest.raises(ApiError, match="pretrain is refused"):
         run(home, project, "learn_features")

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 MOST_AT_ONCE = 200
 """Classified while the browser waits; more of them are a job."""
 
+WHERE_SHOWN = "its progress is shown at the top of this page and on the page Model."
+
 Answer = dict[str, Any]
 
 
@@ -73,8 +75,7 @@ def suggest_labels(project: Project, queryset: QuerySet, **kwargs: Any) -> Answe
         detail += (
             f" {len(ids) - saved} got none: there is no model yet, or the image cannot be read."
         )
-    if len(rows) > len(ids):
-        detail += f" {len(rows) - len(ids)} blind images were left alone."
+    detail += _left_alone(len(rows) - len(ids))
     return {"processed_items": saved, "detail": detail, "reload": saved > 0}
 
 
@@ -88,9 +89,10 @@ def _suggest_as_job(project: Project, queryset: QuerySet) -> Answer:
             )
         have = Prediction.objects.filter(task_id=OuterRef("id"), model_version=live)
         asked, waiting = queryset.count(), queryset.exclude(Exists(have))
-        ids = list(waiting.order_by("id").values_list("id", flat=True))
-        there = f"{asked - len(ids)} of {counted(asked, 'image')}"
-        detail = f"{there} have a suggestion of {live} already."
+        rows = list(waiting.order_by("id").values_list("id", "data__blind"))
+        ids = [task_id for task_id, mark in rows if not is_blind_data({"blind": mark})]
+        there = f"{asked - len(rows)} of {counted(asked, 'image')}"
+        detail = f"{there} have a suggestion of {live} already.{_left_alone(len(rows) - len(ids))}"
         if not ids:
             _make_visible(project, live)
             return {"processed_items": asked, "detail": detail, "reload": True}
@@ -101,8 +103,7 @@ def _suggest_as_job(project: Project, queryset: QuerySet) -> Answer:
     except backend.BackendError as error:
         return {"processed_items": 0, "detail": str(error), "response_code": error.status}
     started = (
-        f"Suggesting labels for {counted(len(ids), 'image')} has started (job {job}); its progress "
-        f"is shown at the top of this page and on the page Model."
+        f"Suggesting labels for {counted(len(ids), 'image')} has started (job {job}); {WHERE_SHOWN}"
     )
     detail = f"{started} {detail}" if len(ids) < asked else started
     return {"processed_items": len(ids), "detail": detail, "reload": False, "job": job}
@@ -114,9 +115,9 @@ def learn_features(project: Project, queryset: QuerySet, **kwargs: Any) -> Answe
         job = backend.learn_features(project).get("job")
     except backend.BackendError as error:
         return {"processed_items": 0, "detail": str(error), "response_code": 503}
-    name = job.get("id") or job.get("name") if isinstance(job, dict) else job
-    detail = f"Learning features from all images has started (job {name}): see `planktrait jobs`."
-    return {"processed_items": project.tasks.count(), "detail": detail, "reload": False}
+    detail = f"Learning features from all images has started (job {job}); {WHERE_SHOWN}"
+    images = project.tasks.count()
+    return {"processed_items": images, "detail": detail, "reload": False, "job": job}
 
 
 def _ask(project: Project, ids: list[int]) -> list[dict[str, Any]]:
@@ -144,6 +145,10 @@ def _make_visible(project: Project, version: str) -> None:
     if not shown or now >= before:
         project.model_version = version
         project.save(update_fields=["model_version"])
+
+
+def _left_alone(blind: int) -> str:
+    return f" {counted(blind, 'blind image')} left alone." if blind else ""
 
 
 def _summary(saved: int, version: str) -> str:

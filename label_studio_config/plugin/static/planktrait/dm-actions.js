@@ -27,9 +27,10 @@
   const chip = document.createElement("a");
   chip.className = CLASS;
   chip.dataset.external = "true";
-  chip.setAttribute("role", "status");
   const bar = document.createElement("progress");
   const words = document.createElement("span");
+  // Not of the link: it would be a link no more.
+  words.setAttribute("role", "status");
   bar.setAttribute("aria-label", "Progress");
   chip.append(bar, words);
 
@@ -46,7 +47,7 @@
     const { done, total, stage } = job.progress ?? {};
     const share = total ? `${done.toLocaleString()} of ${total.toLocaleString()}` : (stage ?? "waiting");
     const state = ACTIVE.includes(job.state) ? share : job.state;
-    words.textContent = chip.title = `${job.name.replace(/ (for|of|in|into) project \d+/, "")}: ${state}`;
+    words.textContent = chip.title = `${job.name.replace(/ (?:(?:for|of|in|into) )?project \d+/, "")}: ${state}`;
     bar.hidden = !ACTIVE.includes(job.state);
     if (total) {
       bar.max = total;

@@ -5,7 +5,9 @@
   window.planktraitNotice = true;
 
   const TOKEN = document.currentScript?.dataset.csrf ?? "";
-  const OURS = ["accept_suggestions", "label_as", "mark_blind", "second_opinion", "suggest_labels"];
+  const OURS = [
+    ...["accept_suggestions", "label_as", "learn_features", "mark_blind", "second_opinion", "suggest_labels"],
+  ];
   const KEPT = "planktrait-notice";
 
   const style = document.createElement("style");
