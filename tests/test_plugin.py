@@ -326,6 +326,11 @@ def test_an_interactive_backend_suggests_nothing_for_a_blind_task(home, project,
     assert said[1]["data"]["result"] == suggestion(project)["result"]
     asked = [task["data"]["n"] for body in backend.sent_to("predict") for task in body["tasks"]]
     assert asked == [1]
+    # "Send Test Request" takes any task of the project.
+    Api(home).call("DELETE", f"/api/tasks/{tasks[1]['id']}/")
+    with pytest.raises(ApiError, match=r"409.*is blind"):
+        Api(home).post(f"{address}/predict/test?random=true")
+    assert len(backend.sent_to("predict")) == 1
 
 
 def test_a_task_that_is_not_blind_gets_predictions_by_every_address(home, project):

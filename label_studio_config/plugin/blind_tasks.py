@@ -2,7 +2,7 @@
 
 Our own way, `suggestions.py`, leaves them out. Label Studio's addresses (`/api/predictions`,
 `/import/predictions`, predictions within imported tasks) refuse them, and no ML backend is asked
-for them, nor while somebody works on one (interactive backends).
+for them, nor while somebody works on one (interactive backends), nor to try the backend out.
 """
 
 from __future__ import annotations
@@ -55,6 +55,15 @@ def guard() -> None:
         return ask_meanwhile(self, task, *args, **kwargs)
 
     MLBackend.interactive_annotating = ask_meanwhile_if_open
+    try_out = MLBackend._predict
+
+    def try_out_if_open(self: Any, task: Task) -> Any:
+        if is_blind_data(task.data or {}):
+            why = f"The image drawn by chance (task {task.id}) is blind: send the request again."
+            return {"status": 409, "data": {"detail": why}}
+        return try_out(self, task)
+
+    MLBackend._predict = try_out_if_open
 
 
 def _before_save(sender: Any, instance: Prediction, raw: bool, **kwargs: Any) -> None:
