@@ -140,6 +140,26 @@ def test_more_like_this(shown: Shown) -> None:
     shown.api.patch(f"/api/tasks/{marked}", {"data": data})
 
 
+def test_what_is_left_to_judge_is_found_behind_what_was_judged(shown: Shown) -> None:
+    """Of 130 images the nearest are answered: some of them, and then more than are looked at."""
+    many = project_with_images(shown.server, "Much judged", "judged")
+    folder = many.server.home.encoders_folder(many.project.id)
+    torch.manual_seed(0)
+    set_newest_encoder(folder, Encoder.create("resnet10t", 32).save(folder / "small" / "encoder"))
+    add_images(many, 130 - N_TASKS, "judged-too")
+    first = many.tasks[0]
+    order = [one["task"] for one in neighbours(many, first)["tasks"]]
+    assert len(order) == 128
+    answered = 0
+    for count in (62, 110):
+        judgements = [{"task": task, "label": "disc"} for task in order[answered:count]]
+        body = {"control": "group", "judgements": judgements}
+        assert many.post("judgements", json=body).json()["saved"] == count - answered
+        answered = count
+        found = neighbours(many, first, limit=5, open=1)["tasks"]
+        assert [one["task"] for one in found] == order[count : count + 5]
+
+
 def test_more_like_an_uploaded_image(shown: Shown) -> None:
     name = next((shown.server.images_root / "features").glob("image-00007.png"))
     with name.open("rb") as file:

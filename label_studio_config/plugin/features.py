@@ -38,6 +38,7 @@ ADDED_AT_ONCE = 200
 
 TIMEOUT_S = 120.0
 _SPARE = 50
+_MOST_LOOKED_AT = 5 * MOST_FOUND
 
 
 def evenly(task_ids: Sequence[int], most: int) -> list[int]:
@@ -67,7 +68,7 @@ class Neighbours(ModelView):
         view = None
         if str(request.data.get("open")).lower() in ("1", "true"):
             view = view_for(project, request.user.id, request.data.get("control"))
-        most = limit + _SPARE
+        most = limit + _SPARE if view is None else 3 * limit + _SPARE
         while True:
             answer = backend.ask(
                 "POST", "neighbours", json={**body, "limit": most}, timeout_s=TIMEOUT_S
@@ -75,13 +76,20 @@ class Neighbours(ModelView):
             ids = [found["task"] for found in answer["tasks"]]
             left = shown(project, ids) - set(judged(view, ids).tolist())
             tasks = [found for found in answer["tasks"] if found["task"] in left]
-            if len(tasks) >= limit or len(answer["tasks"]) < most or most >= 5 * MOST_FOUND:
-                return Response({"tasks": tasks[:limit], "features": answer["features"]})
-            if view is not None and "without" not in body:
+            told = view is None or "without" in body
+            if len(tasks) >= limit or len(answer["tasks"]) < most:
+                break
+            # As many of the next ones may be left; most of a project's ids take longer to hand on.
+            wanted = max(4 * most, 2 * limit * len(ids) // len(tasks)) if tasks else _MOST_LOOKED_AT
+            if not told and wanted >= _MOST_LOOKED_AT:
                 body["without"] = judged(view).tolist()
+                most = limit + _SPARE
+            elif most < _MOST_LOOKED_AT:
+                # Also where many have become blind, or were deleted, since the backend last looked.
+                most = min(wanted, _MOST_LOOKED_AT)
             else:
-                # Many have become blind, or were deleted, since the backend last looked.
-                most = min(4 * most, 5 * MOST_FOUND)
+                break
+        return Response({"tasks": tasks[:limit], "features": answer["features"]})
 
     def _asked(self, request: Request, project: Project) -> dict[str, Any]:
         image = request.FILES.get("image")
