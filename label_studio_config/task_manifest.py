@@ -41,7 +41,8 @@ def manifest_of_tasks(
     Returns
     -------
     manifest
-        Known columns as in the task data, plus `task_id` and `blind` (bool).
+        Known columns as in the task data, plus `task_id` and `blind` (bool: one of the tasks of the
+        image is).
     skipped
         Tasks whose image has no address, is outside the root, or is not there.
     """
@@ -73,7 +74,7 @@ def manifest_of_tasks(
             "image_id": image_id,
             "path": relative,
             "task_id": task.get("id"),
-            "blind": is_blind(task),
+            "blind": is_blind(task) or rows.get(image_id, {}).get("blind", False),
         }
     columns = ["image_id", "path", "task_id", "blind"]
     table = pd.DataFrame(list(rows.values())) if rows else pd.DataFrame(columns=columns)

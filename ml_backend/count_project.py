@@ -34,7 +34,8 @@ def count_project(
     """Predict every image of a project with its live version and count labels by group.
 
     Predictions are kept until the images or the live version change: a killed run goes on where
-    it stopped, and counting by another column predicts nothing again.
+    it stopped, and counting by another column predicts nothing again. What is predicted of blind
+    images stays in them: the counts do not tell it.
 
     Returns
     -------
@@ -75,6 +76,7 @@ def count_project(
             control=control,
             by=by,
             depth_bin_m=depth_bin_m,
+            blind=set(manifest.table["image_id"][manifest.table["blind"].astype(bool)]),
         )
         found.update(
             images=counted.images,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from label_studio_config.manifest import Manifest
 from label_studio_config.schema import LabelSchema
+from ml_backend.quantify_blind import hide_blind
 from ml_backend.quantify_plot import plot_counts
 from ml_backend.quantify_read import group_images, read_predictions, read_validated
 from ml_backend.quantify_table import UNCHECKED, count_labels, write_counts
@@ -44,6 +45,7 @@ def count_images(
     control: str | None = None,
     by: str = "sample_id",
     depth_bin_m: float = 10.0,
+    blind: Collection[str] = (),
 ) -> Counted:
     """Count labels a group, corrected, and write the table (CSV, Parquet) and plot (PNG, SVG).
 
@@ -55,23 +57,32 @@ def count_images(
     output : name of the files, without ending
     control : a one-of control; by default the schema's primary one
     by, depth_bin_m : as `group_images` takes them
+    blind : ids of images whose predictions nobody may read from the counts (see `quantify_blind`)
 
     Raises
     ------
     QuantifyError
-        As `read_predictions`, `group_images` and `read_validated`.
+        As `read_predictions`, `group_images`, `read_validated` and `hide_blind`.
     """
     primary = schema.primary.name if schema.primary is not None else ""
     predicted = read_predictions(predictions, control or primary)
-    groups = group_images(manifest, predicted.image_ids, by, depth_bin_m)
+    always_asked = not (
+        predicted.control in schema and schema.control(predicted.control).conditions
+    )
+    if blind and not always_asked:
+        # Some of their annotators are still to come, who must not read that it is asked.
+        tasks = (task for task in tasks or () if task.get("is_labeled", True))
     validated = None if tasks is None else read_validated(schema, tasks, predicted)
-    table = count_labels(predicted, groups, validated)
+    hidden = hide_blind(predicted, validated, blind, always_asked)
+    predicted, validated = hidden.predicted, hidden.validated
+    groups = group_images(manifest, predicted.image_ids, by, depth_bin_m)
+    table = count_labels(predicted, groups, validated, blind=hidden.blind)
     return Counted(
         control=predicted.control,
         images=len(predicted.image_ids),
         groups=len(groups.names),
         validated=0 if validated is None else len(validated.rows),
         method=str(table["method"].iloc[0]),
-        notes=[] if validated is None else validated.notes,
+        notes=hidden.notes + ([] if validated is None else validated.notes),
         files=[*write_counts(table, output), *plot_counts(table, output, by)],
     )

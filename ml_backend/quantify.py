@@ -136,6 +136,7 @@ def draw_counts(
     prior: np.ndarray | None = None,
     validated: np.ndarray | None = None,
     correction: Correction | None = None,
+    unknown: np.ndarray | None = None,
     n_draws: int = N_DRAWS,
     sweeps: int = SWEEPS,
     seed: int = 0,
@@ -155,6 +156,8 @@ def draw_counts(
     correction : Correction, optional
         The classifier's own uncertainty: each draw has likelihoods of its own. Without it they
         are taken as they are.
+    unknown : int array (g,), optional
+        How many further images of each group nothing is known of: they follow its composition.
     """
     rng = np.random.default_rng(seed)
     k = logs.shape[1]
@@ -173,6 +176,9 @@ def draw_counts(
             alpha = _draw_alpha(counts, grid, rng)
             theta = _normalised(rng.standard_gamma(counts + alpha))
         draws[number] = counts
+        if unknown is not None and unknown.any():
+            # They tell nothing of the composition, so they need no part in the chain.
+            draws[number] += rng.multinomial(unknown, theta)
     return draws
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,17 @@ class Predicted:
     sample_ids: list[str]
     suggested: np.ndarray
     probabilities: np.ndarray
+
+    def select(self, mask: np.ndarray) -> Predicted:
+        """Some of the images, bool (n,)."""
+        rows = np.flatnonzero(mask)
+        return replace(
+            self,
+            image_ids=[self.image_ids[row] for row in rows],
+            sample_ids=[self.sample_ids[row] for row in rows],
+            suggested=self.suggested[rows],
+            probabilities=self.probabilities[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -267,7 +278,8 @@ def read_validated(
     unsure = set(mine["image_id"]) - {ids[n] for n in voted}
     if unsure:
         notes.append(
-            f"{len(unsure)} blind images that nobody could assess are counted as predicted"
+            f"{len(unsure)} blind images that nobody could assess are counted as if nobody had "
+            "looked at them"
         )
     rows = np.array([place[ids[n]] for n in found], dtype=int)
     return Validated(rows, tuple(wide.columns), wide.to_numpy(), notes)

@@ -4,7 +4,8 @@
 |---|---|
 | `group`, `label` | the group (a sample, depth bin, day, …) and the label |
 | `n_images`, `n_validated` | images in the group, and how many of them people validated blindly |
-| `raw_count`, `raw_frequency` | images for which the label was suggested; share of the group |
+| `n_shared_out` | of the blind images whose predictions are not used, those that nobody judged |
+| `raw_count`, `raw_frequency` | images for which the label was suggested; share of those |
 | `corrected_count`, `count_low95`, `count_high95` | posterior mean and 95 % interval |
 | `corrected_frequency`, `frequency_low95`, `frequency_high95` | the same, as shares of the group |
 | `method` | what the intervals rest on |
@@ -34,6 +35,7 @@ def count_labels(
     groups: Groups,
     validated: Validated | None = None,
     seed: int = 0,
+    blind: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Count every label in every group.
 
@@ -44,6 +46,8 @@ def count_labels(
     validated : Validated, optional
         Their labels are certain, and tell how wrong the classifier may be. Without them, or where
         none bears a label that the model knows, it is taken as right.
+    blind : bool array (n,), optional
+        Images whose predictions are not counted (see `quantify_blind`).
     """
     labels = validated.labels if validated is not None else predicted.labels
     n_groups = len(groups.names)
@@ -54,6 +58,9 @@ def count_labels(
         np.add.at(fixed, groups.numbers[validated.rows], validated.shares)
         np.add.at(n_validated, groups.numbers[validated.rows], 1)
         open_rows[validated.rows] = False
+    hidden = np.zeros_like(open_rows) if blind is None else blind
+    shared_out = np.bincount(groups.numbers[open_rows & hidden], minlength=n_groups)
+    open_rows &= ~hidden
     possible = np.flatnonzero(predicted.prior > 0)
     _tell_impossible(predicted, possible, fixed)
     logs = log_likelihoods(predicted.probabilities[:, possible], predicted.prior[possible])
@@ -66,17 +73,18 @@ def count_labels(
         prior=prior,
         validated=fixed[:, possible],
         correction=correction,
+        unknown=shared_out,
         seed=seed,
     )
     counts = Counts.of(draws)
     raw = np.zeros_like(fixed)
-    np.add.at(raw, (groups.numbers, predicted.suggested), 1)
+    np.add.at(raw, (groups.numbers[~hidden], predicted.suggested[~hidden]), 1)
     n_images = np.bincount(groups.numbers, minlength=n_groups)
 
     return _tidy(
         groups,
         labels,
-        np.stack([n_images, n_validated]),
+        np.stack([n_images, n_validated, shared_out]),
         raw,
         [_spread(part, possible, fixed) for part in (counts.mean, counts.low, counts.high)],
         method,
@@ -142,6 +150,11 @@ def _spread(part: np.ndarray, possible: np.ndarray, fixed: np.ndarray) -> np.nda
     return full
 
 
+def _or_none(sizes: np.ndarray) -> np.ndarray:
+    """Without suggestions there are no shares of them either."""
+    return np.where(sizes > 0, sizes, np.nan)
+
+
 def _tidy(
     groups: Groups,
     labels: tuple[str, ...],
@@ -157,8 +170,9 @@ def _tidy(
         "label": np.tile(labels, n_groups),
         "n_images": n_images,
         "n_validated": np.repeat(sizes[1], k),
+        "n_shared_out": np.repeat(sizes[2], k),
         "raw_count": raw.ravel().astype(int),
-        "raw_frequency": raw.ravel() / n_images,
+        "raw_frequency": raw.ravel() / np.repeat(_or_none(raw.sum(axis=1)), k),
     }
     for name, part in zip(("count", "count_low95", "count_high95"), counts, strict=True):
         columns["corrected_count" if name == "count" else name] = part.ravel()

@@ -27,6 +27,7 @@ from label_studio_config.results import write_result
 from label_studio_config.schema import LabelSchema
 from label_studio_config.server_tasks import fetch_project, fetch_tasks
 from label_studio_config.users import add_user
+from label_studio_config.votes import is_blind
 from ml_backend.fit import FitSettings
 from ml_backend.registry import Registry
 from ml_backend.train import train
@@ -300,6 +301,10 @@ def test_4_counts_with_their_intervals(
     visit.keep_screenshot("data-counts-no-model")
     assert "there is no model yet" in cruise.refusal("POST", "/start/count", json={})
     cruise.train(Encoder.create("resnet10t", 32).save(tmp_path_factory.mktemp("encoder")))
+    blind = [t for t in fetch_tasks(cruise.server.home, cruise.project) if is_blind(t)]
+    for task in blind[:3]:
+        answer = f"/api/annotations/{task['annotations'][0]['id']}/"
+        assert cruise.server.request("DELETE", answer).status_code == 204
     page = open_step(visit, cruise, "counts")
     page.reload()
     expect(page.locator("#count-checks")).to_contain_text("Live version: project-")
@@ -316,12 +321,19 @@ def test_4_counts_with_their_intervals(
     expect(table).to_be_visible(timeout=120_000)
     assert table.locator(".groups").count() == 3
     expect(table.locator(".groups").first).to_contain_text("A20 images")
+    # Of blind images only what people said is counted, and the page says so.
+    expect(table.locator(".groups", has_text="blind and not annotated").first).to_be_visible()
+    expect(page.locator("#counts")).to_contain_text("3 blind images were not judged by anybody yet")
+    expect(page.locator("#counts")).to_contain_text("Blind images have no suggestion")
     plot = page.locator("img.plot")
     expect(plot).to_be_visible()
     page.wait_for_function("() => document.querySelector('img.plot').naturalWidth > 0")
     keep_both(visit, "counts")
     rows = list(csv.DictReader(io.StringIO(fetched(page, "CSV").decode())))
-    assert sum(int(row["raw_count"]) for row in rows) == N_IMAGES
+    assert sum(int(row["raw_count"]) for row in rows) == N_IMAGES - len(blind)
+    counted = sum(float(row["corrected_count"]) for row in rows)
+    assert counted == pytest.approx(N_IMAGES, abs=0.01)
+    assert sum({row["group"]: int(row["n_shared_out"]) for row in rows}.values()) == 3
     assert all("blind validated" in row["method"] for row in rows)
     assert b"<svg" in fetched(page, "Plot (SVG)")
     assert fetched(page, "Plot (PNG)").startswith(b"\x89PNG")

@@ -23,6 +23,7 @@ from label_studio_config.phantoms import draw_phantoms
 from label_studio_config.prediction import prediction_schema, prior_of
 from label_studio_config.project import read_config
 from label_studio_config.schema import LabelSchema
+from ml_backend.counting import count_images
 from ml_backend.head import Head
 from ml_backend.model import TraitModel
 from ml_backend.quantify import (
@@ -33,6 +34,7 @@ from ml_backend.quantify import (
     em_counts,
     log_likelihoods,
 )
+from ml_backend.quantify_blind import hide_blind
 from ml_backend.quantify_classifier import Correction, _directions
 from ml_backend.quantify_plot import _figure, plot_counts
 from ml_backend.quantify_read import (
@@ -431,6 +433,82 @@ def test_nothing_validated(tmp_path: Path) -> None:
         read_validated(other, [], predicted)
 
 
+# --- blind images -----------------------------------------------------------------------------
+
+
+def counted_by_image(
+    folder: Path, said: np.ndarray, blind: list[int], tasks: list[dict[str, Any]]
+) -> pd.DataFrame:
+    """One group an image, as a column of file names makes them."""
+    predicted = predicted_of(said)
+    write_shards(folder / "p", predicted, [0.2, 0.3, 0.5])
+    table = pd.DataFrame({"image_id": predicted.image_ids, "path": predicted.image_ids})
+    manifest = Manifest(table.assign(file=predicted.image_ids), folder)
+    ids = {predicted.image_ids[row] for row in blind}
+    told = count_images(folder / "p", manifest, SCHEMA, tasks, folder / "c", by="file", blind=ids)
+    assert told.images == len(said) - 1  # of the last one it is not asked
+    return pd.read_parquet(folder / "c.parquet")
+
+
+def test_nothing_tells_what_the_model_says_of_a_blind_image(tmp_path: Path) -> None:
+    """Were it to say anything else of those that nobody judged, each figure would be the same."""
+    said = np.arange(30) % 3
+    judged = [task(n, "Disc") for n in (3, 4, 5)]
+    blind = [3, 4, 5, 6, 7, 8]
+    tables = []
+    for other in (0, 1):
+        said[[6, 7, 8]] = (said[[6, 7, 8]] + other) % 3
+        folder = tmp_path / str(other)
+        folder.mkdir()
+        tables.append(counted_by_image(folder, said, blind, judged))
+    pd.testing.assert_frame_equal(*tables)
+    of = tables[0].set_index(["group", "label"])
+    assert (of.groupby("group").corrected_count.sum() - 1).abs().max() < 1e-4
+    # Judged: people's label; not judged: any label, about as often as in the others.
+    assert of.loc["image-4"].corrected_count.tolist() == [1, 0, 0]
+    open_one = of.loc["image-7"]
+    assert open_one.n_shared_out.tolist() == [1, 1, 1]
+    assert open_one.count_low95.tolist() == [0, 0, 0]
+    assert open_one.count_high95.tolist() == [1, 1, 1]
+    assert open_one.raw_frequency.isna().all()
+    assert of.loc["image-9"].n_shared_out.tolist() == [0, 0, 0]
+    assert of.raw_count.sum() == 29 - len(blind)
+
+
+def test_images_of_which_nothing_is_known_follow_their_group() -> None:
+    said = np.repeat([0, 1, 2], [60, 30, 10])
+    blind = np.zeros(100, dtype=bool)
+    blind[::5] = True
+    whole = count_labels(predicted_of(said), one_group(100))
+    some = count_labels(predicted_of(said), one_group(100), blind=blind)
+    assert some.corrected_count.sum() == pytest.approx(100, abs=1e-3)
+    np.testing.assert_allclose(some.corrected_count, whole.corrected_count, atol=4)
+    width = [(one.count_high95 - one.count_low95).mean() for one in (whole, some)]
+    assert width[0] < width[1] < 2.5 * width[0]
+    assert some.n_shared_out.tolist() == [20, 20, 20]
+
+
+def test_that_a_question_is_asked_of_a_blind_image_is_not_told_either() -> None:
+    """Nor are images that people still judge, where the question is not asked of every image."""
+    predicted = predicted_of(np.arange(6) % 3)
+    validated = Validated(np.array([4]), DISC_ROD_RING, np.eye(3)[[1]], [])
+    blind = {"image-1", "image-4"}
+    always = hide_blind(predicted, validated, blind, always_asked=True)
+    assert always.predicted is predicted
+    assert always.blind.tolist() == [False, True, False, False, True, False]
+    assert "1 blind image was not judged by anybody yet" in always.notes[0]
+    sometimes = hide_blind(predicted, validated, blind, always_asked=False)
+    assert sometimes.predicted.image_ids == [f"image-{n}" for n in (0, 2, 3, 4, 5)]
+    assert sometimes.predicted.suggested.tolist() == [0, 2, 0, 1, 2]
+    assert sometimes.validated is not None
+    assert sometimes.validated.rows.tolist() == [3]
+    assert sometimes.blind.tolist() == [False, False, False, True, False]
+    assert "did not answer this question" in sometimes.notes[0]
+    assert not hide_blind(predicted, validated, {"image-4"}, always_asked=False).notes
+    with pytest.raises(QuantifyError, match="is asked of blind images only"):
+        hide_blind(predicted, None, set(predicted.image_ids), always_asked=False)
+
+
 # --- the command ------------------------------------------------------------------------------
 
 
@@ -471,7 +549,7 @@ def test_the_command_writes_tables_and_plots(run, folder: Path) -> None:
     assert table.groupby("group")["n_images"].first()["unknown"] == 5
     assert table.groupby("group")["n_validated"].first().sum() == 20
     assert table.columns.tolist() == [
-        "group", "label", "n_images", "n_validated", "raw_count", "raw_frequency",
+        "group", "label", "n_images", "n_validated", "n_shared_out", "raw_count", "raw_frequency",
         "corrected_count", "count_low95", "count_high95", "corrected_frequency",
         "frequency_low95", "frequency_high95", "method",
     ]  # fmt: skip

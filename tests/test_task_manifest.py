@@ -26,6 +26,12 @@ def test_what_cannot_be_used_is_listed(tmp_path):
     assert manifest.table["blind"].tolist() == [True]
     assert manifest.table["depth_m"].isna().all()
     assert len(skipped) == 3
+    # Another task of the image, which is not marked, does not unmark it.
+    tasks.append({"id": 9, "data": datas[0] | {"blind": "no"}})
+    manifest, _ = manifest_of_tasks(
+        LabelSchema.from_xml(TRAITS), tasks, partial(resolve_image, tmp_path), tmp_path
+    )
+    assert manifest.table["blind"].tolist() == [True]
 
 
 def test_a_pixel_size_that_is_none_is_unknown(tmp_path):

@@ -208,6 +208,7 @@ def _row(row: dict[str, str]) -> dict[str, Any]:
         "label": row["label"],
         "n_images": int(row["n_images"]),
         "n_validated": int(row["n_validated"]),
+        "n_shared_out": int(row.get("n_shared_out") or 0),
         **{name: float(row[name]) for name in numbers},
     }
 

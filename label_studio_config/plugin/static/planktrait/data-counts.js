@@ -117,7 +117,9 @@ function tableOf({ rows, n_rows: all }) {
   for (const row of rows) {
     if (row.group !== group) {
       group = row.group;
-      const said = `${plural(row.n_images, "image")}${row.n_validated ? `, ${whole(row.n_validated)} blind and annotated` : ""}`;
+      const judged = row.n_validated ? `, ${whole(row.n_validated)} blind and annotated` : "";
+      const open = row.n_shared_out ? `, ${whole(row.n_shared_out)} blind and not annotated` : "";
+      const said = `${plural(row.n_images, "image")}${judged}${open}`;
       body.push(make("tr", { class: "groups" }, make("th", { scope: "rowgroup", colspan: 4 }, group, make("span", {}, said))));
     }
     body.push(make("tr", {}, make("td", {}, shown(row.label)), make("td", { class: "number" }, whole(row.raw_count)),
@@ -125,6 +127,9 @@ function tableOf({ rows, n_rows: all }) {
       make("td", { class: "interval" }, `${decimals(row.count_low95)} to ${decimals(row.count_high95)}`)));
   }
   const left = [make("p", { class: "quiet" }, "Labels that were not suggested and are most likely absent are only in the CSV.")];
+  if (rows.some((row) => row.n_validated || row.n_shared_out)) {
+    left.push(make("p", { class: "quiet" }, "Blind images have no suggestion: they are in “Corrected”, not in “As suggested”."));
+  }
   if (all > rows.length) left.push(make("p", { class: "quiet" }, `The first ${whole(rows.length)} of ${whole(all)} rows; all are in the CSV.`));
   return [make("table", { class: "list counted" }, make("thead", {}, head), make("tbody", {}, ...body)), ...left];
 }
