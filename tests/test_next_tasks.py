@@ -163,6 +163,32 @@ def test_the_label_stream_follows_where_the_project_wants_it(shown: Shown) -> No
     assert shown.api.get(path)["in_label_stream"] is False
 
 
+def test_where_several_votes_are_wanted_the_stream_goes_on_for_whoever_is_ahead(
+    shown: Shown,
+) -> None:
+    """What one person has answered is there for the others still."""
+    path = f"{shown.path}/label-order"
+    ahead, behind = (Person.of(shown, f"{name}@example.org") for name in ("ahead", "behind"))
+    shown.api.patch(f"/api/projects/{shown.project.id}/", {"maximum_annotations": 2})
+    try:
+        told = shown.api.post(path, {"strategy": "diversity", "in_label_stream": True})
+        judged = [stream(shown, ahead)]
+        for _ in range(told["chosen"] // 2):
+            judge(shown, ahead, judged[-1])
+            judged.append(stream(shown, ahead))
+        assert len(set(judged)) == len(judged)
+        end = time.monotonic() + 60
+        while (now := shown.api.get(path))["chosen_at"] == told["chosen_at"]:
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        assert 0 < now["chosen"] <= told["chosen"] * 2 / 3
+        given = shown.api.get(f"/api/tasks/{stream(shown, behind)}/")
+        assert given["total_annotations"] + given["cancelled_annotations"] > 0
+    finally:
+        shown.api.post(path, {"strategy": "mixture", "in_label_stream": False})
+        shown.api.patch(f"/api/projects/{shown.project.id}/", {"maximum_annotations": 1})
+
+
 def test_tasks_are_chosen_anew_for_another_version(shown: Shown) -> None:
     path = f"{shown.path}/label-order"
     person = Person.of(shown, "stream-3@example.org")

@@ -10,7 +10,7 @@ import requests
 from label_studio_config.api import Api
 from label_studio_config.project import ProjectInfo, create_project
 from label_studio_config.results import write_result
-from label_studio_config.users import add_user
+from label_studio_config.users import UserInfo, add_user
 from tests.label_studio_fixtures import LabelStudioForTests
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ class People:
         rows = [{"data": {"image": f"/data/{n}.png"}} for n in range(10)]
         self.api.post(f"/api/projects/{self.project.id}/import", rows)
         self.ids = sorted(task["id"] for task in self.tasks())
-        self.tokens: dict[str, str] = {}
+        self.people: dict[str, UserInfo] = {}
 
     def tasks(self) -> list[dict[str, Any]]:
         path = f"/api/planktrait/projects/{self.project.id}/tasks"
@@ -37,9 +37,9 @@ class People:
 
     def call(self, who: str, path: str, body: dict[str, Any]) -> requests.Response:
         email = f"{who}-{self.project.id}@example.org"
-        if who not in self.tokens:
-            self.tokens[who] = add_user(self.server.home, email).token
-        headers = {"Authorization": f"Token {self.tokens[who]}"}
+        if who not in self.people:
+            self.people[who] = add_user(self.server.home, email)
+        headers = {"Authorization": f"Token {self.people[who].token}"}
         return requests.post(self.server.url + path, json=body, headers=headers, timeout=60)
 
     def judge(self, who: str, task: int, label: str) -> None:
@@ -52,7 +52,7 @@ class People:
 
     def page(self, who: str, **query: Any) -> list[dict[str, Any]]:
         path = f"{self.server.url}/api/planktrait/projects/{self.project.id}/gallery/page"
-        headers = {"Authorization": f"Token {self.tokens[who]}"}
+        headers = {"Authorization": f"Token {self.people[who].token}"}
         answer = requests.get(path, params=query, headers=headers, timeout=60)
         answer.raise_for_status()
         return answer.json()["crops"]
@@ -145,6 +145,22 @@ def test_who_skips_or_puts_off_an_image_goes_on(people: People) -> None:
     draft = {"result": [], "was_postponed": True}
     people.call("two", f"/api/tasks/{ids[1]}/drafts", draft).raise_for_status()
     assert people.next_task("two") not in ids[:2]
+
+
+def test_however_many_one_has_judged_the_others_come_first_too(people: People) -> None:
+    ids = []
+    for who, count in (("one", 300), ("two", 1)):
+        people.call(who, "/api/current-user/whoami", {})
+        person = people.people[who].id
+        result = write_result(people.project.schema, {"group": "Copepod"})
+        said = [{"completed_by": person, "result": result}]
+        rows = [{"data": {"image": f"/{who}/{n}.png"}, "annotations": said} for n in range(count)]
+        path = f"/api/projects/{people.project.id}/import?return_task_ids=true"
+        ids.append(people.api.post(path, rows)["task_ids"])
+    for some in ids:
+        assert people.ask({"tasks": some})["asked"] == len(some)
+    assert people.next_task("one") == ids[1][0]
+    assert people.next_task("two") == min(ids[0])
 
 
 @pytest.mark.parametrize(

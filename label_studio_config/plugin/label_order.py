@@ -7,11 +7,11 @@ import threading
 from datetime import timedelta
 
 from django.db import connection
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 from projects.models import Project
 from rest_framework.exceptions import ValidationError
-from tasks.models import Task
+from tasks.models import Annotation, AnnotationDraft, Task
 
 from label_studio_config.plugin.gallery_catch_up import shown_version
 from label_studio_config.plugin.models import LabelOrder
@@ -20,8 +20,11 @@ from label_studio_config.plugin.next_tasks import STRATEGIES, choose, not_blind
 logger = logging.getLogger(__name__)
 
 KEPT = 300
+MOST_BEGUN = 1000
+"""Of more tasks that one person had and others had not, the rest come when no other is left."""
 LEFT_SHARE = 2 / 3
-"""With a smaller share of them left the next ones are chosen, while these are being labelled."""
+"""With a smaller share of them left to somebody the next ones are chosen, while these are being
+labelled."""
 
 CHOOSING_MOST = timedelta(minutes=3)
 """Whoever chooses for longer has been ended, or could not: then others try again."""
@@ -49,6 +52,7 @@ def set_order(project: Project, strategy: str, in_label_stream: bool) -> LabelOr
         defaults={
             "strategy": strategy,
             "in_label_stream": in_label_stream,
+            "begun": _begun(project, order_of(project)),
             "tasks": [],
             "choosing_since": None,
         },
@@ -62,17 +66,23 @@ def set_order(project: Project, strategy: str, in_label_stream: bool) -> LabelOr
     return order_of(project)
 
 
-def open_tasks(project: Project) -> list[int]:
-    """Of the tasks that were chosen, those that wait for answers and are not blind, in order.
+def open_tasks(project: Project, mine: Q) -> list[int]:
+    """Of the tasks that were chosen, those that wait for a person's answer, none blind, in order.
 
-    Where many are done, or another model version is live, the next are chosen meanwhile.
+    Where few are left to the person, or another model version is live, the next are chosen
+    meanwhile.
+
+    Parameters
+    ----------
+    mine : the condition under which a task was the person's already
     """
     order = order_of(project)
     if not order.in_label_stream:
         return []
-    waiting = Task.objects.filter(project=project, id__in=order.tasks, is_labeled=False)
+    ids = [*order.begun, *order.tasks]
+    waiting = Task.objects.filter(~mine, project=project, id__in=ids, is_labeled=False)
     there = not_blind(project, waiting.values_list("id", flat=True))
-    left = [task_id for task_id in order.tasks if task_id in there]
+    left = [task_id for task_id in ids if task_id in there]
     used_up = len(left) <= LEFT_SHARE * len(order.tasks)
     if used_up or order.model_version != shown_version(project):
         _choose_meanwhile(project)
@@ -99,12 +109,24 @@ def _choose_and_close(project: Project) -> None:
 
 def _choose(project: Project) -> None:
     version = shown_version(project)
-    strategy = order_of(project).strategy
-    chosen = choose(project, strategy, KEPT)
+    order = order_of(project)
+    begun = _begun(project, order)
+    chosen = choose(project, order.strategy, KEPT, passed=begun)
     # Not where somebody has chosen another way meanwhile.
-    LabelOrder.objects.filter(project_id=project.id, strategy=strategy).update(
+    LabelOrder.objects.filter(project_id=project.id, strategy=order.strategy).update(
+        begun=begun,
         tasks=chosen["tasks"],
         model_version=version,
         chosen_at=timezone.now(),
         choosing_since=None,
     )
+
+
+def _begun(project: Project, order: LabelOrder) -> list[int]:
+    """Of the tasks that were chosen, those that somebody had and that wait for others, in order."""
+    ids = [*order.begun, *order.tasks]
+    had = Q(Exists(Annotation.objects.filter(task_id=OuterRef("id"))))
+    had |= Q(Exists(AnnotationDraft.objects.filter(task_id=OuterRef("id"), was_postponed=True)))
+    rows = Task.objects.filter(had, project=project, id__in=ids, is_labeled=False)
+    there = set(rows.values_list("id", flat=True))
+    return [task_id for task_id in ids if task_id in there][:MOST_BEGUN]

@@ -9,10 +9,11 @@ from core.permissions import all_permissions
 from data_manager.actions import register_action
 from data_manager.actions.next_task import next_task as label_studios_next_task
 from data_manager.functions import filters_ordering_selected_items_exist
-from django.db.models import Case, Q, QuerySet, Value, When
+from django.db.models import Case, Exists, OuterRef, Q, QuerySet, Value, When
 from projects.models import Project
 from rest_framework.exceptions import NotFound
-from tasks.models import Task
+from tasks.models import Annotation, AnnotationDraft, Task
+from users.models import User
 
 from label_studio_config.plugin.label_order import open_tasks
 from label_studio_config.plugin.second_opinion import asked_again
@@ -39,24 +40,31 @@ def next_task(project: Project, queryset: QuerySet, **kwargs: Any) -> dict[str, 
     the tasks in our order. What somebody filtered or sorted in the Data Manager stays as it is.
     """
     request = kwargs["request"]
-    past = Q(annotations__completed_by=request.user) | Q(
-        drafts__user=request.user, drafts__was_postponed=True
-    )
-    # Those that this person has answered, skipped or put off are for later, or for others.
-    mine = Task.objects.filter(past, project=project).values("id")
-    waiting = queryset.filter(is_labeled=False)
+    mine = _had_by(request.user)
+    waiting = queryset.filter(~mine, is_labeled=False)
     # What a person was given already is theirs until they have answered it.
-    held = Task.get_locked_by(request.user, tasks=waiting.exclude(id__in=mine))
+    held = Task.get_locked_by(request.user, tasks=waiting)
     if held is None and not filters_ordering_selected_items_exist(request.data):
         in_order = copy(project)
         in_order.sampling = Project.SEQUENCE
-        for ids in (asked_again(project, MOST_PLACES), open_tasks(project)[:MOST_PLACES]):
+        again = asked_again(project, mine, MOST_PLACES)
+        for ids in (again, open_tasks(project, mine)[:MOST_PLACES]):
             if not ids:
                 continue
             places = [When(id=task_id, then=Value(place)) for place, task_id in enumerate(ids)]
-            chosen = waiting.filter(id__in=ids).exclude(id__in=mine).order_by(Case(*places))
+            chosen = waiting.filter(id__in=ids).order_by(Case(*places))
             try:
                 return label_studios_next_task(in_order, chosen, **kwargs)
             except NotFound:
                 pass  # this person has answered or skipped all of them
     return label_studios_next_task(project, queryset, **kwargs)
+
+
+def _had_by(user: User) -> Q:
+    """The condition under which a person has answered, skipped or put off a task.
+
+    It is for later then, or for others.
+    """
+    annotations = Annotation.objects.filter(task_id=OuterRef("id"), completed_by=user)
+    drafts = AnnotationDraft.objects.filter(task_id=OuterRef("id"), user=user, was_postponed=True)
+    return Q(Exists(annotations)) | Q(Exists(drafts))

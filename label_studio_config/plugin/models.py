@@ -262,6 +262,7 @@ class LabelOrder(models.Model):
     ----------
     strategy : empty for the usual one
     in_label_stream : whether Label Studio's label stream follows it
+    begun : tasks that were chosen before, which somebody had and which wait for others
     tasks : ids, the most useful first
     model_version : the version whose confidence they were chosen by
     choosing_since : when somebody began to choose anew; None while nobody does
@@ -270,6 +271,7 @@ class LabelOrder(models.Model):
     project_id = models.BigIntegerField(primary_key=True)
     strategy = models.TextField(default="")
     in_label_stream = models.BooleanField(default=False)
+    begun = models.JSONField(default=list)
     tasks = models.JSONField(default=list)
     model_version = models.TextField(default="")
     chosen_at = models.DateTimeField(null=True)

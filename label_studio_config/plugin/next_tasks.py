@@ -51,7 +51,7 @@ def choose(
     Parameters
     ----------
     user_id : open is what this person has not answered and the gallery shows as such; without one,
-        what still wants an answer of somebody
+        what nobody has answered, and then what still wants an answer of somebody
     passed : tasks that were shown already; what comes now is what follows them
     narrow : which of some open tasks may be chosen, all by default (see `passing`)
 
@@ -102,16 +102,19 @@ def _considered(
         raise ValidationError("the labeling config asks for no label that an image has one of")
     catch_up(project, CATCH_UP_S)
     crops = Crop.objects.filter(project_id=project.id, blind=False)
-    if user_id is None:
-        wanting = Task.objects.filter(id=OuterRef("task_id"), is_labeled=False)
-        is_open = Q(answered=Answered.NO)
-        if project.maximum_annotations > 1:
-            is_open |= Q(Exists(wanting))
-    else:
+    ways = [Q(answered=Answered.NO)]
+    if user_id is not None:
         shown = shown_version(project)
-        is_open = unanswered(View.of(project, questions, questions.primary, shown, user_id))
-    waiting = list(crops.filter(is_open).values_list("task_id", flat=True))
-    left = [task_id for task_id in waiting if task_id not in passed]
+        ways = [unanswered(View.of(project, questions, questions.primary, shown, user_id))]
+    elif project.maximum_annotations > 1:
+        # Until nothing else is left, what one person has answered teaches as if everybody had.
+        wanting = Task.objects.filter(id=OuterRef("task_id"), is_labeled=False)
+        ways.append(Q(Exists(wanting)))
+    for is_open in ways:
+        waiting = list(crops.filter(is_open).values_list("task_id", flat=True))
+        left = [task_id for task_id in waiting if task_id not in passed]
+        if left:
+            break
     open_ids = _some(left if narrow is None else narrow(left))
     # What was shown teaches as if it were labelled: what follows is unlike it.
     known = list(crops.exclude(is_open).values_list("task_id", flat=True))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from core.utils.common import load_func
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Count, Q
+from django.db.models import Count, Exists, OuterRef, Q
 from django.utils import timezone
 from projects.models import Project
 from tasks.models import Task
@@ -73,9 +73,13 @@ def conflicting(project: Project, control: str) -> list[int]:
     return [task_id for task_id, _ in answers]
 
 
-def asked_again(project: Project, limit: int) -> list[int]:
-    """The tasks that still wait for the opinion that was asked for, those asked first first."""
-    rows = AskedAgain.waiting(project.id)
+def asked_again(project: Project, mine: Q, limit: int) -> list[int]:
+    """The tasks that still wait for the opinion that was asked for, those asked first first.
+
+    Without those that were the person's already: `mine` is the condition on a task.
+    """
+    had = Task.objects.filter(mine, id=OuterRef("task_id"))
+    rows = AskedAgain.waiting(project.id).exclude(Exists(had))
     return list(rows.values_list("task_id", flat=True)[:limit])
 
 
