@@ -1,4 +1,4 @@
-"""Clusters and “More like this” in the gallery, with the real backend and real images."""
+"""Clusters, “More like this” and what to label next, with the real backend and real images."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Locator, Route, expect
 from label_studio_config.server_tasks import fetch_tasks
 from ml_backend.project_features import CLUSTERS_FILE, features_folder
 from ml_backend.stored_clusters import StoredClusters
+from tests.backend_fixtures import await_jobs
 from tests.browser_fixtures import Visit, visiting
 from tests.gallery_page_fixtures import Filled, Shelf, Window
 
@@ -234,6 +235,50 @@ def test_where_two_votes_are_wanted_others_still_see_it(
     assert sorted(map(sorted, answers(filled).values())) == [["Copepod", "Medusa"]] * 12
 
 
+def test_what_others_have_answered_is_clustered_where_it_is_still_to_judge(
+    shelf_with_backend: Shelf,
+) -> None:
+    filled = shelf_with_backend.project(30, config="traits", annotators_per_image=2)
+    filled.learn()
+    _judge(filled, filled.tasks)
+    anna = filled.colleague()
+    assert _made(filled) == "finished"
+    assert _left(filled, token=anna.token) == set(filled.tasks)
+    assert _left(filled) == set()
+    # One answer an image is wanted now: only another question is still open.
+    filled.api.patch(f"/api/projects/{filled.project.id}/", {"maximum_annotations": 1})
+    assert _made(filled) == "failed"
+    trait = filled.project.schema.trainable[1].name
+    assert _made(filled, control=trait) == "finished"
+    assert _left(filled, control=trait) == set(filled.tasks)
+    assert _left(filled) == set()
+
+
+def _made(filled: Filled, **body: str) -> str:
+    """How the job ends that makes clusters."""
+    started = filled.api.post(f"/api/planktrait/projects/{filled.project.id}/clusters", body)
+    records = await_jobs(filled.shelf.server.home)
+    (record,) = [record for record in records if record.id == started["job"]]
+    assert record.state == "finished" or "no image left to judge" in str(record.error)
+    return record.state
+
+
+def _left(filled: Filled, token: str = "", **query: str) -> set[int]:
+    """The tasks of all clusters, and aside of them, that a person has to judge."""
+    server = filled.shelf.server
+    headers = {"Authorization": f"Token {token or server.home.secrets.user_token}"}
+    path = f"{server.url}/api/planktrait/projects/{filled.project.id}/clusters"
+
+    def get(address: str) -> Any:
+        answer = server.session.get(path + address, params=query, headers=headers, timeout=60)
+        assert answer.ok, answer.text
+        return answer.json()
+
+    told = get("")
+    names = [one["id"] for one in told["clusters"]] + (["outliers"] if told["aside"] else [])
+    return {task for name in names for task in get(f"/{name}/tasks")["tasks"]}
+
+
 def test_the_time_and_the_suggestions_are_those_of_the_row(
     shelf_with_backend: Shelf, visit: Visit
 ) -> None:
@@ -383,6 +428,75 @@ def test_a_file_finds_itself(filled: Filled, visit: Visit) -> None:
     window.says("the file is not an image that can be read")
     assert window.in_view()[0] == task
     window.forgive("400")
+
+
+def test_what_to_label_next_is_an_order_of_the_gallery(filled: Filled, visit: Visit) -> None:
+    page = visit.page
+    left = _next(filled)
+    page.goto(f"{filled.address}?order=next")
+    expect(page.locator("#title")).to_have_text("What to label next")
+    window = Window(visit, filled).wait()
+    assert window.in_view() == left[: len(window.in_view())]
+    expect(page.locator("#count")).to_contain_text(f"{len(left)} of {len(left)}")
+    # Of all labels: none is marked in the list, and one that is chosen is shown as usual.
+    marked = page.locator("#labels [aria-current]")
+    expect(page.locator("#labels .label").first).to_be_visible()
+    expect(marked).to_have_count(0)
+    page.get_by_label("How to choose").select_option("diversity")
+    page.get_by_label("Label stream in this order").check()
+    expect(page.locator("#next-options")).to_contain_text("The label stream follows")
+    expect(page.locator("#status")).to_contain_text("Chosen from")
+    window.wait()
+    visit.keep_screenshot("gallery-next")
+    order = filled.api.get(f"/api/planktrait/projects/{filled.project.id}/label-order")
+    assert (order["strategy"], order["in_label_stream"]) == ("diversity", True)
+    page.locator("#labels").get_by_role("button", name="Medusa").click()
+    expect(page.locator("#title")).to_have_text("Medusa")
+    expect(page.locator("#order")).to_have_value("certain")
+    expect(marked).to_contain_text("Medusa")
+
+    # Every image waits for an answer about its quality, whatever was said of its group.
+    page.locator("#order").select_option("next")
+    page.locator("#control").select_option("image_quality")
+    expect(page.locator("#title")).to_have_text("What to label next")
+    expect(page.locator("#count")).to_contain_text("of 200 images")
+    window.wait()
+    visit.keep_screenshot("gallery-next-quality")
+    assert len(_next(filled, control="image_quality")) == COUNT - COUNT // 50
+
+
+def test_what_to_label_next_goes_on_until_nothing_is_left(filled: Filled, visit: Visit) -> None:
+    """At the end of a list the next ones are appended, none twice."""
+    there = _next(filled)
+    asked: list[list[int]] = []
+    at_once = 60
+
+    def few(route: Route) -> None:
+        said = route.request.post_data_json
+        asked.append(said.get("not", []))
+        route.continue_(post_data={**said, "limit": at_once})
+
+    page = visit.page
+    page.route("**/next", few)
+    page.goto(f"{filled.address}?order=next")
+    page.wait_for_function(
+        """(words) => {
+          const box = document.getElementById('mosaic');
+          box.scrollTop = box.scrollHeight;
+          return document.getElementById('count').textContent.includes(words);
+        }""",
+        arg=f"{len(there)} of {len(there)}",
+    )
+    Window(visit, filled).wait()
+    visit.keep_screenshot("gallery-next-all")
+    assert len(asked) >= len(there) / at_once > 2
+    assert [len(shown_before) for shown_before in asked[:3]] == [0, at_once, 2 * at_once]
+    assert sorted(asked[-1]) == sorted(there)
+
+
+def _next(filled: Filled, **asked: Any) -> list[int]:
+    path = f"/api/planktrait/projects/{filled.project.id}/next"
+    return filled.api.get(path, limit=1000, **asked)["tasks"]
 
 
 def _nearest(filled: Filled, task: int, limit: int) -> list[int]:

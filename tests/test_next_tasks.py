@@ -1,4 +1,4 @@
-"""What to label next, through Label Studio with the backend, and in the gallery's menu."""
+"""What to label next, through Label Studio with the backend (in Chromium: test_clusters_page)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ from typing import Any
 import pytest
 import requests
 import torch
-from playwright.sync_api import Route, expect
 
 from label_studio_config.results import write_result
 from label_studio_config.users import add_user
 from ml_backend.encoders import set_newest_encoder
 from simclr.encoder import Encoder
-from tests.browser_fixtures import visiting
 from tests.test_feature_views import Shown, project_with_images
 
 pytestmark = pytest.mark.slow
-expect.set_options(timeout=20_000)
 
 
 @dataclass
@@ -202,50 +199,3 @@ def test_tasks_are_chosen_anew_for_another_version(shown: Shown) -> None:
         time.sleep(0.2)
     assert now > first
     shown.api.post(path, {"strategy": "mixture", "in_label_stream": False})
-
-
-def test_it_is_an_order_of_the_gallery(browser, shown: Shown) -> None:
-    with visiting(browser, shown.server) as visit:
-        page = visit.page
-        page.goto(f"{visit.server.url}/planktrait/projects/{shown.project.id}/gallery?order=next")
-        expect(page.locator("#title")).to_have_text("What to label next")
-        expect(page.locator(".cell.painted").first).to_be_visible()
-        left = len(chosen(shown, limit=1000))
-        expect(page.locator("#count")).to_contain_text(f"{left} of {left}")
-        page.get_by_label("How to choose").select_option("diversity")
-        page.get_by_label("Label stream in this order").check()
-        expect(page.locator("#next-options")).to_contain_text("The label stream follows")
-        expect(page.locator("#status")).to_contain_text("Chosen from")
-        expect(page.locator("#next-options")).to_contain_text("The label stream follows")
-        visit.keep_screenshot("gallery-next")
-        assert shown.api.get(f"{shown.path}/label-order")["strategy"] == "diversity"
-        assert shown.api.get(f"{shown.path}/label-order")["in_label_stream"] is True
-        page.locator("#order").select_option("certain")
-        expect(page.locator("#title")).not_to_have_text("What to label next")
-        page.locator("#order").select_option("next")
-        expect(page.locator("#title")).to_have_text("What to label next")
-
-
-def test_the_gallery_goes_on_until_nothing_is_left(browser, shown: Shown) -> None:
-    """At the end of a list the next ones are appended, none twice."""
-    there = chosen(shown, limit=1000)
-    asked: list[list[int]] = []
-
-    def few(route: Route) -> None:
-        said = route.request.post_data_json
-        asked.append(said.get("not", []))
-        route.continue_(post_data={**said, "limit": 10})
-
-    with visiting(browser, shown.server) as visit:
-        page = visit.page
-        page.route("**/next", few)
-        page.goto(f"{visit.server.url}/planktrait/projects/{shown.project.id}/gallery?order=next")
-        expect(page.locator("#count")).to_contain_text(f"{len(there)} of {len(there)}")
-        page.locator("#mosaic").press("End")
-        expect(page.locator(".cell.painted").last).to_be_visible()
-        visit.keep_screenshot("gallery-next-all")
-        tasks = page.locator(".cell").evaluate_all("cells => cells.map(c => c.dataset.task)")
-        assert len(tasks) == len(set(tasks)) > 10
-    assert len(asked) >= len(there) / 10
-    assert [len(shown_before) for shown_before in asked[:3]] == [0, 10, 20]
-    assert sorted(asked[-1]) == sorted(there)

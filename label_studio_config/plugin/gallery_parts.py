@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
@@ -121,6 +123,29 @@ def unanswered(view: View) -> Q:
     for value, further in parts(view, Filters(states=frozenset({"suggested"}))):
         conditions |= Q(answered=value) & further
     return conditions
+
+
+def open_crop(view: View) -> Q:
+    """As `unanswered`, of a crop, whatever the view's control is."""
+    if view.is_primary:
+        return unanswered(view)
+    answered = crop_answered(view)
+    found = parts(view, Filters(states=frozenset({"suggested"})))
+    return reduce(or_, (answered([value]) & further for value, further in found))
+
+
+def crop_answered(view: View) -> Callable[[Sequence[Answered]], Q]:
+    """The condition under which the view's control of a crop is answered in some ways."""
+    if view.is_primary:
+        return lambda values: Q(answered__in=values)
+    answers = _answers(view)
+    conflict = Q(Exists(answers.filter(Exists(answers.exclude(label=OuterRef("label"))))))
+    conditions = {
+        Answered.NO: ~Q(Exists(answers)),
+        Answered.YES: Q(Exists(answers)) & ~conflict,
+        Answered.CONFLICTING: conflict,
+    }
+    return lambda values: reduce(or_, (conditions[value] for value in values))
 
 
 def together(found: Sequence[tuple[Answered, Q]]) -> list[tuple[list[Answered], Q]]:

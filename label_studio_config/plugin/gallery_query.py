@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import reduce
-from operator import or_
 from typing import Any, NamedTuple
 
 from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 
 from label_studio_config.plugin.gallery_filters import Filters, Order, PageAsked
-from label_studio_config.plugin.gallery_parts import View, few, on_images, parts, together
+from label_studio_config.plugin.gallery_parts import (
+    View,
+    crop_answered,
+    few,
+    on_images,
+    parts,
+    together,
+)
 from label_studio_config.plugin.models import (
     Answered,
     Crop,
-    GivenAnswer,
     SuggestedLabel,
     SuggestionList,
 )
@@ -194,17 +198,8 @@ def _open_crops(
         crops = crops.none()
     crops = crops.filter(on_images(filters)) if ids is None else crops.filter(task_id__among=ids)
     if view.is_primary:
-        return crops.filter(suggested=0), lambda values: Q(answered__in=values)
+        return crops.filter(suggested=0), crop_answered(view)
     rows = SuggestedLabel.objects.filter(
         task_id=OuterRef("task_id"), model_version=view.version, control=view.control.name
     )
-    answers = GivenAnswer.objects.filter(task_id=OuterRef("task_id"), control=view.control.name)
-    conflict = Q(Exists(answers.filter(Exists(answers.exclude(label=OuterRef("label"))))))
-    conditions = {
-        Answered.NO: ~Q(Exists(answers)),
-        Answered.YES: Q(Exists(answers)) & ~conflict,
-        Answered.CONFLICTING: conflict,
-    }
-    return crops.exclude(Exists(rows)), lambda values: reduce(
-        or_, (conditions[value] for value in values)
-    )
+    return crops.exclude(Exists(rows)), crop_answered(view)

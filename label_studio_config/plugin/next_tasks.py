@@ -16,7 +16,7 @@ from label_studio_config.blind import is_blind_data
 from label_studio_config.plugin import backend
 from label_studio_config.plugin.gallery_catch_up import catch_up, shown_version
 from label_studio_config.plugin.gallery_filters import Filters, PageAsked
-from label_studio_config.plugin.gallery_parts import View, few, unanswered
+from label_studio_config.plugin.gallery_parts import View, few, open_crop
 from label_studio_config.plugin.gallery_query import places
 from label_studio_config.plugin.gallery_rows import questions_of
 from label_studio_config.plugin.models import (
@@ -41,7 +41,7 @@ def choose(
     project: Project,
     strategy: str,
     limit: int,
-    user_id: int | None = None,
+    view: View | None = None,
     *,
     passed: Collection[int] = (),
     narrow: Narrow | None = None,
@@ -50,8 +50,9 @@ def choose(
 
     Parameters
     ----------
-    user_id : open is what this person has not answered and the gallery shows as such; without one,
-        what nobody has answered, and then what still wants an answer of somebody
+    view : open is what its person has not answered of its control and the gallery shows as such;
+        without one, what nobody has answered of the primary control, and then what still wants an
+        answer of somebody
     passed : tasks that were shown already; what comes now is what follows them
     narrow : which of some open tasks may be chosen, all by default (see `passing`)
 
@@ -62,7 +63,7 @@ def choose(
     ValidationError
         The config asks for no label.
     """
-    body = _considered(project, user_id, frozenset(passed), narrow)
+    body = _considered(project, view, frozenset(passed), narrow)
     body |= {"project": project.id, "strategy": strategy, "limit": limit}
     answer = backend.ask("POST", "next", json=body, timeout_s=CHOOSING_S)
     there = not_blind(project, answer["tasks"])
@@ -94,7 +95,7 @@ def not_blind(project: Project, ids: Iterable[int]) -> set[int]:
 
 
 def _considered(
-    project: Project, user_id: int | None, passed: frozenset[int], narrow: Narrow | None
+    project: Project, view: View | None, passed: frozenset[int], narrow: Narrow | None
 ) -> dict[str, Any]:
     """Open tasks, the confidence of their suggestions (none without a model), and labelled ones."""
     questions = questions_of(project.label_config)
@@ -103,9 +104,8 @@ def _considered(
     catch_up(project, CATCH_UP_S)
     crops = Crop.objects.filter(project_id=project.id, blind=False)
     ways = [Q(answered=Answered.NO)]
-    if user_id is not None:
-        shown = shown_version(project)
-        ways = [unanswered(View.of(project, questions, questions.primary, shown, user_id))]
+    if view is not None:
+        ways = [open_crop(view)]
     elif project.maximum_annotations > 1:
         # Until nothing else is left, what one person has answered teaches as if everybody had.
         wanting = Task.objects.filter(id=OuterRef("task_id"), is_labeled=False)
@@ -119,7 +119,8 @@ def _considered(
     # What was shown teaches as if it were labelled: what follows is unlike it.
     known = list(crops.exclude(is_open).values_list("task_id", flat=True))
     labelled = _some(known + [task_id for task_id in waiting if task_id in passed])
-    list_id = SuggestionList.id_of(project.id, shown_version(project), questions.primary.name)
+    control = view.control if view else questions.primary
+    list_id = SuggestionList.id_of(project.id, shown_version(project), control.name)
     rows = SuggestedLabel.objects.filter(list_id=list_id, task_id__among=open_ids)
     sure = dict(rows.values_list("task_id", "confidence"))
     # What the model has said nothing about yet is what it is least sure of.

@@ -29,10 +29,10 @@ MOST_PASSED = 100_000
 class NextTasks(ModelView):
     """GET `?strategy=mixture|diversity|uncertainty&limit=`: `{"tasks": [task], "considered": n}`.
 
-    Tasks that wait for the person's answer (of the primary control), never blind ones: what a model
-    that knows the answers so far would learn most from. By default as the project chooses. Where
-    others' answers are hidden until one's own is given, theirs take no task away. Filters and
-    `control` as for `gallery/page`: among the images that pass them.
+    Tasks that wait for the person's answer of `control`, by default the primary one, never blind
+    ones: what a model that knows the answers so far would learn most from. By default as the
+    project chooses. Where others' answers are hidden until one's own is given, theirs take no task
+    away. Filters as for `gallery/page`: among the images that pass them, of all suggested labels.
 
     POST the same names, and `{"not": [task]}`: what follows these, none of which comes again.
     """
@@ -55,15 +55,12 @@ class NextTasks(ModelView):
 
     def _answer(self, request: Request, pk: int, query: QueryDict, passed: list[int]) -> Response:
         project = self.project(request, pk)
-        user_id = request.user.id
         strategy = _strategy(query.get("strategy", usual(order_of(project))))
         limit = whole_number(query, "limit", USUAL, MOST, least=1)
         filters = read_filters(query)
-        narrow = None
-        if filters != Filters():
-            view = view_for(project, user_id, query.get("control"))
-            narrow = passing(view, filters) if view else None
-        chosen = choose(project, strategy, limit, user_id, passed=passed, narrow=narrow)
+        view = view_for(project, request.user.id, query.get("control"))
+        narrow = passing(view, filters) if view and filters != Filters() else None
+        chosen = choose(project, strategy, limit, view, passed=passed, narrow=narrow)
         return Response({**chosen, "strategy": strategy})
 
 

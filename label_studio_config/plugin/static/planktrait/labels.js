@@ -33,6 +33,11 @@ export class Labels extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
+  /** Whether images of all labels are shown: what is like some, or what to label next. */
+  get #ofAll() {
+    return this.view.get("like").length > 0 || this.view.get("order") === "next";
+  }
+
   /** How many images the label that is shown has, as far as is known. */
   get current() {
     const { label, open, all, every } = this.view.value;
@@ -58,18 +63,19 @@ export class Labels extends EventTarget {
   }
 
   show() {
-    const { label, open, all, every, like } = this.view.value;
-    const some = !open && !all && !every && label != null && !like.length;
+    const { label, open, all, every } = this.view.value;
+    const ofAll = this.#ofAll;
+    const some = !open && !all && !every && label != null && !ofAll;
     const counts = [...this.counts];
     if (some && !counts.some((one) => one.label === label)) counts.push({ label, count: 0 });
     const most = Math.max(1, ...counts.map((one) => one.count));
     const items = [
-      ...(every ? [this.#item("All images", this.total + this.open, !like.length, { every: true }, "whole")] : []),
-      this.#item("All suggested", this.total, !open && !some && !every && !like.length, { all: true }, "whole"),
+      ...(every ? [this.#item("All images", this.total + this.open, !ofAll, { every: true }, "whole")] : []),
+      this.#item("All suggested", this.total, !open && !some && !every && !ofAll, { all: true }, "whole"),
       ...counts.map((one) =>
         this.#item(shown(one.label), one.count, some && one.label === label, { label: one.label }, "", one.count / most),
       ),
-      this.#item("Not suggested", this.open, open && !like.length, { open: true }, "rest"),
+      this.#item("Not suggested", this.open, open && !ofAll, { open: true }, "rest"),
     ];
     const focused = this.box.contains(document.activeElement);
     this.box.replaceChildren(...items);
@@ -99,7 +105,9 @@ export class Labels extends EventTarget {
 
   choose({ label = null, open = false, all = false, every = false }) {
     if (every) return;
-    this.view.set({ label, open, all, like: [], tab: "labels" });
+    const order = this.view.get("order");
+    const usual = order === "next" ? "certain" : order;
+    this.view.set({ label, open, all, like: [], tab: "labels", order: usual });
   }
 
   /** The label after (or before) the one shown that has images. */
