@@ -109,6 +109,12 @@ def test_what_is_changed_in_a_task_is_found(new_gallery):
     gallery.api.patch(f"/api/tasks/{gallery.tasks[0]}/", change)
     assert gallery.on_page(text="two EGGS") == [0]
     assert gallery.on_page(depth_from=70) == [0]
+    # A long remark hides nothing that is short, nor does what lies within a list.
+    net = {"gear": [{"name": "Bongo net"}, 333.5]}
+    change = {"data": {**data, "remark": "nothing to see " * 300, "net": net}}
+    gallery.api.patch(f"/api/tasks/{gallery.tasks[0]}/", change)
+    for text in ("bongo", "333.5", data["image_id"], "nothing to see"):
+        assert gallery.on_page(text=text) == [0], text
     # Of two predictions by one version the newer counts; without it, the older.
     one = suggestion(gallery.project, gallery.tasks[1], "Detritus", 0.6)
     newer = gallery.api.post("/api/predictions/", one)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
@@ -275,20 +275,32 @@ def _moment(value: Any) -> datetime | None:
 def search_text(data: Mapping[str, Any]) -> str:
     """What of a task's data is searched: texts and numbers, each once, in lower case.
 
-    A text within another is not repeated, and of an image's address only the path counts.
+    Also those in lists and objects. A text within another is not repeated, and of an image's
+    address only the path counts. Where it is more than `MOST_TEXT` letters, the longest texts are
+    cut off.
     """
-    values: list[str] = []
-    for value in data.values():
-        if isinstance(value, float) and not math.isfinite(value):
-            continue
-        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
-            text = str(value).lower().replace("\0", "")
-            if LOCAL_FILES_URL in text:
-                text = unquote(text.split("d=", 1)[-1])
-            values.append(text)
+    values = set(_texts(data.values()))
     kept: list[str] = []
     # PostgreSQL gives the fields in an order of its own.
     for text in sorted(values, key=lambda value: (-len(value), value)):
         if not any(text in longer for longer in kept):
             kept.append(text)
-    return "\n".join(kept)[:MOST_TEXT]
+    found = "\n".join(kept)
+    if len(found) > MOST_TEXT:
+        found = "\n".join(sorted(values, key=lambda value: (len(value), value)))[:MOST_TEXT]
+    return found
+
+
+def _texts(values: Iterable[Any]) -> Iterator[str]:
+    for value in values:
+        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+            if isinstance(value, float) and not math.isfinite(value):
+                continue
+            text = str(value).lower().replace("\0", "")
+            if LOCAL_FILES_URL in text:
+                text = unquote(text.split("d=", 1)[-1])
+            yield text
+        elif isinstance(value, dict):
+            yield from _texts(value.values())
+        elif isinstance(value, list):
+            yield from _texts(value)
