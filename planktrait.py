@@ -361,6 +361,7 @@ def pretrain(
     Several processes learn as one: with `torchrun --nproc-per-node 4 --no-python` or `srun -n 4`
     in front, each takes a GPU, or a share of the processors. The batch size is that of all
     together. Give a manifest or a packed folder, which they need not check image by image.
+    Images that cannot be read are listed in _skipped.csv in the folder.
     """
     from ml_backend.feature_learning import learn_features
     from ml_backend.image_sources import (
@@ -369,6 +370,7 @@ def pretrain(
         labels_of_export,
     )
     from ml_backend.training_jobs import pretrain_project
+    from simclr.run_folder import count_images
 
     settings = given(
         method=method.value,
@@ -403,7 +405,7 @@ def pretrain(
             labels = column_labels(manifest, label_column)
         list_skipped(skipped)
         folder = learn_features(manifest, output or Path("encoder"), labels=labels, **settings)
-        show({"images": len(manifest), "encoder": folder})
+        show({"images": count_images(folder), "encoder": folder})
 
 
 @app.command("manifest")
@@ -485,34 +487,36 @@ def embed(
     shard_size: ShardOption = 20_000,
     home: HomeOption = None,
 ) -> None:
-    """Write the features of images, one row an image."""
+    """Write the features of images, one row an image.
+
+    Images that cannot be read are listed in _skipped.csv beside the shards, or in a .skipped.csv
+    beside the file.
+    """
     from hpc_jobs.command_line import read_part
+    from label_studio_config.skipped_file import skipped_file
     from label_studio_config.sources import read_source
-    from simclr.embed import embed as embed_images
-    from simclr.embed import write_embedding_shards, write_embeddings
+    from simclr.embed import write_embedding_file, write_embedding_shards
     from simclr.encoder import Encoder
+    from simclr.marked_shards import count_rows
 
     with told_plainly():
         one_file = output.suffix == ".parquet"
         if one_file and part is not None:
             raise UsageError(f"--part writes shards: give a folder as --output, not {output}")
+        share = read_part(part)
         manifest, skipped = read_source(source)
-        list_skipped(skipped)
-        model = Encoder.load(encoder)
-        if not one_file:
-            shards = write_embedding_shards(
-                model,
-                manifest,
-                output,
-                source=str(encoder),
-                shard_size=shard_size,
-                part=read_part(part),
+        model, name = Encoder.load(encoder), str(encoder)
+        if one_file:
+            files, unreadable = write_embedding_file(model, manifest, output, source=name)
+            facts: dict[str, Any] = {"embeddings": output}
+        else:
+            files, unreadable = write_embedding_shards(
+                model, manifest, output, source=name, shard_size=shard_size, part=share
             )
-            show({"images": len(manifest), "shards": len(shards), "folder": output})
-            return
-        image_ids, features = embed_images(model, manifest)
-        write_embeddings(output, image_ids, features, source=str(encoder))
-        show({"images": len(image_ids), "embeddings": output})
+            facts = {"shards": len(files), "folder": output}
+        listed = output.with_suffix(".skipped.csv") if one_file else skipped_file(output, share)
+        list_skipped([*skipped, *unreadable], listed, manifest.root)
+        show({"images": count_rows(files, unreadable), **facts})
 
 
 @app.command()

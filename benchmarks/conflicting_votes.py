@@ -182,7 +182,7 @@ def measured_likeness(
             raise SystemExit(f"{path} is of another encoder: give that one, or remove the results")
         return np.array(record["taken_for"])
     rest = table[~table["held_out"]]
-    ids, features = embed(
+    ids, features, _ = embed(
         Encoder.load(encoder), manifest_of(rest, folder), cache_folder=cache_folder
     )
     column = rest.set_index("image")[LABEL_SETS[LABELS]].loc[ids]

@@ -25,7 +25,7 @@ def ndsb_features(folder: Path, encoder: Path = ENCODER) -> tuple[pd.DataFrame, 
     loaded = Encoder.load(encoder)
     path = WORK / f"features-ndsb-{loaded.fingerprint[:16]}.parquet"
     if not path.exists():
-        image_ids, features = embed(loaded, manifest_of(table, folder))
+        image_ids, features, _ = embed(loaded, manifest_of(table, folder))
         write_embeddings(path, image_ids, features)
     image_ids, features = read_embeddings(path)
     return table.set_index("image").loc[image_ids].reset_index(), unit_length(features)

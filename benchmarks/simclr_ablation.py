@@ -109,7 +109,7 @@ def run(cell: Cell, table: pd.DataFrame, folder: Path, epochs: int, work: Path) 
         settings=cell.settings,
     )
     pretrain_s = time.monotonic() - began_s
-    image_ids, features = embed(
+    image_ids, features, _ = embed(
         Encoder.load(learned), manifest_of(table, folder), cache_folder=WORK / "cache"
     )
     history = pd.read_csv(work / cell.name / "metrics.csv")

@@ -238,6 +238,7 @@ def pretrain_project(
         Label Studio cannot be reached.
     """
     from ml_backend.feature_learning import learn_features
+    from simclr.run_folder import count_images
 
     home = Home(home_folder)
     manifest, labels = fetch_images(home, project_id)
@@ -253,4 +254,4 @@ def pretrain_project(
         **options,
     )
     set_newest_encoder(folder, encoder)
-    return {"encoder": encoder.parent.name, "images": len(manifest), "epochs": epochs}
+    return {"encoder": encoder.parent.name, "images": count_images(encoder), "epochs": epochs}

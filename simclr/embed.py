@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,11 @@ import torch
 
 from hpc_jobs import progress
 from hpc_jobs.whole_files import remove_abandoned, replacing
-from label_studio_config.manifest import Manifest
+from label_studio_config.manifest import Manifest, Skipped
 from simclr.cache import ImageCache
 from simclr.encoder import Encoder
 from simclr.inference import FeatureExtractor
-
-logger = logging.getLogger(__name__)
+from simclr.marked_shards import RECORD_KEY, read_mark, refuse_surplus, stretch
 
 BATCH_SIZE = 256
 FEW_IMAGES = 2000
@@ -81,8 +80,8 @@ def embed(
     *,
     cache_folder: Path | str | None = None,
     batch_size: int = BATCH_SIZE,
-) -> tuple[list[str], np.ndarray]:
-    """Features of the images of a manifest; images that cannot be read are logged and left out.
+) -> tuple[list[str], np.ndarray, list[Skipped]]:
+    """Features of the images of a manifest, without those that cannot be read.
 
     Parameters
     ----------
@@ -96,11 +95,12 @@ def embed(
     -------
     image_ids : list of str
     features : float32 array, shape (n, feature_count)
+    skipped : list of Skipped
     """
     with tempfile.TemporaryDirectory() as scratch:
         cache = ImageCache.build(manifest, encoder.preprocessing, cache_folder or scratch)
         features = features_of(encoder, cache.images, batch_size=batch_size, stage="embed")
-        return cache.image_ids, features
+        return cache.image_ids, features, cache.skipped
 
 
 def write_embedding_shards(
@@ -111,8 +111,10 @@ def write_embedding_shards(
     source: str = "",
     shard_size: int = SHARD_SIZE,
     part: tuple[int, int] = (0, 1),
-) -> list[Path]:
+) -> tuple[list[Path], list[Skipped]]:
     """Features of a manifest as Parquet shards; goes on where a killed run stopped.
+
+    Shards that are damaged, or hold none of their images, are made anew.
 
     Parameters
     ----------
@@ -127,43 +129,46 @@ def write_embedding_shards(
 
     Returns
     -------
-    list of Path
+    shards : list of Path
+    skipped : list of Skipped
 
     Raises
     ------
-    EmbeddingsError
-        The folder holds a shard of another encoder or of other images.
+    ShardsError
+        The folder holds a shard of another encoder or of other images, or more shards than these
+        images give.
     """
-    folder, shards = Path(folder), []
+    folder, shards, skipped = Path(folder), [], []
     count = -(-len(manifest) // shard_size)
+    refuse_surplus(folder, count)
     for number in range(part[0], count, part[1]):
-        mask = np.zeros(len(manifest), dtype=bool)
-        mask[number * shard_size : (number + 1) * shard_size] = True
-        images = manifest.select(mask)
+        images = stretch(manifest, number, shard_size)
         mark = f"{encoder.fingerprint} {images.fingerprint}"
         path = folder / f"part-{number:05d}.parquet"
         remove_abandoned(path)
-        if not _is_there(path, mark):
-            image_ids, features = embed(encoder, images)
-            write_embeddings(path, image_ids, features, source=source, mark=mark)
+        known = read_mark(path, mark, "features of another encoder or of other images")
+        if known is None:
+            image_ids, features, known = embed(encoder, images)
+            write_embeddings(path, image_ids, features, source=source, mark=mark, skipped=known)
+        skipped += known
         shards.append(path)
-    return shards
+    return shards, skipped
 
 
-def _is_there(path: Path, mark: str) -> bool:
-    try:
-        note = json.loads(pq.read_schema(path).metadata[b"planktrait"])
-    except FileNotFoundError:
-        return False
-    except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
-        logger.warning("%s is damaged (%s): made anew", path, error)
-        return False
-    if note.get("mark") != mark:
-        raise EmbeddingsError(
-            f"{path} holds features of another encoder or of other images: choose an empty folder, "
-            "or remove the old shards"
-        )
-    return True
+def write_embedding_file(
+    encoder: Encoder, manifest: Manifest, path: Path | str, *, source: str = ""
+) -> tuple[list[Path], list[Skipped]]:
+    """Features of a manifest as one file.
+
+    Returns
+    -------
+    files : list of Path
+        That one; none where no image can be read.
+    skipped : list of Skipped
+    """
+    image_ids, features, skipped = embed(encoder, manifest)
+    written = image_ids and write_embeddings(path, image_ids, features, source=source)
+    return [written] if written else [], skipped
 
 
 def write_embeddings(
@@ -174,6 +179,7 @@ def write_embeddings(
     source: str = "",
     half: bool = False,
     mark: str = "",
+    skipped: Sequence[Skipped] = (),
 ) -> Path:
     """Write features as Parquet: `image_id`, and `embedding`, a list of fixed size.
 
@@ -189,6 +195,8 @@ def write_embeddings(
         16 bits a number instead of 32: half the size, enough to compare images.
     mark : str
         By which `write_embedding_shards` knows a shard again.
+    skipped : sequence of Skipped
+        Images of the shard that could not be read.
 
     Raises
     ------
@@ -208,12 +216,18 @@ def write_embeddings(
         )
     values = pa.array(numbers.ravel())
     vectors = pa.FixedSizeListArray.from_arrays(values, features.shape[1])
-    told = {"source": source, "feature_count": features.shape[1], "mark": mark}
+    told = {
+        "source": source,
+        "feature_count": features.shape[1],
+        "mark": mark,
+        "skipped": [[skip.path, skip.reason] for skip in skipped],
+    }
     note = json.dumps(told).encode()
     table = pa.table({"image_id": pa.array(image_ids, pa.string()), "embedding": vectors})
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        pq.write_table(table.replace_schema_metadata({b"planktrait": note}), temporary)
+        table = table.replace_schema_metadata({RECORD_KEY: note})
+        pq.write_table(table, temporary, write_page_checksum=True)
     return path
 
 

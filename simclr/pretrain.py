@@ -31,7 +31,14 @@ from simclr.methods import make_method
 from simclr.precision import fastest_precision
 from simclr.ranks import RankEnvironment, Ranks
 from simclr.record import ENCODER_FOLDER, EpochRecord, readable_checkpoint
-from simclr.run_folder import alone, arguments_digest, claim, is_finished, run_arguments
+from simclr.run_folder import (
+    alone,
+    arguments_digest,
+    claim,
+    is_finished,
+    list_skipped,
+    run_arguments,
+)
 from simclr.settings import PretrainError, SimCLRSettings
 
 __all__ = ["PretrainError", "SimCLRSettings", "fitting_batch_size", "pretrain"]
@@ -133,6 +140,7 @@ def _pretrain(
         def finished() -> bool:
             held.enter_context(alone(folder))
             claim(folder, arguments, fresh)
+            list_skipped(folder, cache)
             return is_finished(folder, epochs)
 
         if not ranks.first(finished):

@@ -7,11 +7,14 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from filelock import FileLock, Timeout
 
+from hpc_jobs.whole_files import replacing
 from simclr.cache import ImageCache
 from simclr.encoder import Encoder
 from simclr.record import CHECKPOINT_FILE, METRICS_FILE, read_history
@@ -25,6 +28,7 @@ from simclr.settings import (
 logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
+SKIPPED_FILE = "_skipped.csv"
 
 
 def run_arguments(
@@ -93,6 +97,22 @@ def claim(folder: Path, arguments: dict[str, Any], fresh: bool) -> None:
     temporary = folder / f".{RUN_FILE}"
     temporary.write_text(json.dumps(arguments, indent=2))
     temporary.replace(path)
+
+
+def list_skipped(folder: Path, cache: ImageCache) -> None:
+    """List the images that are not learned from, beside the run."""
+    path = folder / SKIPPED_FILE
+    table = pd.DataFrame([asdict(one) for one in cache.skipped], columns=["path", "reason"])
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False)
+    if cache.skipped:
+        logger.warning("%d images cannot be read: all are listed in %s", len(cache.skipped), path)
+
+
+def count_images(encoder_folder: Path) -> int:
+    """Images that an encoder of a run was learned from."""
+    arguments = json.loads((encoder_folder.parent / RUN_FILE).read_text())
+    return int(arguments["image_count"])
 
 
 def is_finished(folder: Path, epochs: int) -> bool:

@@ -2,6 +2,7 @@
 
 import errno
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,10 +11,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+import planktrait
 from label_studio_config.manifest import Manifest
-from simclr.embed import EmbeddingsError, embed, read_embeddings, write_embeddings
+from simclr.embed import (
+    EmbeddingsError,
+    embed,
+    read_embeddings,
+    write_embedding_shards,
+    write_embeddings,
+)
 from simclr.encoder import Encoder
+from simclr.marked_shards import ShardsError
 
 
 def test_features_are_those_of_each_image_alone(tmp_path: Path) -> None:
@@ -26,7 +36,10 @@ def test_features_are_those_of_each_image_alone(tmp_path: Path) -> None:
     manifest = Manifest(table, tmp_path)
     encoder = Encoder.create("test_resnet", image_size_px=32)
     assert encoder.training
-    image_ids, features = embed(encoder, manifest, batch_size=4, cache_folder=tmp_path / "cache")
+    image_ids, features, skipped = embed(
+        encoder, manifest, batch_size=4, cache_folder=tmp_path / "cache"
+    )
+    assert [Path(skip.path).name for skip in skipped] == [names[3]]
     assert encoder.training
     assert image_ids == [f"id {name}" for name in names if name != names[3]]
     assert features.shape == (6, encoder.feature_count)
@@ -38,7 +51,7 @@ def test_features_are_those_of_each_image_alone(tmp_path: Path) -> None:
         with torch.no_grad():
             alone = encoder(torch.from_numpy(pixels)[None])[0].numpy()
         np.testing.assert_allclose(features[row], alone, atol=1e-4)
-    again, same = embed(encoder, manifest)  # without a cache that stays
+    again, same, _ = embed(encoder, manifest)  # without a cache that stays
     assert again == image_ids
     np.testing.assert_allclose(same, features, atol=1e-4)
 
@@ -59,7 +72,7 @@ def test_parquet_holds_ids_and_vectors_of_fixed_size(half: bool, tmp_path: Path)
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch) -> None:
-    def full(table: pa.Table, path: Path) -> None:
+    def full(table: pa.Table, path: Path, **options: Any) -> None:
         Path(path).write_bytes(b"half of it")
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -81,3 +94,77 @@ def test_wrong_embeddings_are_refused(tmp_path: Path) -> None:
     path.write_text("no parquet")
     with pytest.raises(EmbeddingsError, match="holds no embeddings"):
         read_embeddings(path)
+
+
+@pytest.fixture
+def nine(tmp_path: Path) -> Manifest:
+    names = [f"{number}.png" for number in range(9)]
+    (tmp_path / "images").mkdir()
+    for name in names:
+        Image.new("L", (20, 30), int(name[0]) * 20).save(tmp_path / "images" / name)
+    return Manifest(pd.DataFrame({"image_id": names, "path": names}), tmp_path / "images")
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    return Encoder.create("test_resnet", image_size_px=32)
+
+
+def test_shards_without_any_of_their_images_are_made_anew(
+    nine: Manifest, encoder: Encoder, tmp_path: Path
+) -> None:
+    def write() -> tuple[list[int], list[str]]:
+        files, skipped = write_embedding_shards(encoder, nine, tmp_path / "out", shard_size=3)
+        return [pq.read_metadata(file).num_rows for file in files], [one.path for one in skipped]
+
+    away = nine.root.rename(tmp_path / "away")  # as on a node that has not mounted them
+    assert write() == ([0, 0, 0], nine.image_ids)
+    away.rename(nine.root)
+    nine.paths[4].write_text("no image")
+    assert write() == ([3, 2, 3], ["4.png"])
+    times = [path.stat().st_mtime_ns for path in sorted((tmp_path / "out").iterdir())]
+    assert write() == ([3, 2, 3], ["4.png"]), "what was skipped is still told"
+    assert times == [path.stat().st_mtime_ns for path in sorted((tmp_path / "out").iterdir())]
+
+
+def test_damaged_shards_are_made_anew_and_foreign_ones_refused(
+    nine: Manifest, encoder: Encoder, tmp_path: Path
+) -> None:
+    files, _ = write_embedding_shards(encoder, nine, tmp_path / "out", shard_size=3)
+    whole = [read_embeddings(file)[1] for file in files]
+    with files[1].open("r+b") as file:  # in the pages; the footer is whole
+        file.seek(200)
+        file.write(bytes(100))
+    write_embedding_shards(encoder, nine, tmp_path / "out", shard_size=3)
+    np.testing.assert_allclose([read_embeddings(file)[1] for file in files], whole, atol=1e-4)
+    with pytest.raises(ShardsError, match="of other images"):
+        write_embedding_shards(encoder, nine, tmp_path / "out", shard_size=4)
+    few = nine.select(nine.image_ids[:6])
+    with pytest.raises(ShardsError, match=r"part-00002\.parquet is left from a run with more"):
+        write_embedding_shards(encoder, few, tmp_path / "out", shard_size=3)
+
+
+@pytest.mark.parametrize(
+    ("output", "listed"), [("out", "out/_skipped.csv"), ("e.parquet", "e.skipped.csv")]
+)
+def test_the_command_counts_and_lists(
+    output: str, listed: str, nine: Manifest, encoder: Encoder, tmp_path: Path
+) -> None:
+    table = nine.write(tmp_path / "cruise.parquet")
+    call = ["embed", str(table), "--encoder", str(encoder.save(tmp_path / "encoder"))]
+    call += ["--output", str(tmp_path / output)]
+    nine.paths[4].write_text("no image")
+    told = CliRunner().invoke(planktrait.app, call)
+    assert told.exit_code == 0, told.output
+    assert "8" in next(line for line in told.stdout.splitlines() if "images" in line)
+    assert pd.read_csv(tmp_path / listed)["path"].tolist() == ["4.png"]
+    assert len(pd.read_parquet(tmp_path / output)) == 8
+
+    for path in nine.paths:
+        path.unlink()
+    call[-1] = str(tmp_path / "new" / output)
+    told = CliRunner().invoke(planktrait.app, call)
+    assert told.exit_code == 1
+    assert "none of 9 images can be read" in " ".join(told.output.split())
+    assert len(pd.read_csv(tmp_path / "new" / listed)) == 9
+    assert not list((tmp_path / "new").rglob("*.parquet"))

@@ -65,7 +65,7 @@ def test_the_store_holds_what_the_encoder_says(tmp_path: Path) -> None:
     assert len(store.features) == 0
     assert len(store.missing(manifest)) == 12
     assert store.add(manifest, chunk_rows=5).added == 12
-    image_ids, expected = embed(encoder, manifest)
+    image_ids, expected, _ = embed(encoder, manifest)
     rows = [store.rows[image_id] for image_id in image_ids]
     np.testing.assert_allclose(store.features[rows], unit_length(expected), atol=1e-3)
     assert len(np.load(store.folder / "features.npy")) == 12  # a whole file for any reader
@@ -136,7 +136,7 @@ def test_a_killed_writer_harms_nothing(
     assert os.path.getsize(store.folder / "features.npy") > 128 + 3 * 2 * store.feature_count
     assert len(store) == len(store.rows) == len(store.features) == 3
     assert store.add(manifest).added == 6
-    image_ids, expected = embed(encoder, manifest)
+    image_ids, expected, _ = embed(encoder, manifest)
     rows = [store.rows[image_id] for image_id in image_ids]
     np.testing.assert_allclose(store.features[rows], unit_length(expected), atol=1e-3)
     lines = (store.folder / "images.jsonl").read_text().splitlines()

@@ -24,6 +24,7 @@ from simclr.encoder import Encoder
 from simclr.knn import knn_accuracy
 from simclr.precision import fastest_precision
 from simclr.pretrain import PretrainError, SimCLRSettings, fitting_batch_size, pretrain
+from simclr.run_folder import count_images
 
 SMALL = "test_resnet"
 DATA = Path(os.environ.get("PLANKTRAIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -66,6 +67,8 @@ def test_a_run_leaves_encoder_figures_and_plot(tmp_path: Path) -> None:
     assert np.isfinite(losses[1:]).all()
     assert history["knn_macro"].between(0, 1).all()
     assert Image.open(tmp_path / "run" / "progress.png").size[0] > 300
+    assert pd.read_csv(tmp_path / "run" / "_skipped.csv")["path"].tolist() == ["0.png"]
+    assert count_images(folder) == 59
 
     learned = Encoder.load(folder)
     assert learned.preprocessing.mean[0] == pytest.approx(0.9, abs=0.06)  # of the images

@@ -132,7 +132,7 @@ def test_features_by_an_array(slurm: SlurmForTests, predicted: tuple[Home, list[
     planktrait(folder, *command, "--output", str(single))
     job.result(LONGEST_S)
     image_ids, features = read_embeddings(single)
-    shards = [read_embeddings(path) for path in sorted((folder / "features").iterdir())]
+    shards = [read_embeddings(path) for path in sorted((folder / "features").glob("part-*"))]
     assert [image_id for ids, _ in shards for image_id in ids] == image_ids
     pd.testing.assert_frame_equal(
         pd.concat([pd.DataFrame(one) for _, one in shards], ignore_index=True),

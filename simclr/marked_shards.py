@@ -1,0 +1,105 @@
+"""Shards of a folder, each marked with what it holds: what is whole is kept, the rest made anew."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from label_studio_config.manifest import Manifest, Skipped
+
+logger = logging.getLogger(__name__)
+
+RECORD_KEY = "planktrait"
+"""In a shard's metadata: JSON with its `mark` and, as pairs of path and reason, its `skipped`."""
+
+
+class ShardsError(ValueError):
+    """Shards that belong to something else, or hold nothing; the message says the remedy."""
+
+
+def stretch(manifest: Manifest, number: int, size: int) -> Manifest:
+    """The images of one shard."""
+    mask = np.zeros(len(manifest), dtype=bool)
+    mask[number * size : (number + 1) * size] = True
+    return manifest.select(mask)
+
+
+def refuse_surplus(folder: Path, n_shards: int) -> None:
+    """A longer earlier run left shards that a reader of the folder would take for these images.
+
+    Raises
+    ------
+    ShardsError
+    """
+    ours = {f"part-{number:05d}.parquet" for number in range(n_shards)}
+    surplus = sorted(path for path in folder.glob("part-*.parquet") if path.name not in ours)
+    if surplus:
+        raise ShardsError(
+            f"{surplus[0]} is left from a run with more images (these give {n_shards} shard(s)): "
+            "choose an empty folder, or remove the old shards"
+        )
+
+
+def read_mark(path: Path, mark: str, others: str) -> list[Skipped] | None:
+    """The skipped images of a shard that is there; None where it has to be made (anew).
+
+    That is also where none of its images could be read: the folder of the images may have been
+    missing on that machine.
+
+    Parameters
+    ----------
+    others : str
+        What a shard with another mark holds, e.g. "features of other images".
+
+    Raises
+    ------
+    ShardsError
+        It belongs to something else, or may not be read.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ShardsError(f"{path} cannot be read ({error}): mend that, or remove it") from error
+    try:
+        # All of it: each page has a checksum.
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        file.read()
+        record = json.loads((file.metadata.metadata or {}).get(RECORD_KEY.encode(), b"{}"))
+    except (pa.ArrowInvalid, OSError, ValueError) as error:
+        logger.warning("%s is damaged (%s): made anew", path, error)
+        return None
+    if record.get("mark") != mark:
+        raise ShardsError(
+            f"{path} holds {others}: choose an empty folder, or remove the old shards"
+        )
+    if not file.metadata.num_rows:
+        return None
+    return [Skipped(*entry) for entry in record.get("skipped", [])]
+
+
+def count_rows(shards: Sequence[Path], skipped: Sequence[Skipped]) -> int:
+    """Images that the shards of a call hold.
+
+    Raises
+    ------
+    ShardsError
+        None of them could be read. The shards are removed, so that a repetition reads them again.
+    """
+    count = sum(pq.read_metadata(path).num_rows for path in shards)
+    if count or not skipped:
+        return count
+    for path in shards:
+        path.unlink()
+    said = "; ".join(f"{one.path}: {one.reason}" for one in skipped[:3])
+    raise ShardsError(
+        f"none of {len(skipped)} images can be read ({said}): see that these are images and that "
+        "you may read them, and repeat this command"
+    )
