@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ def _choose(
         some = np.zeros(len(manifest), dtype=bool)
         n_some = min(len(manifest), MOST_IMAGES)
         some[np.linspace(0, len(manifest) - 1, n_some).round().astype(int)] = True
-        predictions = predict(model, manifest.select(some), extractor=extractor_of(model))
+        predictions = predict(model, manifest.select(some), extractor=partial(extractor_of, model))
         n_images = len(predictions)
         for head in heads:
             try:

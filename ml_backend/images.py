@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import logging
 import mmap
+import os
 import re
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from torch.utils.data import DataLoader, Dataset
 
 from hpc_jobs.processors import processors
@@ -28,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 DECODERS = 2
 BATCHES_AHEAD = 2
+BYTES_AHEAD = 96 * 2**20
+"""So many pixels processes may decode ahead: what they can while a network is made ready."""
 FEW_IMAGES = 2000
 """Up to these the start of processes costs more than it saves."""
 
@@ -71,26 +79,35 @@ def read_batches(
     batch_size: int,
     extent_unit: str = "px",
     processes: int | None = None,
+    borders: Sequence[int] = (),
 ) -> Iterator[ImageBatch]:
-    """Yield the images of a manifest in its order, at most `batch_size` at a time.
+    """The images of a manifest in its order, at most `batch_size` at a time.
 
-    With `extent_unit` "um", images without a pixel size are skipped: their size would be read as
-    if a pixel were a micrometre.
+    Processes begin at once, before the first batch is asked for, and decode ahead as far as
+    `BYTES_AHEAD` allows, in any case two batches each.
 
     Parameters
     ----------
+    extent_unit : {"px", "um"}
+        With "um", images without a pixel size are skipped: their size would be read as if a pixel
+        were a micrometre.
     processes : int, optional
         That decode; 0 decodes in threads of this process. By default one a processor for more
         than 2,000 images, of a job or a command.
+    borders : sequence of int
+        Rows in ascending order that begin a new batch.
     """
-    decoder = _Decoder(manifest, preprocessing, extent_unit, batch_size)
+    decoder = _Decoder(manifest, preprocessing, extent_unit, batch_size, borders)
     if processes is None:
         # A web server's other threads may hold a lock that a child would wait for.
         forks = threading.current_thread() is threading.main_thread()
         allowed = processors()
         many = len(manifest) > FEW_IMAGES and forks
         processes = allowed if many else 0
-    batches = _in_processes(decoder, processes) if processes else _in_threads(decoder)
+    return _logged(_in_processes(decoder, processes) if processes else _in_threads(decoder))
+
+
+def _logged(batches: Iterator[ImageBatch]) -> Iterator[ImageBatch]:
     for batch in batches:
         for skip in batch.skipped:
             logger.warning("skipped %s: %s", skip.path, skip.reason)
@@ -107,6 +124,8 @@ def decoding() -> Iterator[None]:
     """
     try:
         yield
+    except DecodingError:
+        raise
     except RuntimeError as error:
         if not _DEATHS.search(str(error)):
             raise
@@ -116,21 +135,56 @@ def decoding() -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def deaths_told_later() -> Iterator[None]:
+    """Hold back that a decoding process was killed, for code that would take it for its own fault.
+
+    PyTorch raises it wherever the main thread is just then; so it is raised at the end instead.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    tell = signal.getsignal(signal.SIGCHLD)
+    deaths: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGCHLD, lambda *death: deaths.append(death))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, tell)
+    if deaths and callable(tell):
+        tell(*deaths[-1])
+
+
 class _Decoder(Dataset):
     """The batches by number, as PyTorch's loader takes them."""
 
     def __init__(
-        self, manifest: Manifest, preprocessing: Preprocessing, extent_unit: str, batch_size: int
+        self,
+        manifest: Manifest,
+        preprocessing: Preprocessing,
+        extent_unit: str,
+        batch_size: int,
+        borders: Sequence[int] = (),
     ) -> None:
-        self.paths = manifest.paths
-        self.sizes_um = manifest.pixel_sizes_um if extent_unit == "um" else [None] * len(self.paths)
+        self.root = os.fspath(manifest.root)
+        # Of Python's own strings each process would copy the memory when it counts a reference.
+        self.paths = pa.array(manifest.table["path"], pa.large_string())
+        known = manifest.pixel_sizes_um if extent_unit == "um" else [None] * len(manifest)
+        self.sizes_um = np.array(known, dtype=np.float64)  # NaN where unknown
         self.preprocessing = preprocessing
         self.extent_unit = extent_unit
         self.batch_size = batch_size
         self.places = np.zeros((0, *self.shape(batch_size)), dtype=np.uint8)
+        ends = [*borders, len(manifest)]
+        stretches = list(pairwise([0, *ends]))
+        firsts = [np.arange(first, last, batch_size) for first, last in stretches]
+        self.firsts = np.concatenate(firsts)
+        self.ends = np.minimum(
+            self.firsts + batch_size, np.repeat(ends, [len(numbers) for numbers in firsts])
+        )
 
     def __len__(self) -> int:
-        return -(-len(self.paths) // self.batch_size)
+        return len(self.firsts)
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
         rows = self.rows(number)
@@ -157,15 +211,19 @@ class _Decoder(Dataset):
         return n_images, settings.channels, settings.image_size_px, settings.image_size_px
 
     def rows(self, number: int) -> np.ndarray:
-        first = number * self.batch_size
-        return np.arange(first, min(first + self.batch_size, len(self.paths)))
+        return np.arange(self.firsts[number], self.ends[number])
+
+    def skipped(self, row: int, reason: str) -> Skipped:
+        return Skipped(str(Path(self.root, self.paths[row].as_py())), reason)
 
     def decode(self, row: int) -> Decoded:
-        size_um = self.sizes_um[row]
+        size_um = None if np.isnan(self.sizes_um[row]) else float(self.sizes_um[row])
         if self.extent_unit == "um" and size_um is None:
             return "has no pixel_size_um, and the model measures sizes in µm"
         try:
-            return self.preprocessing.preprocess_image(read_image(self.paths[row]), size_um)
+            # A Path for each would take a twentieth of the time.
+            path = os.path.join(self.root, self.paths[row].as_py())
+            return self.preprocessing.preprocess_image(read_image(path), size_um)
         except (PreprocessingError, OSError) as error:
             return str(error)
 
@@ -173,7 +231,7 @@ class _Decoder(Dataset):
         kept, pixels, extents, skipped = [], [], [], []
         for row, result in zip(rows, decoded, strict=True):
             if isinstance(result, str):
-                skipped.append(Skipped(str(self.paths[row]), result))
+                skipped.append(self.skipped(row, result))
                 continue
             kept.append(row)
             pixels.append(result[0])
@@ -200,26 +258,30 @@ def _in_threads(decoder: _Decoder) -> Iterator[ImageBatch]:
 
 
 def _in_processes(decoder: _Decoder, processes: int) -> Iterator[ImageBatch]:
+    bytes_a_batch = int(np.prod(decoder.shape(decoder.batch_size)))
+    ahead = max(BATCHES_AHEAD, BYTES_AHEAD // (bytes_a_batch * processes))
+    ahead = min(ahead, -(-len(decoder) // processes))
     # While a batch is taken the loader has asked for so many after it.
-    decoder.share_places(BATCHES_AHEAD * processes + 1)
+    decoder.share_places(ahead * processes + 1)
     loader = DataLoader(
         decoder,
         batch_size=None,
         shuffle=False,
         num_workers=processes,
-        prefetch_factor=BATCHES_AHEAD,
+        prefetch_factor=ahead,
         multiprocessing_context="fork",  # the children only decode, and start at once
         collate_fn=_as_it_is,
         worker_init_fn=_leave_signals_to_the_parent,
         timeout=LONGEST_BATCH_S,
     )
-    for number, (rows, log_extents, reasons) in enumerate(loader):
+    return _taken(decoder, iter(loader))
+
+
+def _taken(decoder: _Decoder, loaded: Iterator[Any]) -> Iterator[ImageBatch]:
+    for number, (rows, log_extents, reasons) in enumerate(loaded):
         pixels = decoder.place(number)[: len(rows)].copy()
         bad = sorted(set(decoder.rows(number).tolist()) - set(rows.tolist()))
-        skipped = [
-            Skipped(str(decoder.paths[row]), reason)
-            for row, reason in zip(bad, reasons, strict=True)
-        ]
+        skipped = [decoder.skipped(row, why) for row, why in zip(bad, reasons, strict=True)]
         yield ImageBatch(rows, pixels, log_extents, skipped)
 
 

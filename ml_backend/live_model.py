@@ -12,6 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ class LiveModel:
             tasks_a_piece or max(len(manifest), 1),
             schema=schema,
             model_version=self.version.name,
-            extractor=self._extractor(many=len(manifest) > FEW_IMAGES),
+            extractor=partial(self._extractor, many=len(manifest) > FEW_IMAGES),
         )
         for predictions in pieces:
             _log_refused([f"{skip.path}: {skip.reason}" for skip in predictions.skipped])

@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ import pyarrow.parquet as pq
 from hpc_jobs.whole_files import remove_abandoned, replacing
 from label_studio_config.manifest import Manifest, Skipped
 from label_studio_config.schema import LabelSchema
+from ml_backend.images import decoding
 from ml_backend.model import TraitModel
 from ml_backend.predict_pieces import BATCH_SIZE, extractor_of, predict_in_pieces
 from ml_backend.predictions import Predictions
@@ -44,7 +47,7 @@ def predict(
     schema: LabelSchema | None = None,
     model_version: str = "",
     batch_size: int = BATCH_SIZE,
-    extractor: FeatureExtractor | None = None,
+    extractor: Callable[[], FeatureExtractor] | None = None,
 ) -> Predictions:
     """Predict every image of a manifest that can be read.
 
@@ -56,8 +59,8 @@ def predict(
     schema : LabelSchema, optional
         The config as it is now; by default the one the model was trained for. Heads that do not
         fit it are named in the log.
-    extractor : FeatureExtractor, optional
-        The model's encoder, made ready for many images (see `extractor_of`); by default PyTorch
+    extractor : callable, optional
+        Makes the model's encoder ready for many images (see `extractor_of`); by default PyTorch
         computes its features.
 
     Returns
@@ -73,7 +76,7 @@ def predict(
         model_version=model_version,
         batch_size=batch_size,
         extractor=extractor,
-        counted=(0, len(manifest)),
+        counted=len(manifest),
     )
     return next(pieces)
 
@@ -117,29 +120,37 @@ def write_predictions(
     n_shards = -(-len(manifest) // shard_size)
     _refuse_surplus(folder, n_shards)
     marks = _Marks(model.fingerprint, model_version, schema.fingerprint)
-    shards, skipped = [], []
-    extractor: FeatureExtractor | None = None
-    for number in range(part[0], n_shards, part[1]):
-        images = _stretch(manifest, number, shard_size)
-        path = folder / f"part-{number:05d}.parquet"
-        mark = marks.of(images)
-        remove_abandoned(path)
-        known = _read_mark(path, mark) if path.exists() else None
-        if known is None:
-            extractor = extractor or extractor_of(model)
-            pieces = predict_in_pieces(
-                model,
-                images,
-                IMAGES_A_PIECE,
-                schema=schema,
-                model_version=model_version,
-                extractor=extractor,
-                counted=(number * shard_size, len(manifest)),
-            )
-            known = _write_shard(pieces, path, mark)
-        skipped += known
-        shards.append(path)
-    return shards, skipped
+    shards = [
+        _Shard.of(folder, number, shard_size, len(manifest))
+        for number in range(part[0], n_shards, part[1])
+    ]
+    skipped: dict[Path, list[Skipped]] = {}
+    for shard in shards:
+        remove_abandoned(shard.path)
+        if shard.path.exists():
+            known = _read_mark(shard.path, marks.of(_only(manifest, [shard])))
+            if known is not None:
+                skipped[shard.path] = known
+    # All that are to be made in one go: else the processors wait where one ends.
+    to_make = [shard for shard in shards if shard.path not in skipped]
+    if to_make:
+        pieces = predict_in_pieces(
+            model,
+            _only(manifest, to_make),
+            IMAGES_A_PIECE,
+            schema=schema,
+            model_version=model_version,
+            extractor=partial(extractor_of, model),
+            shards=[shard.places for shard in to_make],
+            counted=len(manifest),
+        )
+        with decoding(), closing(pieces):
+            for shard in to_make:
+                mark = marks.of(_only(manifest, [shard]))
+                skipped[shard.path] = _write(shard, pieces, mark)
+    return [shard.path for shard in shards], [
+        image for shard in shards for image in skipped[shard.path]
+    ]
 
 
 def count_predicted(shards: Sequence[Path], skipped: Sequence[Skipped]) -> int:
@@ -176,10 +187,25 @@ class _Marks:
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-def _stretch(manifest: Manifest, number: int, size: int) -> Manifest:
+@dataclass(frozen=True)
+class _Shard:
+    """One file, and the places of its images among all."""
+
+    path: Path
+    places: range
+
+    @classmethod
+    def of(cls, folder: Path, number: int, size: int, n_images: int) -> _Shard:
+        places = range(number * size, min((number + 1) * size, n_images))
+        return cls(folder / f"part-{number:05d}.parquet", places)
+
+
+def _only(manifest: Manifest, shards: Sequence[_Shard]) -> Manifest:
+    """The images of some shards."""
     mask = np.zeros(len(manifest), dtype=bool)
-    mask[number * size : (number + 1) * size] = True
-    return manifest.select(mask)
+    for shard in shards:
+        mask[shard.places.start : shard.places.stop] = True
+    return manifest if mask.all() else manifest.select(mask)
 
 
 def _refuse_surplus(folder: Path, n_shards: int) -> None:
@@ -193,14 +219,14 @@ def _refuse_surplus(folder: Path, n_shards: int) -> None:
         )
 
 
-def _write_shard(pieces: Iterator[Predictions], path: Path, mark: str) -> list[Skipped]:
+def _write(shard: _Shard, pieces: Iterator[Predictions], mark: str) -> list[Skipped]:
     """Write what is predicted as it comes, while the next images are at work; what was skipped."""
-    first = next(pieces)
-    table, skipped = first.table(), first.skipped
+    piece = next(pieces)
+    table, skipped, done = piece.table(), piece.skipped, piece.n_images
     # No two numbers are alike: to look for those that are takes longer than all the rest.
     words = [field.name for field in table.schema if pa.types.is_string(field.type)]
     with (
-        replacing(path) as temporary,
+        replacing(shard.path) as temporary,
         pq.ParquetWriter(
             temporary,
             table.schema,
@@ -210,9 +236,11 @@ def _write_shard(pieces: Iterator[Predictions], path: Path, mark: str) -> list[S
         ) as writer,
     ):
         writer.write_table(table)
-        for predictions in pieces:
-            writer.write_table(predictions.table())
-            skipped = skipped + predictions.skipped
+        while done < len(shard.places):
+            piece = next(pieces)
+            writer.write_table(piece.table())
+            skipped = skipped + piece.skipped
+            done += piece.n_images
         reasons = [[skip.path, skip.reason] for skip in skipped]
         record = json.dumps({"mark": mark, "skipped": reasons})
         writer.add_key_value_metadata({RECORD_KEY: record})

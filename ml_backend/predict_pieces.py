@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from itertools import accumulate
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ import pandas as pd
 from hpc_jobs import progress
 from label_studio_config.manifest import Manifest, Skipped
 from label_studio_config.schema import LabelSchema
-from ml_backend.images import ImageBatch, decoding, read_batches
+from ml_backend.images import ImageBatch, deaths_told_later, decoding, read_batches
 from ml_backend.model import TraitModel
 from ml_backend.predictions import Predictions
 from ml_backend.schema_change import ServedHead, serve
@@ -35,17 +37,24 @@ def predict_in_pieces(
     schema: LabelSchema | None = None,
     model_version: str = "",
     batch_size: int = BATCH_SIZE,
-    extractor: FeatureExtractor | None = None,
-    counted: tuple[int, int] | None = None,
-) -> Iterator[Predictions]:
+    extractor: Callable[[], FeatureExtractor] | None = None,
+    shards: Sequence[range] = (),
+    counted: int | None = None,
+) -> Generator[Predictions, None, None]:
     """As `predict`, but about so many images at a time, while the next ones are at work.
 
-    Yields at least once, also for no images.
+    Yields at least once a shard, also for no images.
 
     Parameters
     ----------
-    counted : (int, int), optional
-        Images that were done before, and all of them: its progress is told then.
+    extractor : callable, optional
+        Makes the encoder ready (see `extractor_of`), while the first images are decoded already;
+        by default PyTorch computes its features.
+    shards : sequence of range
+        No piece holds images of two of them. Their lengths add up to the manifest's; they are told
+        as places among all images, of which the manifest may be a part. By default one of all.
+    counted : int, optional
+        All images: the progress among them is told then.
 
     Raises
     ------
@@ -53,25 +62,36 @@ def predict_in_pieces(
         A process that decodes images was killed.
     """
     schema = schema or model.schema
+    shards = shards or [range(len(manifest))]
     served, unfit = serve(model.heads, schema)
     for control, reason in unfit.items():
         logger.info("control %r gets no prediction: %s", control, reason)
     table = manifest.table.reindex(columns=["image_id", "sample_id", "path"]).astype(object)
-    extractor = extractor or extractor_of(model, "torch")
-    batches = read_batches(manifest, model.encoder.preprocessing, batch_size, model.extent_unit)
-    done, total = counted or (0, 0)
-    n_skipped = 0
-    piece = _Piece(model, served)
     with decoding():
-        for batch, features in extractor.stream(batches, _pixels):
-            if len(piece) and len(piece) + len(batch) > images_a_piece:
-                yield piece.predictions(table, schema, unfit, model_version)
-                piece = _Piece(model, served)
-            piece.add(batch, features)
-            done, n_skipped = done + len(batch), n_skipped + len(batch.skipped)
-            if counted:
-                progress.report("predict", done, total, f"{n_skipped} skipped")
-    yield piece.predictions(table, schema, unfit, model_version)
+        batches = read_batches(
+            manifest,
+            model.encoder.preprocessing,
+            batch_size,
+            model.extent_unit,
+            borders=list(accumulate(map(len, shards[:-1]))),
+        )
+        with deaths_told_later():
+            ready = (extractor or partial(extractor_of, model, "torch"))()
+        n_skipped = 0
+        stream = ready.stream(batches, _pixels)
+        for shard in shards:
+            done = 0
+            piece = _Piece(model, served)
+            while done < len(shard):
+                batch, features = next(stream)
+                if len(piece) and len(piece) + len(batch) > images_a_piece:
+                    yield piece.predictions(table, schema, unfit, model_version)
+                    piece = _Piece(model, served)
+                piece.add(batch, features)
+                done, n_skipped = done + len(batch), n_skipped + len(batch.skipped)
+                if counted is not None:
+                    progress.report("predict", shard.start + done, counted, f"{n_skipped} skipped")
+            yield piece.predictions(table, schema, unfit, model_version)
 
 
 class _Piece:

@@ -73,6 +73,11 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def n_images(self) -> int:
+        """Images that were looked at, read or skipped."""
+        return len(self.images) + len(self.skipped)
+
     @cached_property
     def confidence(self) -> np.ndarray:
         """Calibrated probability of the primary control's suggested label, (n,).

@@ -99,9 +99,10 @@ def manifest_of(folder: Path, n: int) -> Manifest:
 
 def test_processes_decode_as_threads_do(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path, 20)
-    one = list(read_batches(manifest, Preprocessing(32), 8, processes=0))
-    many = list(read_batches(manifest, Preprocessing(32), 8, processes=2))
-    assert len(one) == len(many) == 3
+    one = list(read_batches(manifest, Preprocessing(32), 8, processes=0, borders=[3, 11]))
+    many = list(read_batches(manifest, Preprocessing(32), 8, processes=2, borders=[3, 11]))
+    assert [len(batch) for batch in one] == [3, 8, 8, 1]
+    assert len(one) == len(many)
     for a, b in zip(one, many, strict=True):
         np.testing.assert_array_equal(a.rows, b.rows)
         np.testing.assert_array_equal(a.pixels, b.pixels)

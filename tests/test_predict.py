@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,12 +26,13 @@ from label_studio_config.results import read_novelty, read_probabilities, read_r
 from label_studio_config.schema import LabelSchema
 from ml_backend import predict as predict_module
 from ml_backend.head import Head
-from ml_backend.images import read_batches
+from ml_backend.images import DecodingError, read_batches
 from ml_backend.model import TraitModel
 from ml_backend.novelty import Novelty
 from ml_backend.predict import PredictionError, predict, write_predictions
-from ml_backend.predict_pieces import predict_in_pieces
+from ml_backend.predict_pieces import extractor_of, predict_in_pieces
 from simclr.encoder import Encoder
+from simclr.inference import FeatureExtractor
 from simclr.preprocessing import Preprocessing
 from tests.trait_fixtures import XML, make_tasks
 
@@ -298,6 +302,74 @@ def test_parts_make_the_same_shards_as_one_run(manifest: Manifest, tmp_path: Pat
     np.testing.assert_allclose(
         np.stack(one["group__probabilities"]), np.stack(three["group__probabilities"]), atol=1e-3
     )
+
+
+def test_shards_are_made_in_one_go_around_those_that_are_there(
+    manifest: Manifest, tmp_path: Path, monkeypatch, caplog
+) -> None:
+    """Images 3 and 7, which cannot be read, are the last of one shard and the first of another."""
+    model, size = make_model(), {"shard_size": 4, "model_version": "v"}
+    ids = list(manifest.image_ids)
+    ordered = manifest.select([*ids[:4], *ids[8:], ids[7], *ids[4:7]])
+    shards, skipped = write_predictions(model, ordered, tmp_path / "whole", **size)
+    rows = [pq.read_table(shard).column("image_id").to_pylist() for shard in shards]
+    assert rows == [ids[:3], ids[8:], ids[4:7]]
+    assert [Path(one.path).name for one in skipped] == ["3.png", "7.png"]
+    _, only = write_predictions(model, ordered, tmp_path / "parts", part=(1, 3), **size)
+    assert only == []
+    there = (tmp_path / "parts" / shards[1].name).stat().st_mtime_ns
+    told = []
+    monkeypatch.setattr("hpc_jobs.progress.report", lambda *what: told.append(what))
+    asked = []
+
+    def noted(model, part, *args, **kwargs):
+        asked.append((len(part), kwargs["shards"]))
+        return predict_in_pieces(model, part, *args, **kwargs)
+
+    monkeypatch.setattr(predict_module, "predict_in_pieces", noted)
+    again, skipped_again = write_predictions(model, ordered, tmp_path / "parts", **size)
+    assert asked == [(8, [range(4), range(8, 12)])]
+    assert again[1].stat().st_mtime_ns == there
+    assert skipped_again == skipped
+    assert [done for _, done, *_ in told] == [4, 12]
+    assert told[-1] == ("predict", 12, 12, "2 skipped")
+    for one, other in zip(shards, again, strict=True):
+        assert pq.read_table(one).equals(pq.read_table(other), check_metadata=True)
+
+
+def test_images_are_decoded_while_the_network_is_made_ready(many, monkeypatch) -> None:
+    model, manifest = TraitModel.load(many[0]), Manifest.read(many[1])
+    seen = []
+
+    def make() -> FeatureExtractor:
+        seen.append(len(multiprocessing.active_children()))
+        return extractor_of(model, "torch")
+
+    pieces = predict_in_pieces(model, manifest, 2000, extractor=make)
+    assert seen == []
+    sizes = [piece.n_images for piece in pieces]
+    assert sum(sizes) == 3000
+    assert max(sizes) <= 2000
+    assert seen[0] >= 1
+
+
+def test_a_decoding_process_that_dies_while_the_network_is_made_ready_is_told(
+    many, monkeypatch
+) -> None:
+    model, manifest = TraitModel.load(many[0]), Manifest.read(many[1])
+    monkeypatch.setattr("ml_backend.images.LONGEST_BATCH_S", 10)
+    before = set(multiprocessing.active_children())
+
+    def make() -> FeatureExtractor:
+        decoder = next(iter(set(multiprocessing.active_children()) - before))
+        os.kill(decoder.pid, signal.SIGKILL)
+        # As making a network ready for OpenVINO takes any error for its own.
+        with suppress(Exception):
+            multiprocessing.connection.wait([decoder.sentinel], 60)
+        return extractor_of(model, "torch")
+
+    with pytest.raises(DecodingError, match="is killed by signal"):
+        next(predict_in_pieces(model, manifest, 2000, extractor=make))
 
 
 def run_apart(
