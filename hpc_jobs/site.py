@@ -2,9 +2,9 @@
 
 >>> import tempfile
 >>> path = Path(tempfile.mkdtemp(), "site.toml")
->>> _ = path.write_text('cluster = "slurm"\\ntime = "12:00"\\n[train]\\ngpus = 1')
->>> site = read_site(path, ["train", "predict"])
->>> site.options("train")["parameters"]["gpus_per_node"]
+>>> _ = path.write_text('cluster = "slurm"\\ntime = "12:00"\\n[pretrain]\\ngpus = 1')
+>>> site = read_site(path, ["pretrain", "predict"])
+>>> site.options("pretrain")["parameters"]["gpus_per_node"]
 1
 >>> "gpus_per_node" in site.options("predict")["parameters"]
 False
