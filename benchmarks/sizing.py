@@ -1,10 +1,12 @@
 """What an installation needs: memory of its processes, disk of its database, time of a backup.
 
     python -m benchmarks.sizing [--tasks 20000] [--database PostgreSQL]
+    python -m benchmarks.sizing --pushed 700000 [--database PostgreSQL]
 
 Measured on a project of drawn images, each task with a suggestion in the gallery's index, a tenth
 annotated. Memory is proportional set size (what processes share is divided among them). "Per
-100,000" is extrapolated from the tasks that were there.
+100,000" is extrapolated from the tasks that were there. `--pushed` measures the database alone, of
+so many images with suggestions of 121 labels by `planktrait push`: nothing is extrapolated.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import hpc_jobs
+from benchmarks.gallery_fill import LABELS, config
+from benchmarks.gallery_scale import serving
 from benchmarks.machine import MB, circumstances, share_of_memory_mb
+from benchmarks.push_scale import make_manifest, write_shards
 from hpc_jobs.files import read_json
 from hpc_jobs.records import STARTED_FILE
 from label_studio_config.api import Api
@@ -32,6 +37,7 @@ from label_studio_config.database_choice import database_of
 from label_studio_config.home import Home
 from label_studio_config.postgresql import PostgreSql
 from label_studio_config.project import create_project
+from ml_backend.push import push_project
 from tests.backend_fixtures import CONFIG, draw_images
 from tests.gallery_fixtures import GalleryForTests
 from tests.label_studio_fixtures import LabelStudioForTests, serve_for_tests
@@ -184,15 +190,49 @@ def measure(tasks: int, database: str) -> dict[str, Any]:
     }
 
 
+def measure_pushed(count: int, database: str) -> dict[str, Any]:
+    """Disk of a database, its backup and restore, after a push of so many images."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sizing-")))
+        # In its own module's words: "sqlite" or "postgresql".
+        home = stack.enter_context(serving(database.lower(), folder))
+        project = create_project(home, "Pushed", config())
+        empty_mb = database_mb(home)
+        manifest = make_manifest(home.images_root, count)
+        path = manifest.write(folder / "manifest.parquet")
+        write_shards(folder / "shards", manifest)
+        told = push_project(home.folder, project.id, path, folder / "shards")
+        assert told["added"] == count, told
+        pushed_mb = database_mb(home)
+        print(f"{count} images: {pushed_mb - empty_mb:.0f} MB of {database}", flush=True)
+        began = time.monotonic()
+        written = back_up(home, folder / "backup", lambda stage, done, total: None)
+        backup_s = time.monotonic() - began
+    return {
+        "images": count,
+        "suggested": told["suggested"],
+        "labels": len(LABELS),
+        "database_mb": round(pushed_mb - empty_mb, 1),
+        "backup": {"seconds": round(backup_s, 1), "mb": round(written.n_bytes / MB, 1)},
+        **circumstances(),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--tasks", type=int, default=20000)
     parser.add_argument("--database", choices=["SQLite", "PostgreSQL"], default="PostgreSQL")
+    parser.add_argument("--pushed", type=int, help="e.g. 700000: the database of so many, instead")
     arguments = parser.parse_args()
-    result = measure(arguments.tasks, arguments.database)
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    if arguments.pushed:
+        pushed = measure_pushed(arguments.pushed, arguments.database)
+        result = known.get(arguments.database, {}) | {"pushed": pushed}
+    else:
+        result = measure(arguments.tasks, arguments.database)
+        result |= {k: v for k, v in known.get(arguments.database, {}).items() if k == "pushed"}
     RESULTS.write_text(json.dumps(known | {arguments.database: result}, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
