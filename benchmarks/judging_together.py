@@ -2,18 +2,23 @@
 
     python -m benchmarks.judging_together [--seconds 120] [--database SQLite|PostgreSQL]
 
-It is the test `tests/test_judging_together.py`, with real sessions over real HTTP, for longer; it
-prints what was judged, the conflicts that were shown, and what a request took.
+It is the test `tests/test_judging_together.py`, with real sessions over real HTTP, for longer; what
+was judged, the conflicts that were shown, and what a request took go to `results/`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+from benchmarks.machine import circumstances
+
+RESULT = Path(__file__).parent / "results" / "judging_together.json"
 ROOT = Path(__file__).parents[1]
 
 
@@ -26,8 +31,18 @@ def main() -> int:
     arguments = parser.parse_args()
     only = ["-k", arguments.database] if arguments.database else []
     command = [sys.executable, "-m", "pytest", "tests/test_judging_together.py", "-q", *only]
-    environment = {**os.environ, "PLANKTRAIT_TOGETHER_S": str(arguments.seconds)}
-    return subprocess.run(command, cwd=ROOT, env=environment).returncode
+    known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {
+            **os.environ,
+            "PLANKTRAIT_TOGETHER_S": str(arguments.seconds),
+            "PLANKTRAIT_TOGETHER_RESULTS": folder,
+        }
+        ended = subprocess.run(command, cwd=ROOT, env=environment).returncode
+        for path in Path(folder).glob("*.json"):
+            known[path.stem] = json.loads(path.read_text()) | circumstances()
+    RESULT.write_text(json.dumps(known, indent=1) + "\n")
+    return ended
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@ They work for 30 seconds; `benchmarks/judging_together.py` has them work for two
 from __future__ import annotations
 
 import ast
+import json
 import os
 import random
 import statistics
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +28,9 @@ pytestmark = pytest.mark.slow
 
 PEOPLE = 10
 SECONDS = float(os.environ.get("PLANKTRAIT_TOGETHER_S", "30"))
+RESULTS = os.environ.get("PLANKTRAIT_TOGETHER_RESULTS")
+"""Where `benchmarks/judging_together.py` wants the figures, a file a database."""
+
 CROPS = int(160 * SECONDS)
 IMAGES = 200
 ON_A_PAGE = 30
@@ -141,11 +146,15 @@ def test_ten_people_at_once(gallery, request):
     conflicts = sum(len(refused) for _, refused, _, _ in done)
     took_ms = [1000 * seconds for *_, all_s in done for seconds in all_s]
     database = request.node.callspec.params["gallery"]
+    median_ms, p95_ms = statistics.median(took_ms), statistics.quantiles(took_ms, n=20)[-1]
     FIGURES.append(
         f"ten people for {SECONDS:.0f} s on {database}: {len(said)} crops judged once each, "
-        f"{conflicts} conflicts shown; a request took {statistics.median(took_ms):.0f} ms "
-        f"(95 %: {statistics.quantiles(took_ms, n=20)[-1]:.0f} ms)"
+        f"{conflicts} conflicts shown; a request took {median_ms:.0f} ms (95 %: {p95_ms:.0f} ms)"
     )
+    if RESULTS:
+        told = {"people": PEOPLE, "seconds": SECONDS, "judged": len(said), "conflicts": conflicts}
+        told |= {"requests": len(took_ms), "median_ms": round(median_ms), "p95_ms": round(p95_ms)}
+        (Path(RESULTS) / f"{database}.json").write_text(json.dumps(told))
     # Everybody takes the last batch back.
     for person, (_, _, batches, _) in zip(people, done, strict=True):
         for batch, mine in batches[-1:]:
