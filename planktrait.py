@@ -761,7 +761,7 @@ def clusters(
     count: Annotated[int | None, typer.Option(min=1, help="About how many clusters.")] = None,
     home: HomeOption = None,
 ) -> None:
-    """Put the images of a project that nobody has annotated into clusters that look alike."""
+    """Put the images of a project that are left to annotate into clusters that look alike."""
     from label_studio_config.project import find_project
     from ml_backend.project_features import cluster_project
 

@@ -11,7 +11,8 @@
 | GET `/clusters/outliers` | as for a cluster | as of a cluster: the images that are in none |
 | GET `/map` | `?project=` | `{"made_at", "n", "last_task", "job"}` |
 | GET `/map/points` | `?project=` | n float32 x, n float32 y, n int64 task ids, little-endian |
-| POST `/clusters`, `/map` | project | 202 `{"job", "coalesced"}` |
+| POST `/clusters` | `ClustersRequest` | 202 `{"job", "coalesced"}` |
+| POST `/map` | project | 202 `{"job", "coalesced"}` |
 
 Blind tasks are in no answer that they were blind in when their job ran or they were added; whoever
 asks leaves out those that have become blind since. The tasks of a cluster are nearest to its centre
@@ -51,6 +52,7 @@ from ml_backend.project_features import (
 from ml_backend.site_jobs import site_options
 from ml_backend.stored_clusters import StoredClusters
 from ml_backend.wire import (
+    ClustersRequest,
     NeighboursRequest,
     NextRequest,
     SetupRequest,
@@ -218,9 +220,14 @@ def add_feature_service(app: Flask, home: Home) -> None:
         return response
 
     def start(work: str) -> Answer:
-        project_id = read_message(TrainRequest, _content()).project
+        asked: dict[str, Any] = {}
+        if work == "clusters":
+            message = read_message(ClustersRequest, _content())
+            project_id, asked = message.project, {"done_too": message.done_too}
+        else:
+            project_id = read_message(TrainRequest, _content()).project
         wanted_encoder(home, project_id)  # refused here, not in a job that nobody looks at
-        submission = _submit(home, work, project_id)
+        submission = _submit(home, work, project_id, **asked)
         return jsonify(job=submission.job.id, coalesced=submission.coalesced), 202
 
     for work in _WORK:
@@ -229,7 +236,7 @@ def add_feature_service(app: Flask, home: Home) -> None:
         )
 
 
-def _submit(home: Home, work: str, project_id: int) -> hpc_jobs.Submission:
+def _submit(home: Home, work: str, project_id: int, **asked: Any) -> hpc_jobs.Submission:
     function, key = _WORK[work]
     return hpc_jobs.submit_once(
         function,
@@ -238,6 +245,7 @@ def _submit(home: Home, work: str, project_id: int) -> hpc_jobs.Submission:
         name=f"{work} of project {project_id}",
         folder=home.jobs_folder,
         key=key(project_id),
+        **asked,
         **(site_options(home, "clusters") if work == "clusters" else {}),
     )
 

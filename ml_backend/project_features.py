@@ -124,8 +124,8 @@ class UpToDate:
 
     Attributes
     ----------
-    annotated : bool array (n,)
-        Which of the tasks in `table` have an annotation.
+    done : bool array (n,)
+        Which of the tasks in `table` have as many annotations as are wanted.
     added : int
         Images whose features are new.
     bad : list of Skipped
@@ -134,7 +134,7 @@ class UpToDate:
 
     store: FeatureStore
     table: TaskTable
-    annotated: np.ndarray
+    done: np.ndarray
     added: int
     bad: list[Skipped]
 
@@ -175,7 +175,7 @@ def bring_up_to_date(home: Home, project_id: int) -> UpToDate:
         for image_id, path in zip(manifest.image_ids, manifest.table["path"], strict=True)
         if image_id in store.bad
     ]
-    return UpToDate(store, table, np.array(reader.annotated, dtype=bool), added.added, bad)
+    return UpToDate(store, table, np.array(reader.done, dtype=bool), added.added, bad)
 
 
 def update_features(home_folder: str | Path, project_id: int) -> dict[str, Any]:
@@ -184,9 +184,17 @@ def update_features(home_folder: str | Path, project_id: int) -> dict[str, Any]:
 
 
 def cluster_project(
-    home_folder: str | Path, project_id: int, count: int | None = None
+    home_folder: str | Path, project_id: int, count: int | None = None, done_too: bool = False
 ) -> dict[str, Any]:
-    """A job: clusters of the images without annotations that are not blind.
+    """A job: clusters of the images that are not blind and want further annotations.
+
+    Where several are wanted, whoever looks leaves out what that person has judged.
+
+    Parameters
+    ----------
+    count : about how many clusters
+    done_too : also images with all the annotations that are wanted: those may answer one question
+        and leave another one open
 
     Raises
     ------
@@ -199,9 +207,9 @@ def cluster_project(
 
     home = Home(home_folder)
     now = bring_up_to_date(home, project_id)
-    rows, row_of_task, task_ids = _open_images(now, ~now.annotated)
+    rows, row_of_task, task_ids = _open_images(now, ~now.done | done_too)
     if not len(rows):
-        raise NoFeaturesError(f"project {project_id} has no image left without an annotation")
+        raise NoFeaturesError(f"project {project_id} has no image left to judge")
     found = find_clusters(now.store.features[rows], count)
     labels, distances = found.labels[row_of_task], found.distances[row_of_task]
     order = np.lexsort((task_ids, distances, labels))

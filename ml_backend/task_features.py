@@ -101,7 +101,7 @@ class TaskReader:
 
     def __init__(self, schema: LabelSchema) -> None:
         self.schema = schema
-        self.annotated: list[bool] = []
+        self.done: list[bool] = []
         self._ids: list[int] = []
         self._image_ids: list[str] = []
         self._blind: list[bool] = []
@@ -112,7 +112,7 @@ class TaskReader:
             self._ids.append(int(task["id"]))
             self._image_ids.append(image_id_of(self.schema, task))
             self._blind.append(is_blind(task))
-            self.annotated.append(bool(task.get("total_annotations")))
+            self.done.append(bool(task.get("total_annotations") and task.get("is_labeled", True)))
             yield task
 
     def table(self, rows_by_image: dict[str, int]) -> TaskTable:

@@ -101,6 +101,14 @@ class TrainRequest(_Message):
     project: ProjectId
 
 
+class ClustersRequest(_Message):
+    """POST /clusters. `done_too` as `cluster_project` takes it."""
+
+    model_config = ConfigDict(extra="forbid")
+    project: ProjectId
+    done_too: bool = False
+
+
 class SuggestRequest(_Message):
     """POST /suggest. Only for `tasks`, where they are given."""
 

@@ -266,7 +266,7 @@ def _made(filled: Filled, **body: str) -> str:
 def _left(filled: Filled, token: str = "", **query: str) -> set[int]:
     """The tasks of all clusters, and aside of them, that a person has to judge."""
     server = filled.shelf.server
-    headers = {"Authorization": f"Token {token or server.home.secrets.user_token}"}
+    headers = {"Authorization": f"Token {token or server.home.secrets.api_token}"}
     path = f"{server.url}/api/planktrait/projects/{filled.project.id}/clusters"
 
     def get(address: str) -> Any:

@@ -162,10 +162,15 @@ def test_clusters_are_of_open_images(home: Home, project: list[dict[str, Any]]) 
         aside = made["aside"].tolist()
     assert len(aside) == told["outliers"]
     assert sorted(tasks + aside) == list(range(21, 61))
+    # Where several answers are wanted, one is not enough.
+    project[0]["is_labeled"] = False
+    assert cluster_project(home.folder, PROJECT, 4)["n_images"] == 41
     for task in project:
-        task["total_annotations"] = 1
+        task |= {"total_annotations": 1, "is_labeled": True}
     with pytest.raises(NoFeaturesError, match="no image left"):
         cluster_project(home.folder, PROJECT)
+    # Answers to one question may leave another one open.
+    assert cluster_project(home.folder, PROJECT, done_too=True)["n_images"] == 59
 
 
 def test_the_map_has_every_image_that_is_not_blind(

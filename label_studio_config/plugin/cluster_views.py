@@ -1,4 +1,4 @@
-"""Clusters of the images without annotations, which the ML backend keeps, as one person sees them.
+"""Clusters of the images to be judged, which the ML backend keeps, as one person sees them.
 
 What the person has no more to judge is left out, and so are clusters of which nothing is left.
 """
@@ -36,7 +36,8 @@ class Clusters(ModelView):
     are judged; `done` of the answer is the number of clusters of which none is left. `aside` are
     the outliers in the same way, null where none is left or their tasks were not kept. `label` is
     what most of the first images are suggested to be, `suggestions` are those that say so:
-    `{"task", "prediction"}`. POST: make them.
+    `{"task", "prediction"}`. POST `{"control"}`: make them. Annotations may leave every control but
+    the primary one open: for those, images that have all of theirs are in the clusters too.
     """
 
     def get(self, request: Request, pk: int) -> Response:
@@ -58,7 +59,10 @@ class Clusters(ModelView):
 
     def post(self, request: Request, pk: int) -> Response:
         project = self.project(request, pk)
-        answer = backend.ask("POST", "clusters", json={"project": project.id})
+        view = view_for(project, request.user.id, _control(request.data))
+        done_too = view is not None and not view.is_primary
+        asked = {"project": project.id, "done_too": done_too}
+        answer = backend.ask("POST", "clusters", json=asked)
         return Response(answer, status=202)
 
 
@@ -83,6 +87,11 @@ class ClusterTasks(ModelView):
         left = shown(project, answer["tasks"]) - set(judged(view, answer["tasks"]).tolist())
         answer["tasks"] = [task for task in answer["tasks"] if task in left]
         return Response(answer)
+
+
+def _control(asked: Any) -> str | None:
+    control = asked.get("control") if isinstance(asked, dict) else None
+    return control if isinstance(control, str) else None
 
 
 def _left(project: Project, view: View | None, groups: list[Json]) -> list[Json]:

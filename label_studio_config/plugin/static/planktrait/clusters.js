@@ -1,4 +1,4 @@
-// Clusters of images without annotations, a row each: seen at a glance, labelled as a whole.
+// Clusters of images that are left to judge, a row each: seen at a glance, labelled as a whole.
 
 import { getJson, postJson } from "./api.js";
 import { newKey, relabel, sendBatch, takeBack } from "./batches.js";
@@ -107,7 +107,7 @@ export class Clusters {
 
   async #start() {
     try {
-      await postJson("clusters");
+      await postJson("clusters", { control: this.view.get("control") });
       announce("Clusters are being made.");
     } catch (error) {
       announce(error.message, { tone: "bad" });
