@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from label_studio_config.project import ProjectInfo, create_project
 from label_studio_config.results import write_result
 from label_studio_config.users import UserInfo, add_user
 from tests.label_studio_fixtures import LabelStudioForTests
+from tests.push_fixtures import in_django
 
 pytestmark = pytest.mark.slow
 
@@ -118,6 +120,53 @@ def test_others_answers_are_hidden_until_ones_own_is_given(people: People) -> No
     people.judge("two", ids[0], "Detritus")
     (crop,) = people.page("two", suggested=0, state="conflicting")
     assert (crop["task"], crop["others"][0]["label"]) == (ids[0], "Copepod")
+
+
+def test_many_that_wait_are_hidden_as_few_are(people: People) -> None:
+    """Where they are too many to be read for each request."""
+    ids = people.ids
+    for task in ids[:3]:
+        people.judge("one", task, "Copepod")
+    people.judge("two", ids[2], "Detritus")
+    people.call("three", "/api/current-user/whoami", {})
+    people.ask({"tasks": ids[1:3]})
+    queries = [{}, {"state": "open"}, {"state": "conflicting"}, {"answered": "Copepod"}]
+    code = f"""
+import json
+from rest_framework.test import APIClient
+from label_studio_config.plugin import awaited
+client = APIClient(HTTP_HOST="localhost", HTTP_AUTHORIZATION="Token {people.people["three"].token}")
+path = "/api/planktrait/projects/{people.project.id}"
+def shown(query):
+    page = client.get(path + "/gallery/page", {{"suggested": 0, "limit": 50, **query}}).json()
+    return [(crop["task"], crop["state"], "others" in crop) for crop in page["crops"]]
+for few in (5000, 0):
+    awaited.FEW = few
+    columns = client.get("/api/tasks", {{"project": {people.project.id}, "fields": "all"}}).json()
+    judged = [{{"task": task, "label": "Detritus"}} for task in {ids[:2]}]
+    body = {{"control": "group", "judgements": judged, "seen_at": "2020-01-01T00:00:00Z"}}
+    told = {{
+        "all": awaited.Awaited.of({people.project.id}).ids is not None,
+        "pages": [shown(query) for query in {queries}],
+        "labels": client.get(path + "/gallery/labels", {{"state": "open"}}).json(),
+        "agreement": [task["agreement_of_annotators"] for task in columns["tasks"]][:3],
+        "conflicts": client.get(path + "/agreement").json()["controls"][0]["conflicts"],
+    }}
+    said = client.post(path + "/judgements", body, format="json").json()
+    told["refused"] = [conflict["task"] for conflict in said["conflicts"]]
+    client.post(path + f"/judgements/{{said['batch']}}/undo", {{}}, format="json")
+    print(json.dumps(told))
+"""
+    few, many = map(json.loads, in_django(people.server.home, code).splitlines()[-2:])
+    assert (few.pop("all"), many.pop("all")) == (True, False)
+    assert few == many
+    everything, open_ones, conflicting, answered = few["pages"]
+    assert everything[:3] == [[ids[0], "others", True]] + [[n, "open", False] for n in ids[1:3]]
+    assert [task for task, *_ in open_ones] == ids[1:]
+    assert (conflicting, answered) == ([], [[ids[0], "others", True]])
+    assert few["labels"]["open"] == 9
+    assert (few["agreement"], few["conflicts"]) == ([None] * 3, 0)
+    assert few["refused"] == [ids[0]]
 
 
 def test_more_annotations_per_task_are_for_all_tasks_still(people: People) -> None:

@@ -85,7 +85,7 @@ def _answers(view: View, of_all: bool) -> QuerySet[GivenAnswer]:
     )
     if view.several_votes:
         return answers.filter(mine)
-    return answers.filter(mine | ~Q(task_id__among=sorted(view.asked_again)))
+    return answers.filter(mine | ~view.asked_again.condition())
 
 
 def _votes(view: View, rows: QuerySet) -> pd.DataFrame:

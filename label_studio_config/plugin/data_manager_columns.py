@@ -31,11 +31,11 @@ from projects.models import Project
 from rest_framework import serializers
 from tasks.api import TaskAPI
 
+from label_studio_config.plugin.awaited import Awaited
 from label_studio_config.plugin.gallery_catch_up import catch_up, shown_version
 from label_studio_config.plugin.gallery_rows import questions_of
 from label_studio_config.plugin.models import (
     UNKNOWN,
-    AskedAgain,
     GivenAnswer,
     SuggestedLabel,
 )
@@ -150,8 +150,7 @@ def _hidden(tasks: QuerySet) -> Q:
     )
     if project.maximum_annotations > 1:
         return ~Q(Exists(mine))
-    again = AskedAgain.waiting(project.id).values_list("task_id", flat=True)
-    return Q(id__among=sorted(again)) & ~Q(Exists(mine))
+    return Awaited.of(project.id).condition("id") & ~Q(Exists(mine))
 
 
 def _control(tasks: QuerySet) -> str | None:

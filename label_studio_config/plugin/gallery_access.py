@@ -13,6 +13,7 @@ from rest_framework.request import Request
 from users.models import User
 
 from label_studio_config.plugin import api_views
+from label_studio_config.plugin.awaited import Awaited
 from label_studio_config.plugin.gallery_catch_up import shown_version
 from label_studio_config.plugin.gallery_parts import View
 from label_studio_config.plugin.gallery_rows import Questions, questions_of
@@ -103,5 +104,5 @@ class ProjectView(api_views.ProjectView):
         assert chosen is not None
         view = View.of(project, questions, chosen, shown_version(project), request.user.id)
         if everybody:
-            view = replace(view, several_votes=False, asked_again=frozenset())
+            view = replace(view, several_votes=False, asked_again=Awaited())
         return view

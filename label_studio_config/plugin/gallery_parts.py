@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -12,11 +12,11 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from projects.models import Project
 
 from label_studio_config.controls import Control
+from label_studio_config.plugin.awaited import Awaited
 from label_studio_config.plugin.gallery_filters import Filters
 from label_studio_config.plugin.gallery_rows import Questions
 from label_studio_config.plugin.models import (
     Answered,
-    AskedAgain,
     Crop,
     CropText,
     GivenAnswer,
@@ -44,7 +44,7 @@ class View:
     version: str
     user_id: int
     several_votes: bool
-    asked_again: frozenset[int] = frozenset()
+    asked_again: Awaited = field(default_factory=Awaited)
 
     @classmethod
     def of(
@@ -52,11 +52,12 @@ class View:
     ) -> View:
         """Of a project as it is set now."""
         several_votes = project.maximum_annotations > 1
-        again: frozenset[int] = frozenset()
-        if not several_votes:
-            waiting = AskedAgain.waiting(project.id)
-            again = frozenset(waiting.values_list("task_id", flat=True))
+        again = Awaited() if several_votes else Awaited.of(project.id)
         return cls(project, questions, control, version, user_id, several_votes, again)
+
+    def of_tasks(self, task_ids: Iterable[int]) -> View:
+        """The same of some tasks alone, about which much is asked."""
+        return replace(self, asked_again=self.asked_again.among(task_ids))
 
     def hides_others(self, task_id: int) -> bool:
         """Whether others' answers to a task are hidden until one's own is given."""
@@ -86,7 +87,7 @@ def parts(view: View, filters: Filters) -> list[tuple[Answered, Q]]:
         ways["others"] = []
         ways["conflicting"] = [(conflicting, mine)]
     elif view.asked_again:
-        again = Q(task_id__among=sorted(view.asked_again))
+        again = view.asked_again.condition()
         hidden = again & ~mine
         ways["suggested"] += [(yes, hidden), (conflicting, hidden)]
         ways["others"] = [(yes, ~mine & ~again)]
@@ -109,7 +110,7 @@ def parts(view: View, filters: Filters) -> list[tuple[Answered, Q]]:
         if view.several_votes:
             by_answer &= mine
         elif view.asked_again:
-            by_answer &= mine | ~Q(task_id__among=sorted(view.asked_again))
+            by_answer &= mine | ~view.asked_again.condition()
     return [(value, _any(conditions) & by_answer) for value, conditions in found.items()]
 
 

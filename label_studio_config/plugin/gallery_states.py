@@ -48,6 +48,7 @@ def look(view: View, task_ids: Sequence[int]) -> dict[int, Seen]:
 
     Where the index says something else, it is put right.
     """
+    view = view.of_tasks(task_ids)
     data = dict(
         Task.objects.filter(id__in=task_ids, project_id=view.project.id).values_list("id", "data")
     )

@@ -70,6 +70,7 @@ def save(view: View, user: User, asked: Asked) -> Saved:
         if not new:
             return _saved_before(batch)
         situations = _situations(view, user, asked)
+        view = view.of_tasks(situations)
         share_s = asked.lead_time_s / len(asked.judged)
         outcomes = [
             decide(view, one, situations[one.task_id], asked.seen_at, share_s)

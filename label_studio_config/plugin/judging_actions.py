@@ -226,7 +226,7 @@ def _to_label(view: View, tasks: QuerySet, label: str) -> tuple[QuerySet, QueryS
         return open_to, None
     others = Exists(given.exclude(user_id=view.user_id))
     # Unless a second opinion is asked for.
-    by_others = Q(others) & ~Q(id__among=sorted(view.asked_again))
+    by_others = Q(others) & ~view.asked_again.condition("id")
     return open_to.exclude(by_others), open_to.filter(by_others)
 
 

@@ -149,7 +149,7 @@ def _states(view: View, rows: np.ndarray) -> np.ndarray:
     if view.several_votes:
         yes, conflicting = yes & mine, conflicting & mine
     elif view.asked_again:
-        told = mine | ~np.isin(rows["task"], list(view.asked_again))
+        told = mine | ~np.isin(rows["task"], list(view.asked_again.all()))
         yes, conflicting = yes & told, conflicting & told
     conditions = {
         "conflicting": conflicting,

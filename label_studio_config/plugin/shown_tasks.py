@@ -79,7 +79,9 @@ def judged(view: View | None, task_ids: Iterable[int] | None = None) -> np.ndarr
     counted = mine if view.several_votes else answers
     found = _ids(counted.values_list("task_id", flat=True))
     if view.asked_again:
-        hidden = np.setdiff1d(list(view.asked_again), _ids(mine.values_list("task_id", flat=True)))
+        hidden = np.setdiff1d(
+            list(view.asked_again.all()), _ids(mine.values_list("task_id", flat=True))
+        )
         found = np.setdiff1d(found, hidden)
     return np.unique(found)
 
