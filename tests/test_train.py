@@ -388,7 +388,8 @@ def test_controls_in_another_order_start_clean(
     assert reordered.trainable[0].name == "diameter"
     epochs = count_epochs(monkeypatch)
     report = run(tasks, images, registry, encoder, schema=reordered)
-    assert epochs[:2] == [0, 1]  # where the whole network was chosen, it learns anew from both sides
+    # Where the whole network was chosen, it learns anew from both sides.
+    assert epochs[:2] == [0, 1]
     group = report.metrics["test"]["group"]
     assert group["macro_recall"] > group["majority_macro_recall"]
 
