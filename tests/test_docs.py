@@ -161,18 +161,18 @@ def test_only_nightly_backups_are_deleted(tmp_path):
     unit = (HOSTING / "planktrait-backup.service").read_text()
     (name,) = re.findall(r"planktrait backup \S*/([\w-]+)\$\(date ", unit)
     (delete,) = re.findall(r"^ExecStartPost=(.*)$", unit, flags=re.MULTILINE)
-    for folder in ("before-20260101T000000", f"{name}20260101T023000", f"{name}new"):
+    # What a killed one has left goes, too; and what one is about to write stays.
+    kept = ("before-20260101T000000", f"{name}new", f".{name}new.partial")
+    gone = (f"{name}20260101T023000", f".{name}20260101T023000.partial")
+    for folder in kept + gone:
         (tmp_path / folder / "home").mkdir(parents=True)
-        if not folder.endswith("new"):
+        if "new" not in folder:
             long_ago = time.time() - 40 * 24 * 3600
             os.utime(tmp_path / folder, (long_ago, long_ago))
     # As systemd does it, without a shell.
     words = shlex.split(delete.replace("/var/backups/planktrait", str(tmp_path)))
     subprocess.run(words, check=True)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "before-20260101T000000",
-        f"{name}new",
-    }
+    assert {path.name for path in tmp_path.iterdir()} == set(kept)
 
 
 @pytest.mark.slow
