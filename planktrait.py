@@ -665,7 +665,10 @@ def push(
         typer.Option(
             "--prune",
             help="Remove suggestions of earlier versions that the pushed one replaces. Those that "
-            "annotations refer to stay, and the version that people see.",
+            "annotations refer to stay, and the version that people see, or saw when this began: "
+            "a task that somebody has open refers to it (a later --prune takes it). With --url and "
+            "a Label Studio that is not ours an annotation saved within the same moment may lose "
+            "its reference.",
         ),
     ] = False,
     show_version: Annotated[
@@ -1133,7 +1136,7 @@ EARLIER = {
     "pruned": "earlier suggestions removed",
     "kept": "earlier ones kept: annotations refer to them",
     "unreplaced": "earlier ones kept: the image has none of this version",
-    "shown": "earlier ones kept: people see that version",
+    "shown": "earlier ones kept: people see that version, or did when this began",
 }
 
 

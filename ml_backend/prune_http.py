@@ -14,16 +14,24 @@ Json = dict[str, Any]
 
 
 def prune_over_http(
-    api: Api, project: int, version: str, tasks: Iterable[Json] | None
+    api: Api,
+    project: int,
+    version: str,
+    tasks: Iterable[Json] | None,
+    shown_before: str | None = None,
 ) -> Counter[str]:
     """Delete the predictions of earlier versions of the same model that are replaced.
 
     They stay where their task has none of this version, where an annotation came from them or was
-    made beside them, and where people see that earlier version.
+    made beside them, and where people see that earlier version. A Label Studio that is not ours
+    does not tell what an annotation was made beside (the annotation has a copy of it), and one that
+    comes between the look at its task and the deletion loses its reference.
 
     Parameters
     ----------
     tasks : every task in full; None for a Label Studio of ours, whose plugin looks itself
+    shown_before : the version that people saw a moment ago stays too: a task that is open names
+        its prediction when it is submitted
 
     Returns
     -------
@@ -39,9 +47,9 @@ def prune_over_http(
     old = older_versions([name for name in counts if name], version)
     shown = api.get(f"/api/projects/{project}/").get("model_version")
     told: Counter[str] = Counter()
-    if shown in old:
-        old.remove(shown)
-        told["shown"] = int(counts[shown])
+    for name in {shown, shown_before} & set(old):
+        old.remove(name)
+        told["shown"] += int(counts[name])
     if tasks is None:
         total = sum(int(counts[name]) for name in old)
         for name in old:
@@ -81,7 +89,12 @@ def _one_by_one(
     api: Api, old: set[str], version: str, tasks: Iterable[Json], told: Counter[str]
 ) -> None:
     """Label Studio's own call for a whole version spares nothing."""
-    for task in tasks:
+    for listed in tasks:
+        if not any(one["model_version"] in old for one in listed.get("predictions") or []):
+            continue
+        # As it is now: a page of them takes minutes, in which people annotate.
+        if (task := _fetch(api, listed["id"])) is None:
+            continue
         predictions = task.get("predictions") or []
         replaced = any(one["model_version"] == version for one in predictions)
         used = _used(task)
@@ -95,6 +108,17 @@ def _one_by_one(
             else:
                 api.call("DELETE", f"/api/predictions/{one['id']}/")
                 told["pruned"] += 1
+
+
+def _fetch(api: Api, task_id: int) -> Json | None:
+    """A task with its annotations and predictions; None where somebody has deleted it."""
+    try:
+        task: Json = api.get(f"/api/tasks/{task_id}/")
+    except ApiError as error:
+        if error.status == 404:
+            return None
+        raise
+    return task
 
 
 def _used(task: Json) -> set[int]:

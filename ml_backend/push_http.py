@@ -94,7 +94,8 @@ def push_over_http(
             run.show(version)
         if prune and version:
             pages = run.tasks("remove earlier versions")
-            run.counts.update(prune_over_http(api, project, version, None if run.ours else pages))
+            tasks, before = None if run.ours else pages, known.get("model_version")
+            run.counts.update(prune_over_http(api, project, version, tasks, before))
     return {
         "images": len(manifest),
         "present": run.present,

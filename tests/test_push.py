@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from label_studio_config.api import Api
+from label_studio_config.api import Api, ApiError
 from label_studio_config.home import Home
 from label_studio_config.hosting import server_environment
 from label_studio_config.project import create_project
@@ -91,16 +91,27 @@ def test_only_what_is_new_or_changed_is_written(label_studio, project, tmp_path)
     second = tmp_path / "v2"
     shard(second / "part-00000.parquet", ids[:38], "cruise-v2", shift=1)
     told = push_project(home.folder, project.id, path, second, prune=True)
-    assert counts(told)["suggested"] == 37
+    assert counts(told) == {"suggested": 37, "shown": 37}
+    # Somebody had this task open all the time.
+    still_open = by_image[ids[21]]
+    body = {"result": result, "parent_prediction": made[still_open]}
+    Api(home).post(f"/api/tasks/{still_open}/annotations/", body)
+    told = push_project(home.folder, project.id, path, second, prune=True)
+    assert counts(told)["unchanged"] == 37
     assert counts(told)["pruned"] + counts(told)["kept"] == 37
     state, recounted = state_and_recount(home, project.id)
     # Label Studio counts a task's columns once more with each annotation.
-    assert state.pop("columns")["image"] == recounted.pop("columns")["image"] + 2
+    assert state.pop("columns")["image"] == recounted.pop("columns")["image"] + 3
     assert state == recounted
     assert state["model_version"] == "cruise-v2"
     left = {one[1] for one in state["predictions"] if one[2] == "cruise-v1"}
-    assert accepted in left
-    assert len(left) == counts(told)["kept"] <= 2
+    assert {accepted, still_open} <= left
+    assert len(left) == counts(told)["kept"] <= 3
+    # Label Studio refuses what comes from a suggestion that is gone.
+    gone = next(task_id for task_id in made if task_id not in left)
+    body = {"result": result, "parent_prediction": made[gone]}
+    with pytest.raises(ApiError, match="object does not exist"):
+        Api(home).post(f"/api/tasks/{gone}/annotations/", body)
 
     shard(second / "part-00000.parquet", ids[:38], "cruise-v2", shift=1, confidences={5: 0.99})
     told = push_project(home.folder, project.id, path, second)
@@ -136,6 +147,7 @@ def prune_around_damage(home: Home, project: int, folder: Path, **where: str) ->
         return counts(push_project(home.folder, project, cruise, new, **options, **where))
 
     assert push(show=False, prune=True) == {"suggested": 8, "shown": 24}
+    assert push(prune=True) == {"unchanged": 8, "shown": 24}
     assert push(prune=True) == {"unchanged": 8, "pruned": 8, "unreplaced": 16}
     state, recounted = state_and_recount(home, project)
     assert state["predictions"] == recounted["predictions"]
@@ -294,7 +306,9 @@ def test_on_postgresql(tmp_path, monkeypatch, postgres_template):
         told = push_project(home.folder, number, path, tmp_path / "pg-v1", blind_share=0.1)
         assert counts(told) == {"unchanged": 299 - blind}
         told = push_project(home.folder, number, path, tmp_path / "pg-v2", prune=True)
-        assert counts(told) == {"suggested": 299 - blind, "pruned": 299 - blind}
+        assert counts(told) == {"suggested": 299 - blind, "shown": 299 - blind}
+        told = push_project(home.folder, number, path, tmp_path / "pg-v2", prune=True)
+        assert counts(told) == {"unchanged": 299 - blind, "pruned": 299 - blind}
         state, recounted = state_and_recount(home, number)
         assert state == recounted
         prune_around_damage(home, new_project(home), tmp_path)

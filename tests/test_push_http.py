@@ -73,6 +73,7 @@ def test_into_a_label_studio_that_is_not_ours(plain_label_studio, tmp_path):
     shard(tmp_path / "v2" / "part-00000.parquet", [*ids[:7], *ids[8:11]], "theirs-v2", shift=1)
     # The version that people see loses nothing.
     assert push("v2", show=False, prune=True) == {"suggested": 9, "shown": 9}
+    assert push("v2", prune=True) == {"unchanged": 9, "shown": 9}
     assert push("v2", prune=True) == {"unchanged": 9, "pruned": 7, "kept": 1, "unreplaced": 1}
     shard(tmp_path / "v2" / "part-00000.parquet", ids[:11], "theirs-v2", shift=1)
     told = push("v2", prune=True)
@@ -85,6 +86,27 @@ def test_into_a_label_studio_that_is_not_ours(plain_label_studio, tmp_path):
     assert sorted(task["total_predictions"] for task in tasks) == [0, 0, *[1] * 9, 2]
     stations = {task["data"].get("station") for task in tasks}
     assert stations == {words[0], words[1], None}
+
+    # A page of tasks is read; while its first ones are dealt with, somebody annotates the last.
+    shard(tmp_path / "v3" / "part-00000.parquet", ids[:11], "theirs-v3", shift=1)
+    assert push("v3") == {"suggested": 10}
+    tasks = api.get("/api/tasks", project=number, fields="all", page_size=100)["tasks"]
+    *_, last = (
+        (task["id"], one["id"])
+        for task in tasks
+        for one in task["predictions"]
+        if one["model_version"] == "theirs-v2" and not task["annotations"]
+    )
+    made = api.post(
+        f"/api/tasks/{last[0]}/annotations/",
+        {"result": tasks[0]["predictions"][0]["result"], "parent_prediction": last[1]},
+    )
+    gone = next(task["id"] for task in tasks if not task["predictions"])
+    api.call("DELETE", f"/api/tasks/{gone}/")
+    told = prune_over_http(api, number, "theirs-v3", tasks)
+    assert told == {"pruned": 9, "kept": 2}
+    annotation = api.get(f"/api/annotations/{made['id']}/")
+    assert annotation["parent_prediction"] == last[1]
 
 
 def test_into_ours_over_http(label_studio, tmp_path):

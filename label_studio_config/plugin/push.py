@@ -56,7 +56,8 @@ class PushOptions:
     blind_share, seed : which new images are blind, as `import_manifest` takes them
     show : whether the pushed version becomes the one that people see
     prune : whether predictions of earlier versions of the same model go, where the task has one of
-        this version; not those that annotations refer to, nor of the version that people see
+        this version; not those that annotations refer to, nor of the version that people see or
+        saw when the push began: a task that is open names its prediction when it is submitted
     """
 
     blind_share: float = 0.0
@@ -75,7 +76,7 @@ class PushReport:
     images, present : of the manifest; those that were tasks already
     pruned, kept : predictions of earlier versions that are gone, or stay for an annotation's sake
     unreplaced, shown : those that stay since their task has none of this version, or since people
-        see that version
+        see that version or saw it when the push began
     """
 
     images: int
@@ -167,6 +168,7 @@ class _Run:
         ]
         self.project, self.manifest, self.addresses = project, manifest, addresses
         self.options, self.report = options, report
+        self.shown_before = project.model_version
         self.task_at = {address: task_id for task_id, _, address in known}
         self.left = dict.fromkeys(
             new_rows(manifest, addresses, [(one, address) for _, one, address in known])
@@ -228,6 +230,9 @@ class _Run:
         names = there.order_by().values_list("model_version", flat=True).distinct()
         old = older_versions([name for name in names if name], version)
         told, total = self.told, there.filter(model_version__in=old).count()
+        if self.shown_before in old:
+            old.remove(self.shown_before)
+            told.shown += there.filter(model_version=self.shown_before).count()
         for name in old:
             after: int | None = 0
             while after is not None:
