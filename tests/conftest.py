@@ -68,7 +68,7 @@ def pytest_terminal_summary(terminalreporter) -> None:
     """Print the figures that tests measured."""
     if FIGURES:
         terminalreporter.section("figures")
-        for line in FIGURES:
+        for line in dict.fromkeys(FIGURES):
             terminalreporter.write_line(line)
 
 

@@ -25,6 +25,7 @@ from label_studio_config.task_import import import_manifest
 from label_studio_config.users import UserInfo, add_user
 from ml_backend.encoders import set_newest_encoder
 from tests.browser_fixtures import Visit, visiting
+from tests.figures import tell_images
 from tests.label_studio_fixtures import LabelStudioForTests, serve_for_tests
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
@@ -261,6 +262,7 @@ def window_on(browser: Browser, filled: Filled) -> Iterator[Window]:
 @contextmanager
 def serve_shelf(folder: Path, template: Path, **options: Any) -> Iterator[Shelf]:
     """Real crops of `ndsb`, phantoms where those are not on this machine."""
+    tell_images("the gallery's pages", real=(REAL / "ndsb").is_dir())
     if (REAL / "ndsb").is_dir():
         root = REAL
         table = pd.read_csv(REAL / "ndsb" / "labels.csv")

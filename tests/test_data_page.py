@@ -34,6 +34,7 @@ from ml_backend.train import train
 from simclr.encoder import Encoder
 from tests.backend_fixtures import await_jobs
 from tests.browser_fixtures import Visit, visiting
+from tests.figures import FIGURES, tell_images
 from tests.label_studio_fixtures import LabelStudioForTests, serve_for_tests
 
 pytestmark = pytest.mark.slow
@@ -101,6 +102,7 @@ def fill(root: Path) -> dict[str, str]:
     folder = root / "cruise7"
     (folder / "casts").mkdir(parents=True)
     known = {"Copepod": 0, "Chaetognath": 0, "Medusa": 0}
+    tell_images("the page “Data”", real=REAL.is_dir())
     if REAL.is_dir():
         table = pd.read_csv(REAL / "labels.csv")
         pairs = list(zip(REAL / table.image, table.functional_group, strict=True))
@@ -219,6 +221,7 @@ def test_1_a_project_made_on_the_web_is_set_up(cruise: Cruise, visit: Visit) -> 
 
 
 def test_2_images_come_from_a_folder(cruise: Cruise, visit: Visit) -> None:
+    assert any(line.startswith("images of the page “Data”: ") for line in FIGURES)
     page = open_step(visit, cruise, "import")
     folders = page.locator("#folders")
     expect(folders).to_contain_text("cruise7")
