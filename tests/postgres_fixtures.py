@@ -20,11 +20,14 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from label_studio_config.home import Home
 from label_studio_config.hosting import server_environment
 from label_studio_config.processes import free_port
 from tests.label_studio_fixtures import our_migrations
+
+OWNER, OWNERS_PASSWORD = "planktrait", "a$HOME 'quoted' %d &;|#"
 
 
 def postgres_folder() -> Path:
@@ -86,16 +89,44 @@ class PostgresForTests:
             assert time.monotonic() < end, "PostgreSQL outlives kill -9"
             time.sleep(0.05)
 
+    def owned_database(self, name: str, dump: Path | None = None) -> dict[str, str]:
+        """The variables of a database as docs/hosting.md makes it: a plain owner with a password.
+
+        Empty, or with what a dump holds.
+        """
+        server = f"host=127.0.0.1 port={self.port} user={self.user} dbname=postgres"
+        role, password = sql.Identifier(OWNER), sql.Literal(OWNERS_PASSWORD)
+        create = sql.SQL("CREATE DATABASE {} OWNER {} ENCODING 'UTF8' TEMPLATE template0")
+        with psycopg.connect(server, autocommit=True) as connection:
+            if not connection.execute(
+                "SELECT 1 FROM pg_roles WHERE rolname = %s", (OWNER,)
+            ).rowcount:
+                connection.execute(
+                    sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(role, password)
+                )
+            connection.execute(create.format(sql.Identifier(name), role))
+        variables = self.variables | {
+            "POSTGRE_USER": OWNER,
+            "POSTGRE_PASSWORD": OWNERS_PASSWORD,
+            "POSTGRE_NAME": name,
+        }
+        if dump is not None:
+            self.fill(dump, variables)
+        return variables
+
     def new_database(self, name: str) -> dict[str, str]:
         """The variables of a further, empty database."""
         self.run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", self.user, name)
         return self.variables | {"POSTGRE_NAME": name}
 
-    def fill(self, dump: Path) -> None:
-        """Restore a dump into the first database."""
-        where = ["-h", "127.0.0.1", "-p", str(self.port), "-U", self.user, "-d", "postgres"]
+    def fill(self, dump: Path, variables: dict[str, str] | None = None) -> None:
+        """Restore a dump into a database, by default the first."""
+        told = variables or self.variables
+        where = ["-h", "127.0.0.1", "-p", str(self.port)]
+        where += ["-U", told["POSTGRE_USER"], "-d", told["POSTGRE_NAME"]]
         command = [str(postgres_folder() / "pg_restore"), *where, "--no-owner", str(dump)]
-        subprocess.run(command, check=True, capture_output=True)
+        environment = os.environ | {"PGPASSWORD": told["POSTGRE_PASSWORD"]}
+        subprocess.run(command, env=environment, check=True, capture_output=True)
 
     @property
     def data(self) -> Path:
@@ -127,6 +158,9 @@ def postgres_server(template: Path | None = None) -> Iterator[PostgresForTests]:
     server = PostgresForTests(folder, free_port(), user, prefix)
     try:
         server.run("initdb", "-D", str(server.data), "-U", user, "--auth", "trust", "-E", "UTF8")
+        rules = server.data / "pg_hba.conf"
+        asked = f"host all {OWNER} 127.0.0.1/32 scram-sha-256\n"
+        rules.write_text(asked + rules.read_text())  # the first that fits is taken
         server.start()
         try:
             if template is not None:
@@ -159,6 +193,7 @@ def open_connection(variables: dict[str, str]) -> psycopg.Connection[Any]:
         host=variables["POSTGRE_HOST"],
         port=variables["POSTGRE_PORT"],
         user=variables["POSTGRE_USER"],
+        password=variables["POSTGRE_PASSWORD"],
         dbname=variables["POSTGRE_NAME"],
     )
 

@@ -65,8 +65,9 @@ def cluster_of(request, patch) -> Iterator[PostgresForTests | None]:
     if request.param == "SQLite":
         yield None
         return
-    with postgres_server(request.getfixturevalue("postgres_template")) as server:
-        for name, value in server.variables.items():
+    template = request.getfixturevalue("postgres_template")
+    with postgres_server() as server:
+        for name, value in server.owned_database("planktrait", template).items():
             patch.setenv(name, value)
         yield server
 
@@ -165,9 +166,8 @@ def test_a_backup_into_a_place_that_is_taken_or_served_is_refused(journey):
 
 def test_restored_into_a_new_home_everything_is_there(journey, monkeypatch):
     if journey.postgres:
-        monkeypatch.setenv(
-            "POSTGRE_NAME", journey.postgres.new_database("restored")["POSTGRE_NAME"]
-        )
+        restored = journey.postgres.owned_database("restored")
+        monkeypatch.setenv("POSTGRE_NAME", restored["POSTGRE_NAME"])
     folder = journey.folder / "restored"
     status, said = planktrait("restore", journey.backup, "--home", folder / "home")
     assert status == 0, said

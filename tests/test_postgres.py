@@ -26,7 +26,6 @@ from tests.postgres_fixtures import (
     PostgresForTests,
     comes_to_wait,
     open_connection,
-    postgres_cluster,
     postgres_server,
 )
 
@@ -37,7 +36,8 @@ CONFIG = """<View><Image name="image" value="$image"/><Choices name="group" toNa
 
 
 def test_everything_works_on_postgresql(tmp_path, monkeypatch):
-    with postgres_cluster() as variables:
+    with postgres_server() as cluster:
+        variables = cluster.owned_database("planktrait")
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         with serve_for_tests(tmp_path) as server:
