@@ -432,7 +432,7 @@ def test_a_file_finds_itself(filled: Filled, visit: Visit) -> None:
 
 def test_what_to_label_next_is_an_order_of_the_gallery(filled: Filled, visit: Visit) -> None:
     page = visit.page
-    left = _next(filled)
+    left = _next(filled, limit=200)
     page.goto(f"{filled.address}?order=next")
     expect(page.locator("#title")).to_have_text("What to label next")
     window = Window(visit, filled).wait()
@@ -456,13 +456,17 @@ def test_what_to_label_next_is_an_order_of_the_gallery(filled: Filled, visit: Vi
     expect(marked).to_contain_text("Medusa")
 
     # Every image waits for an answer about its quality, whatever was said of its group.
+    every = len(_next(filled, control="image_quality"))
+    assert every == COUNT - COUNT // 50
     page.locator("#order").select_option("next")
     page.locator("#control").select_option("image_quality")
     expect(page.locator("#title")).to_have_text("What to label next")
     expect(page.locator("#count")).to_contain_text("of 200 images")
+    # Nor is told of what was asked for before.
+    page.wait_for_load_state("networkidle")
+    expect(page.locator("#status")).to_contain_text(f"Chosen from {every} images")
     window.wait()
     visit.keep_screenshot("gallery-next-quality")
-    assert len(_next(filled, control="image_quality")) == COUNT - COUNT // 50
 
 
 def test_what_to_label_next_goes_on_until_nothing_is_left(filled: Filled, visit: Visit) -> None:
@@ -494,9 +498,9 @@ def test_what_to_label_next_goes_on_until_nothing_is_left(filled: Filled, visit:
     assert sorted(asked[-1]) == sorted(there)
 
 
-def _next(filled: Filled, **asked: Any) -> list[int]:
+def _next(filled: Filled, limit: int = 1000, **asked: Any) -> list[int]:
     path = f"/api/planktrait/projects/{filled.project.id}/next"
-    return filled.api.get(path, limit=1000, **asked)["tasks"]
+    return filled.api.get(path, limit=limit, **asked)["tasks"]
 
 
 def _nearest(filled: Filled, task: int, limit: int) -> list[int]:

@@ -260,7 +260,7 @@ class Gallery {
   /** Of all labels: what the model would learn most from. */
   async #showNext(asked) {
     const query = this.view.filterQuery();
-    const found = await this.next.choose(query);
+    const found = await this.next.choose(query, () => asked === this.#asked);
     if (asked !== this.#asked) return undefined;
     const words = "What to label next";
     this.#similar = { key: words, found, words, title: words, why: this.next.why, leave: { order: "certain" } };

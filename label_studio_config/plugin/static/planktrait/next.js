@@ -27,20 +27,22 @@ export class NextOrder {
   }
 
   /** What to label next of what passes the filters of `query`, `[{task}]`, most useful first, with
-   * the choices above it; [] where there is nothing: `why` says why. */
-  async choose(query) {
+   * the choices above it; [] where there is nothing: `why` says why. What is not `wanted` any more
+   * when it comes is not told of. */
+  async choose(query, wanted) {
     this.why = null;
     announce("Choosing what to label next …");
     this.#place.hidden = false;
     await this.#draw();
     try {
       const answer = await postJson("next", query);
+      if (!wanted()) return [];
       const from = plural(answer.considered, "image that nobody has judged", "images that nobody has judged");
       if (answer.tasks.length) announce(`Chosen from ${from}.`);
       else announce((this.why = "Nothing is left to choose from, or its features are still being computed."));
       return asFound(answer.tasks);
     } catch (error) {
-      announce((this.why = error.message), { tone: "bad" });
+      if (wanted()) announce((this.why = error.message), { tone: "bad" });
       return [];
     }
   }
