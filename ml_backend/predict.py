@@ -223,8 +223,10 @@ def _write(shard: _Shard, pieces: Iterator[Predictions], mark: str) -> list[Skip
     """Write what is predicted as it comes, while the next images are at work; what was skipped."""
     piece = next(pieces)
     table, skipped, done = piece.table(), piece.skipped, piece.n_images
-    # No two numbers are alike: to look for those that are takes longer than all the rest.
+    # No two numbers are alike: to look for those that are takes longer than all the rest, and the
+    # least and the largest of an embedding's tell nobody where to look.
     words = [field.name for field in table.schema if pa.types.is_string(field.type)]
+    single = [field.name for field in table.schema if not pa.types.is_nested(field.type)]
     with (
         replacing(shard.path) as temporary,
         pq.ParquetWriter(
@@ -232,6 +234,7 @@ def _write(shard: _Shard, pieces: Iterator[Predictions], mark: str) -> list[Skip
             table.schema,
             compression="zstd",
             use_dictionary=words,
+            write_statistics=single,
             write_page_checksum=True,
         ) as writer,
     ):
