@@ -620,7 +620,8 @@ def predict(
     from label_studio_config.sources import read_source
     from ml_backend.deploy import deploy
     from ml_backend.model import TraitModel
-    from ml_backend.predict import count_predicted, write_predictions
+    from ml_backend.predict import write_predictions
+    from simclr.marked_shards import count_rows
 
     with told_plainly():
         exactly_one(models=models, project=project)
@@ -639,7 +640,7 @@ def predict(
             part=share,
         )
         list_skipped([*skipped, *unreadable], skipped_file(output, share), manifest.root)
-        count = count_predicted(shards, unreadable)
+        count = count_rows(shards, unreadable)
         show({"images": count, "shards": len(shards), "folder": output} | deployment.facts)
 
 

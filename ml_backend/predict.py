@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -28,16 +27,11 @@ from ml_backend.model import TraitModel
 from ml_backend.predict_pieces import BATCH_SIZE, extractor_of, predict_in_pieces
 from ml_backend.predictions import Predictions
 from simclr.inference import FeatureExtractor
-
-logger = logging.getLogger(__name__)
+from simclr.marked_shards import RECORD_KEY, read_mark, refuse_surplus
 
 SHARD_SIZE = 20_000
 IMAGES_A_PIECE = 1024
-RECORD_KEY = "planktrait"
-
-
-class PredictionError(ValueError):
-    """Shards that belong to another model or other images; the message says the remedy."""
+OTHERS = "predictions of another version, of other images or at other pixel sizes"
 
 
 def predict(
@@ -95,7 +89,7 @@ def write_predictions(
 
     Each shard appears whole or not at all, and says which images, at which pixel sizes, of which
     weights it holds: a version's name may come again in another models folder. A shard that was
-    cut off or damaged since is made anew.
+    cut off or damaged since, or none of whose images could be read, is made anew.
 
     Parameters
     ----------
@@ -110,7 +104,7 @@ def write_predictions(
 
     Raises
     ------
-    PredictionError
+    ShardsError
         The folder holds shards of another model, other images or another config, or more shards
         than these images give.
     """
@@ -118,7 +112,7 @@ def write_predictions(
     folder.mkdir(parents=True, exist_ok=True)
     schema = schema or model.schema
     n_shards = -(-len(manifest) // shard_size)
-    _refuse_surplus(folder, n_shards)
+    refuse_surplus(folder, n_shards)
     marks = _Marks(model.fingerprint, model_version, schema.fingerprint)
     shards = [
         _Shard.of(folder, number, shard_size, len(manifest))
@@ -128,7 +122,7 @@ def write_predictions(
     for shard in shards:
         remove_abandoned(shard.path)
         if shard.path.exists():
-            known = _read_mark(shard.path, marks.of(_only(manifest, [shard])))
+            known = read_mark(shard.path, marks.of(_only(manifest, [shard])), OTHERS)
             if known is not None:
                 skipped[shard.path] = known
     # All that are to be made in one go: else the processors wait where one ends.
@@ -151,26 +145,6 @@ def write_predictions(
     return [shard.path for shard in shards], [
         image for shard in shards for image in skipped[shard.path]
     ]
-
-
-def count_predicted(shards: Sequence[Path], skipped: Sequence[Skipped]) -> int:
-    """Images that the shards of a call hold.
-
-    Raises
-    ------
-    PredictionError
-        None of them could be read. The shards are removed, so that a repetition reads them again.
-    """
-    count = sum(pq.read_metadata(path).num_rows for path in shards)
-    if count or not skipped:
-        return count
-    for path in shards:
-        path.unlink()
-    said = "; ".join(f"{one.path}: {one.reason}" for one in skipped[:3])
-    raise PredictionError(
-        f"none of {len(skipped)} images can be read ({said}): see that these are images and that "
-        "you may read them, and repeat this command"
-    )
 
 
 @dataclass(frozen=True)
@@ -208,17 +182,6 @@ def _only(manifest: Manifest, shards: Sequence[_Shard]) -> Manifest:
     return manifest if mask.all() else manifest.select(mask)
 
 
-def _refuse_surplus(folder: Path, n_shards: int) -> None:
-    """A longer earlier run left shards that a reader of the folder would take for these images."""
-    ours = {f"part-{number:05d}.parquet" for number in range(n_shards)}
-    surplus = sorted(path for path in folder.glob("part-*.parquet") if path.name not in ours)
-    if surplus:
-        raise PredictionError(
-            f"{surplus[0]} is left from a run with more images (these give {n_shards} shard(s)): "
-            "choose an empty folder, or remove the old shards"
-        )
-
-
 def _write(shard: _Shard, pieces: Iterator[Predictions], mark: str) -> list[Skipped]:
     """Write what is predicted as it comes, while the next images are at work; what was skipped."""
     piece = next(pieces)
@@ -248,33 +211,3 @@ def _write(shard: _Shard, pieces: Iterator[Predictions], mark: str) -> list[Skip
         record = json.dumps({"mark": mark, "skipped": reasons})
         writer.add_key_value_metadata({RECORD_KEY: record})
     return skipped
-
-
-def _read_mark(path: Path, mark: str) -> list[Skipped] | None:
-    """The skipped images of a shard that is there; None where it has to be made anew.
-
-    Raises
-    ------
-    PredictionError
-        It belongs to something else, or may not be read.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise PredictionError(
-            f"{path} cannot be read ({error}): mend that, or remove it"
-        ) from error
-    try:
-        # All of it: each page has a checksum.
-        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
-        file.read()
-        record = json.loads((file.metadata.metadata or {}).get(RECORD_KEY.encode(), b"{}"))
-    except (pa.ArrowInvalid, OSError, ValueError) as error:
-        logger.warning("%s is damaged (%s): made anew", path, error)
-        return None
-    if record.get("mark") != mark:
-        raise PredictionError(
-            f"{path} holds predictions of another version, of other images or at other pixel "
-            "sizes: choose an empty folder, or remove the old shards"
-        )
-    return [Skipped(*entry) for entry in record["skipped"]]

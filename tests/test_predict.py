@@ -28,10 +28,11 @@ from ml_backend.head import Head
 from ml_backend.images import DecodingError, read_batches
 from ml_backend.model import TraitModel
 from ml_backend.novelty import Novelty
-from ml_backend.predict import PredictionError, predict, write_predictions
+from ml_backend.predict import predict, write_predictions
 from ml_backend.predict_pieces import extractor_of, predict_in_pieces
 from simclr.encoder import Encoder
 from simclr.inference import FeatureExtractor
+from simclr.marked_shards import ShardsError
 from simclr.preprocessing import Preprocessing
 from tests.trait_fixtures import XML, make_tasks
 
@@ -232,7 +233,7 @@ def test_shards_are_resumed(manifest: Manifest, tmp_path: Path, monkeypatch) -> 
 
 def test_shards_of_another_version_are_refused(manifest: Manifest, tmp_path: Path) -> None:
     write_predictions(make_model(), manifest, tmp_path, model_version="p-v0001")
-    with pytest.raises(PredictionError, match="another version"):
+    with pytest.raises(ShardsError, match="another version"):
         write_predictions(make_model(), manifest, tmp_path, model_version="p-v0002")
 
 
@@ -243,7 +244,7 @@ def test_shards_of_other_weights_under_the_same_name_are_refused(
     retrained = make_model()
     with torch.no_grad():
         retrained.input_mean += 1.0
-    with pytest.raises(PredictionError, match="another version"):
+    with pytest.raises(ShardsError, match="another version"):
         write_predictions(retrained, manifest, tmp_path, model_version="p-v0001")
 
 
@@ -251,14 +252,14 @@ def test_shards_at_other_pixel_sizes_are_refused(manifest: Manifest, tmp_path: P
     sized = Manifest(manifest.table.assign(pixel_size_um=10.0), manifest.root)
     write_predictions(make_model(), sized, tmp_path, model_version="p-v0001")
     other = Manifest(manifest.table.assign(pixel_size_um=20.0), manifest.root)
-    with pytest.raises(PredictionError, match="other pixel sizes"):
+    with pytest.raises(ShardsError, match="other pixel sizes"):
         write_predictions(make_model(), other, tmp_path, model_version="p-v0001")
 
 
 def test_shards_of_a_longer_run_are_refused(manifest: Manifest, tmp_path: Path) -> None:
     write_predictions(make_model(), manifest, tmp_path, model_version="p-v0001", shard_size=4)
     first = manifest.select([f"image-{n}" for n in range(4)])
-    with pytest.raises(PredictionError, match=r"part-00001\.parquet is left from a run with more"):
+    with pytest.raises(ShardsError, match=r"part-00001\.parquet is left from a run with more"):
         write_predictions(make_model(), first, tmp_path, model_version="p-v0001", shard_size=4)
 
 
@@ -284,6 +285,22 @@ def test_a_damaged_shard_is_made_anew(manifest: Manifest, tmp_path: Path, caplog
         again = pq.read_table(tmp_path)
         assert again.column("image_id").equals(whole.column("image_id"))
         assert again.column("group").equals(whole.column("group"))
+
+
+def test_shards_without_any_of_their_images_are_made_anew(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    some = manifest.select(manifest.image_ids[:3])
+    away = [path.rename(path.with_suffix(".away")) for path in some.paths]  # as an unmounted disk
+    shards, skipped = write_predictions(make_model(), manifest, tmp_path / "out", shard_size=3)
+    assert pq.read_metadata(shards[0]).num_rows == 0
+    whole = {shard: shard.stat().st_mtime_ns for shard in shards[1:]}
+    for path, there in zip(away, some.paths, strict=True):
+        path.rename(there)
+    shards, again = write_predictions(make_model(), manifest, tmp_path / "out", shard_size=3)
+    assert pq.read_metadata(shards[0]).num_rows > 0
+    assert len(again) == 2 < len(skipped)
+    assert all(shard.stat().st_mtime_ns == when for shard, when in whole.items())
 
 
 def test_parts_make_the_same_shards_as_one_run(manifest: Manifest, tmp_path: Path) -> None:
