@@ -15,9 +15,9 @@ from label_studio_config.plugin.gallery_rows import (
     answered,
     answers_of,
     crop_of,
-    search_text,
     suggestions_of,
 )
+from label_studio_config.plugin.gallery_text import search_text
 from label_studio_config.plugin.models import (
     Answered,
     Crop,

@@ -20,7 +20,8 @@ from label_studio_config.plugin.gallery_added import (
     is_shown,
 )
 from label_studio_config.plugin.gallery_catch_up import is_current, locked_state
-from label_studio_config.plugin.gallery_rows import CropData, Questions, crop_data, search_text
+from label_studio_config.plugin.gallery_rows import CropData, Questions, crop_data
+from label_studio_config.plugin.gallery_text import search_text
 from label_studio_config.plugin.models import IndexState
 from label_studio_config.plugin.suggestions import (
     Read,
