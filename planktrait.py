@@ -516,7 +516,7 @@ def embed(
             facts = {"shards": len(files), "folder": output}
         listed = output.with_suffix(".skipped.csv") if one_file else skipped_file(output, share)
         list_skipped([*skipped, *unreadable], listed, manifest.root)
-        show({"images": count_rows(files, unreadable), **facts})
+        show({"images": count_rows(files, unreadable, manifest, share), **facts})
 
 
 @app.command()
@@ -640,7 +640,7 @@ def predict(
             part=share,
         )
         list_skipped([*skipped, *unreadable], skipped_file(output, share), manifest.root)
-        count = count_rows(shards, unreadable)
+        count = count_rows(shards, unreadable, manifest, share)
         show({"images": count, "shards": len(shards), "folder": output} | deployment.facts)
 
 

@@ -168,3 +168,21 @@ def test_the_command_counts_and_lists(
     assert "none of 9 images can be read" in " ".join(told.output.split())
     assert len(pd.read_csv(tmp_path / "new" / listed)) == 9
     assert not list((tmp_path / "new").rglob("*.parquet"))
+
+
+def test_a_part_of_bad_images_only_is_no_error_where_the_images_are(
+    nine: Manifest, encoder: Encoder, tmp_path: Path
+) -> None:
+    table = nine.write(tmp_path / "cruise.parquet")
+    call = ["embed", str(table), "--encoder", str(encoder.save(tmp_path / "encoder"))]
+    call += ["--output", str(tmp_path / "out"), "--shard-size", "4", "--part", "2/3"]
+    nine.paths[8].write_text("no image")
+    told = CliRunner().invoke(planktrait.app, call)
+    assert told.exit_code == 0, told.output
+    (empty,) = (tmp_path / "out").glob("*.parquet")
+    assert pq.read_metadata(empty).num_rows == 0
+    nine.root.rename(tmp_path / "away")  # as on a node that has not mounted them
+    told = CliRunner().invoke(planktrait.app, call)
+    assert told.exit_code == 1
+    assert "none of 1 images can be read" in " ".join(told.output.split())
+    assert not list((tmp_path / "out").glob("*.parquet"))
