@@ -40,6 +40,8 @@ FEW_IMAGES = 2000
 """Up to these the start of processes costs more than it saves."""
 
 LONGEST_BATCH_S = 300
+SECONDS_BETWEEN_LOOKS = 5
+"""Whether the parent of a process that decodes is still there."""
 _DEATHS = re.compile(r"DataLoader worker \(pid.* (killed|exited)|DataLoader timed out")
 
 Decoded = tuple[np.ndarray, np.ndarray] | str
@@ -289,6 +291,20 @@ def _leave_signals_to_the_parent(worker: int) -> None:
     """A scheduler's signals reach every process of a job: its handlers are the parent's to run."""
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT):
         signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigtimedwait"):
+        # Not ignored: a Python that ends terminates those that decode, and waits for them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        parent = os.getppid()
+        threading.Thread(target=_end_with_the_parent, args=[parent], daemon=True).start()
+
+
+def _end_with_the_parent(parent: int) -> None:
+    """End this process when the parent terminates it, or is gone; not when others do."""
+    while os.getppid() == parent:
+        told = signal.sigtimedwait({signal.SIGTERM}, SECONDS_BETWEEN_LOOKS)
+        if told is not None and told.si_pid == parent:
+            break
+    os._exit(0)
 
 
 def _as_it_is(batch: object) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -485,16 +486,39 @@ def test_a_full_disk_is_told_and_the_repetition_completes(many, tmp_path: Path) 
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
+def decoders_of(process: subprocess.Popen[bytes]) -> list[int]:
+    """Those that decode for it, once all of them have left SIGTERM to it."""
+    end = time.monotonic() + 120
+    while True:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < end
+        with suppress(OSError):
+            listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            told = [Path(f"/proc/{child}/status").read_text() for child in listed]
+            blocked = [int(re.findall(r"SigBlk:\s*(\w+)", one)[0], 16) for one in told]
+            if listed and all(mask >> signal.SIGTERM - 1 & 1 for mask in blocked):
+                return [int(child) for child in listed]
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_terminates_all_ends_no_decoding_process(many, tmp_path: Path) -> None:
+    """As Slurm does before the end of a time limit, where submitit has the job go on."""
+    deaf = "import signal; signal.signal(signal.SIGTERM, lambda *_: None)\n"
+    process = run_apart(*many, tmp_path, shard_size=3000, before=deaf)
+    children = decoders_of(process)
+    for child in [process.pid, *children]:
+        os.kill(child, signal.SIGTERM)
+    assert process.wait(120) == 0, process.stderr and process.stderr.read()
+    assert pq.read_table(tmp_path).num_rows == 3000
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
 @pytest.mark.slow
 def test_a_killed_decoding_process_ends_the_run_with_a_word(many, tmp_path: Path) -> None:
     process = run_apart(*many, tmp_path, shard_size=3000)
-    children: list[str] = []
-    end = time.monotonic() + 120
-    while len(children) < 2:
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        assert time.monotonic() < end
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(int(children[0]), signal.SIGKILL)
+    child, *_ = decoders_of(process)
+    os.kill(child, signal.SIGKILL)
     assert process.wait(60) != 0
     assert process.stderr is not None
     assert b"is killed by signal" in process.stderr.read()
