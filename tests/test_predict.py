@@ -356,10 +356,10 @@ def test_shards_are_made_in_one_go_around_those_that_are_there(
 
 def test_images_are_decoded_while_the_network_is_made_ready(many, monkeypatch) -> None:
     model, manifest = TraitModel.load(many[0]), Manifest.read(many[1])
-    seen = []
+    seen, before = [], set(multiprocessing.active_children())
 
     def make() -> FeatureExtractor:
-        seen.append(len(multiprocessing.active_children()))
+        seen.append(len(set(multiprocessing.active_children()) - before))
         return extractor_of(model, "torch")
 
     pieces = predict_in_pieces(model, manifest, 2000, extractor=make)
