@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
-from label_studio_config.controls import Control
+from label_studio_config.controls import Condition, Control
 from label_studio_config.schema import PATH_SEPARATOR, LabelSchema
 
 Result = list[dict[str, Any]]
@@ -182,6 +182,17 @@ def is_asked(schema: LabelSchema, control: Control, chosen: Mapping[str, tuple[s
         ):
             return False
     return True
+
+
+def conditions_of(schema: LabelSchema, control: Control) -> list[Condition]:
+    """All that must hold for the control to be asked, as `is_asked` looks at it; each once."""
+    controls = [control]
+    found: dict[Condition, None] = {}
+    for one in controls:
+        found |= dict.fromkeys(one.conditions)
+        above = [schema.control(c.control) for c in one.conditions if c.control in schema]
+        controls += [further for further in above if further not in controls]
+    return list(found)
 
 
 def _report(problems: list[str] | None, message: str) -> None:

@@ -22,6 +22,7 @@ from label_studio_config.plugin.models import (
     GivenAnswer,
     SuggestedLabel,
 )
+from label_studio_config.results import conditions_of
 
 FEW = 5000
 """A filter that more images pass is met soon by walking; one that fewer pass is tried first."""
@@ -133,6 +134,31 @@ def open_crop(view: View) -> Q:
     answered = crop_answered(view)
     found = parts(view, Filters(states=frozenset({"suggested"})))
     return reduce(or_, (answered([value]) & further for value, further in found))
+
+
+def asked(view: View) -> Q:
+    """The condition under which a row with a `task_id` is asked the view's control of.
+
+    By the person's own answers, which the judgement is to stand beside. A condition on what is not
+    in the index is taken to hold.
+    """
+    condition = Q()
+    for one in conditions_of(view.questions.schema, view.control):
+        if one.control not in view.questions.names:
+            continue
+        known = view.questions.schema.control(one.control).labels
+        given = GivenAnswer.objects.filter(
+            project_id=view.project.id,
+            control=one.control,
+            user_id=view.user_id,
+            label__in=[label for label in known if not one.labels or label in one.labels],
+        )
+        if one.unselected:
+            condition &= ~Q(Exists(given.filter(task_id=OuterRef("task_id"))))
+        else:
+            # Not `Exists`: SQLite begins with what this finds.
+            condition &= Q(task_id__in=given.values("task_id"))
+    return condition
 
 
 def crop_answered(view: View) -> Callable[[Sequence[Answered]], Q]:

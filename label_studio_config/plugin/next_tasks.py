@@ -16,7 +16,7 @@ from label_studio_config.blind import is_blind_data
 from label_studio_config.plugin import backend
 from label_studio_config.plugin.gallery_catch_up import catch_up, shown_version
 from label_studio_config.plugin.gallery_filters import Filters, PageAsked
-from label_studio_config.plugin.gallery_parts import View, few, open_crop
+from label_studio_config.plugin.gallery_parts import View, asked, few, open_crop
 from label_studio_config.plugin.gallery_query import places
 from label_studio_config.plugin.gallery_rows import questions_of
 from label_studio_config.plugin.models import (
@@ -50,9 +50,9 @@ def choose(
 
     Parameters
     ----------
-    view : open is what its person has not answered of its control and the gallery shows as such;
-        without one, what nobody has answered of the primary control, and then what still wants an
-        answer of somebody
+    view : open is what its person has not answered of its control and the gallery shows as such,
+        of images that it is asked of; without one, what nobody has answered of the primary
+        control, and then what still wants an answer of somebody
     passed : tasks that were shown already; what comes now is what follows them
     narrow : which of some open tasks may be chosen, all by default (see `passing`)
 
@@ -82,8 +82,8 @@ def passing(view: View, filters: Filters) -> Narrow:
         some = _some(task_ids if there is None else sorted(set(task_ids).intersection(there)))
         if not some:
             return []
-        asked = replace(filters, tasks=tuple(some), suggested=None, label=None)
-        return [place.task_id for place in places(view, PageAsked(asked, limit=len(some)))]
+        these = replace(filters, tasks=tuple(some), suggested=None, label=None)
+        return [place.task_id for place in places(view, PageAsked(these, limit=len(some)))]
 
     return narrow
 
@@ -111,7 +111,8 @@ def _considered(
         wanting = Task.objects.filter(id=OuterRef("task_id"), is_labeled=False)
         ways.append(Q(Exists(wanting)))
     for is_open in ways:
-        waiting = list(crops.filter(is_open).values_list("task_id", flat=True))
+        rows = crops.filter(is_open, asked(view) if view else Q())
+        waiting = list(rows.values_list("task_id", flat=True))
         left = [task_id for task_id in waiting if task_id not in passed]
         if left:
             break

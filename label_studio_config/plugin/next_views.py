@@ -19,7 +19,7 @@ from label_studio_config.plugin.label_order import order_of, set_order
 from label_studio_config.plugin.model_views import ModelView
 from label_studio_config.plugin.models import LabelOrder
 from label_studio_config.plugin.next_tasks import STRATEGIES, choose, passing
-from label_studio_config.plugin.shown_tasks import view_for
+from label_studio_config.plugin.shown_tasks import after, view_for
 
 USUAL, MOST = 200, 1000
 MOST_PASSED = 100_000
@@ -27,12 +27,13 @@ MOST_PASSED = 100_000
 
 
 class NextTasks(ModelView):
-    """GET `?strategy=mixture|diversity|uncertainty&limit=`: `{"tasks": [task], "considered": n}`.
+    """GET `?strategy=mixture|diversity|uncertainty&limit=`: `{"tasks", "considered", "after"}`.
 
     Tasks that wait for the person's answer of `control`, by default the primary one, never blind
-    ones: what a model that knows the answers so far would learn most from. By default as the
-    project chooses. Where others' answers are hidden until one's own is given, theirs take no task
-    away. Filters as for `gallery/page`: among the images that pass them, of all suggested labels.
+    ones: what a model that knows the answers so far would learn most from. What the person is not
+    asked is not open: `after` are the controls that decide. By default as the project chooses.
+    Where others' answers are hidden until one's own is given, theirs take no task away. Filters as
+    for `gallery/page`: among the images that pass them, of all suggested labels.
 
     POST the same names, and `{"not": [task]}`: what follows these, none of which comes again.
     """
@@ -61,7 +62,7 @@ class NextTasks(ModelView):
         view = view_for(project, request.user.id, query.get("control"))
         narrow = passing(view, filters) if view and filters != Filters() else None
         chosen = choose(project, strategy, limit, view, passed=passed, narrow=narrow)
-        return Response({**chosen, "strategy": strategy})
+        return Response({**chosen, "strategy": strategy, "after": after(view)})
 
 
 class Order(ModelView):

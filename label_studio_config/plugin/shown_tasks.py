@@ -6,7 +6,7 @@ which of them are blind, and the gallery's index what was answered.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from projects.models import Project
@@ -16,9 +16,9 @@ from tasks.models import Task
 from label_studio_config.batches import batches
 from label_studio_config.blind import is_blind_data
 from label_studio_config.plugin.gallery_catch_up import catch_up, shown_version
-from label_studio_config.plugin.gallery_parts import View
+from label_studio_config.plugin.gallery_parts import View, asked
 from label_studio_config.plugin.gallery_rows import questions_of
-from label_studio_config.plugin.models import GivenAnswer
+from label_studio_config.plugin.models import Crop, GivenAnswer
 
 CATCH_UP_S = 2.0
 _TASKS_PER_QUERY = 5000
@@ -84,6 +84,28 @@ def judged(view: View | None, task_ids: Iterable[int] | None = None) -> np.ndarr
         )
         found = np.setdiff1d(found, hidden)
     return np.unique(found)
+
+
+def asked_of(view: View, task_ids: Iterable[int] | None = None) -> np.ndarray:
+    """The tasks, of all or of some, of which the person is asked the control, ascending by id."""
+    rows = Crop.objects.filter(asked(view), project_id=view.project.id)
+    if task_ids is not None:
+        rows = rows.filter(task_id__among=task_ids)
+    return np.unique(_ids(rows.values_list("task_id", flat=True)))
+
+
+def after(view: View | None) -> list[str]:
+    """The controls by whose answers the view's control is asked; [] where it is always asked."""
+    conditions = view.control.conditions if view is not None else ()
+    return list(dict.fromkeys(one.control for one in conditions))
+
+
+def left_to_judge(project: Project, view: View | None, task_ids: Sequence[int]) -> set[int]:
+    """Those of some tasks that are shown and that the person has still to judge."""
+    left = shown(project, task_ids) - set(judged(view, task_ids).tolist())
+    if view is not None and view.control.conditions:
+        left &= set(asked_of(view, task_ids).tolist())
+    return left
 
 
 def among(task_ids: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -20,6 +20,9 @@ export const percent = (share) =>
   share == null ? "–" : `${(100 * share).toFixed(share > 0.995 && share < 1 ? 1 : 0)} %`;
 export const plural = (n, one, many = `${one}s`) => `${whole(n)} ${n === 1 ? one : many}`;
 /** A Taxonomy's label is a path. */
+/** Of what a question is asked that is not asked of every image, as an answer of the API says. */
+export const leadsTo = ({ after }) =>
+  after?.length ? ` This question is asked of images for which your answer about ${after.join(" and ")} leads to it.` : "";
 export const shown = (label) => String(label ?? "").replaceAll(" / ", " › ");
 
 /** Say it to the screen reader, and in the status line for those who see. */

@@ -1,7 +1,7 @@
 // "What to label next": how the project chooses it, and whether the label stream follows.
 
 import { getJson, postJson } from "./api.js";
-import { announce, byId, make, plural } from "./dom.js";
+import { announce, byId, leadsTo, make, plural } from "./dom.js";
 
 const STRATEGIES = {
   mixture: ["Typical and uncertain", "Typical images of the less certain half: the fewest labels in our measurements"],
@@ -39,7 +39,7 @@ export class NextOrder {
       if (!wanted()) return [];
       const from = plural(answer.considered, "image that nobody has judged", "images that nobody has judged");
       if (answer.tasks.length) announce(`Chosen from ${from}.`);
-      else announce((this.why = "Nothing is left to choose from, or its features are still being computed."));
+      else announce((this.why = `Nothing is left to choose from, or its features are still being computed.${leadsTo(answer)}`));
       return asFound(answer.tasks);
     } catch (error) {
       if (wanted()) announce((this.why = error.message), { tone: "bad" });
