@@ -254,6 +254,38 @@ def test_what_others_have_answered_is_clustered_where_it_is_still_to_judge(
     assert _left(filled) == set()
 
 
+def test_a_question_is_not_open_where_it_is_not_asked(
+    shelf_with_backend: Shelf, visit: Visit
+) -> None:
+    """By what the person said of the question before it; elsewhere a judgement is refused."""
+    filled = shelf_with_backend.project(20, config="traits")
+    filled.learn()
+    copepods, others = filled.tasks[:8], filled.tasks[8:16]
+    _judge(filled, copepods)
+    _judge(filled, others, "Diatom chain")
+    asked = {"control": "egg_sac"}
+    assert _made(filled, **asked) == "finished"
+    assert _left(filled, **asked) == set(copepods)
+    assert sorted(_next(filled, **asked)) == copepods
+    alike = filled.api.post(f"/api/planktrait/projects/{filled.project.id}/neighbours",
+        {"tasks": copepods[:1], "limit": 30, "open": 1, **asked})["tasks"]  # fmt: skip
+    assert {one["task"] for one in alike} == set(copepods[1:])
+    _judge(filled, copepods[:3], "absent", **asked)
+    assert _left(filled, **asked) == set(copepods[3:])
+    assert sorted(_next(filled, **asked)) == copepods[3:]
+    # Whoever has not answered the question before it is told why there is none.
+    anna = filled.colleague()
+    assert _left(filled, token=anna.token, **asked) == set()
+    page = visit.page
+    words = "asked of images for which your answer about group leads to it"
+    page.goto(f"{filled.address}?tab=clusters&control=noctiluca_gut_content")
+    expect(page.locator("#view-clusters")).to_contain_text(words)
+    visit.keep_screenshot("clusters-not-asked")
+    page.goto(f"{filled.address}?order=next&control=noctiluca_gut_content")
+    expect(page.locator("#empty")).to_contain_text(words)
+    visit.keep_screenshot("gallery-next-not-asked")
+
+
 def _made(filled: Filled, **body: str) -> str:
     """How the job ends that makes clusters."""
     started = filled.api.post(f"/api/planktrait/projects/{filled.project.id}/clusters", body)
@@ -276,7 +308,9 @@ def _left(filled: Filled, token: str = "", **query: str) -> set[int]:
 
     told = get("")
     names = [one["id"] for one in told["clusters"]] + (["outliers"] if told["aside"] else [])
-    return {task for name in names for task in get(f"/{name}/tasks")["tasks"]}
+    left = [task for name in names for task in get(f"/{name}/tasks")["tasks"]]
+    assert sum(one["size"] for one in [*told["clusters"], told["aside"]] if one) == len(left)
+    return set(left)
 
 
 def test_the_time_and_the_suggestions_are_those_of_the_row(
@@ -509,7 +543,10 @@ def _nearest(filled: Filled, task: int, limit: int) -> list[int]:
     return [one["task"] for one in found]
 
 
-def _judge(filled: Filled, tasks: list[int]) -> None:
+def _judge(
+    filled: Filled, tasks: list[int], label: str = "Copepod", control: str | None = None
+) -> None:
     path = f"/api/planktrait/projects/{filled.project.id}/judgements"
-    judgements = [{"task": task, "label": "Copepod"} for task in tasks]
-    filled.api.post(path, {"control": filled.primary, "judgements": judgements})
+    judgements = [{"task": task, "label": label} for task in tasks]
+    asked = {"control": control or filled.primary, "judgements": judgements}
+    assert filled.api.post(path, asked)["saved"] == len(tasks)

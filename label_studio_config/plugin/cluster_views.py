@@ -1,6 +1,7 @@
 """Clusters of the images to be judged, which the ML backend keeps, as one person sees them.
 
-What the person has no more to judge is left out, and so are clusters of which nothing is left.
+What the person has no more to judge, or is not asked of, is left out, and so are clusters of which
+nothing is left.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from label_studio_config.plugin import backend
 from label_studio_config.plugin.api_views import whole_number
 from label_studio_config.plugin.gallery_parts import View, suggestions_in
 from label_studio_config.plugin.model_views import ModelView
-from label_studio_config.plugin.shown_tasks import all_shown, among, judged, shown, view_for
+from label_studio_config.plugin.shown_tasks import (
+    after,
+    all_shown,
+    among,
+    asked_of,
+    judged,
+    left_to_judge,
+    view_for,
+)
 
 MOST_ON_A_PAGE = 2000
 USUAL_ON_A_PAGE = 200
@@ -34,7 +43,8 @@ class Clusters(ModelView):
 
     `size` images of each are left to judge (of that control, by default the primary one), `done`
     are judged; `done` of the answer is the number of clusters of which none is left. `aside` are
-    the outliers in the same way, null where none is left or their tasks were not kept. `label` is
+    the outliers in the same way, null where none is left or their tasks were not kept. Only images
+    that the person is asked it of are counted: `after` are the controls that decide. `label` is
     what most of the first images are suggested to be, `suggestions` are those that say so:
     `{"task", "prediction"}`. POST `{"control"}`: make them. Annotations may leave every control but
     the primary one open: for those, images that have all of theirs are in the clusters too.
@@ -54,6 +64,7 @@ class Clusters(ModelView):
         answer["aside"] = outliers if outliers["size"] else None
         answer["done"] = sum(1 for one in left if one["done"] and not one["size"])
         answer["seen_at"] = seen_at.isoformat()
+        answer["after"] = after(view)
         _say(view, answer["clusters"])
         return Response(answer)
 
@@ -84,7 +95,7 @@ class ClusterTasks(ModelView):
         view = view_for(project, request.user.id, asked.get("control"))
         which = "outliers" if number is None else number
         answer = backend.ask("GET", f"clusters/{which}", params={"project": project.id, **page})
-        left = shown(project, answer["tasks"]) - set(judged(view, answer["tasks"]).tolist())
+        left = left_to_judge(project, view, answer["tasks"])
         answer["tasks"] = [task for task in answer["tasks"] if task in left]
         return Response(answer)
 
@@ -99,13 +110,16 @@ def _left(project: Project, view: View | None, groups: list[Json]) -> list[Json]
     members = [one.pop("members") for one in groups]
     tasks = np.fromiter(chain.from_iterable(members), dtype=np.int64)
     there = among(tasks, all_shown(project) if len(tasks) else tasks)
-    waiting = there & ~among(tasks, judged(view))
+    known = there & among(tasks, judged(view))
+    waiting = there & ~known
+    if view is not None and view.control.conditions:
+        waiting &= among(tasks, asked_of(view))
     found = []
     end = 0
     for one, ids in zip(groups, members, strict=True):
         part = slice(end, end := end + len(ids))
         left = tasks[part][waiting[part]]
-        done = int(there[part].sum()) - len(left)
+        done = int(known[part].sum())
         first = left[: len(one["tasks"])].tolist()
         found.append({**one, "size": len(left), "done": done, "tasks": first})
     return found

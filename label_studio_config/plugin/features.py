@@ -27,7 +27,14 @@ from label_studio_config.plugin import backend
 from label_studio_config.plugin.gallery_catch_up import catch_up
 from label_studio_config.plugin.model_views import ModelView
 from label_studio_config.plugin.models import Crop
-from label_studio_config.plugin.shown_tasks import CATCH_UP_S, all_shown, judged, shown, view_for
+from label_studio_config.plugin.shown_tasks import (
+    CATCH_UP_S,
+    all_shown,
+    judged,
+    left_to_judge,
+    shown,
+    view_for,
+)
 
 MOST_ASKED = 1000
 MOST_FOUND = 2000
@@ -74,7 +81,7 @@ class Neighbours(ModelView):
                 "POST", "neighbours", json={**body, "limit": most}, timeout_s=TIMEOUT_S
             )
             ids = [found["task"] for found in answer["tasks"]]
-            left = shown(project, ids) - set(judged(view, ids).tolist())
+            left = left_to_judge(project, view, ids)
             tasks = [found for found in answer["tasks"] if found["task"] in left]
             told = view is None or "without" in body
             if len(tasks) >= limit or len(answer["tasks"]) < most:

@@ -3,7 +3,7 @@
 import { getJson, postJson } from "./api.js";
 import { newKey, relabel, sendBatch, takeBack } from "./batches.js";
 import { ClusterRow } from "./cluster-row.js";
-import { announce, make, plural, shown, whole } from "./dom.js";
+import { announce, leadsTo, make, plural, shown, whole } from "./dom.js";
 import { Stopwatch } from "./pace.js";
 import { Sprites } from "./sprites.js";
 
@@ -74,7 +74,7 @@ export class Clusters {
   #showAll() {
     const { scrollTop } = this.box;
     const wanted = Math.max(ROWS, this.next ?? 0);
-    const { aside, done } = this.answer;
+    const { aside, done, made_at: madeAt } = this.answer;
     this.next = 0;
     this.#rows.clear();
     this.list.replaceChildren();
@@ -82,6 +82,7 @@ export class Clusters {
     if (aside) this.list.append(this.#aside(aside));
     if (this.all.length) this.#more(wanted);
     else if (!this.#working && done) this.#say("All clusters are judged. Make them anew for the images that are left.");
+    else if (!this.#working && madeAt) this.#say(`Nothing is left to judge in these clusters.${leadsTo(this.answer)}`);
     else if (!this.#working) this.#say(`No clusters yet. ${WHAT}`);
     this.box.scrollTop = scrollTop;
   }
