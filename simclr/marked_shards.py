@@ -50,7 +50,7 @@ def read_mark(path: Path, mark: str, others: str) -> list[Skipped] | None:
     """The skipped images of a shard that is there; None where it has to be made (anew).
 
     That is also where none of its images could be read: the folder of the images may have been
-    missing on that machine.
+    missing on that machine. And where it does not say what was skipped, as earlier versions wrote.
 
     Parameters
     ----------
@@ -80,9 +80,9 @@ def read_mark(path: Path, mark: str, others: str) -> list[Skipped] | None:
         raise ShardsError(
             f"{path} holds {others}: choose an empty folder, or remove the old shards"
         )
-    if not file.metadata.num_rows:
+    if not file.metadata.num_rows or "skipped" not in record:
         return None
-    return [Skipped(*entry) for entry in record.get("skipped", [])]
+    return [Skipped(*entry) for entry in record["skipped"]]
 
 
 def count_rows(

@@ -1,6 +1,7 @@
 """Embeddings: features of a manifest, in Parquet."""
 
 import errno
+import json
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,19 @@ def test_shards_without_any_of_their_images_are_made_anew(
     times = [path.stat().st_mtime_ns for path in sorted((tmp_path / "out").iterdir())]
     assert write() == ([3, 2, 3], ["4.png"]), "what was skipped is still told"
     assert times == [path.stat().st_mtime_ns for path in sorted((tmp_path / "out").iterdir())]
+
+
+def test_shards_that_do_not_say_what_they_skipped_are_made_anew(
+    nine: Manifest, encoder: Encoder, tmp_path: Path
+) -> None:
+    nine.paths[4].write_text("no image")
+    (path,), skipped = write_embedding_shards(encoder, nine, tmp_path / "out")
+    table = pq.read_table(path)
+    told = json.loads(table.schema.metadata[b"planktrait"])
+    del told["skipped"]
+    pq.write_table(table.replace_schema_metadata({"planktrait": json.dumps(told)}), path)
+    assert write_embedding_shards(encoder, nine, tmp_path / "out") == ([path], skipped)
+    assert [one.path for one in skipped] == ["4.png"]
 
 
 def test_damaged_shards_are_made_anew_and_foreign_ones_refused(
