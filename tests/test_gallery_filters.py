@@ -263,7 +263,7 @@ def test_a_project_read_by_an_older_version_is_read_anew(new_gallery):
     gallery.run(
         "from label_studio_config.plugin.models import CropText, IndexState\n"
         f"state = IndexState.objects.get(project_id={gallery.project.id})\n"
-        "state.questions = state.questions.replace('[2, ', '[', 1); state.save()\n"
+        "state.questions = '[' + state.questions.split(', ', 1)[1]; state.save()\n"
         f"CropText.objects.filter(project_id={gallery.project.id}).update(text='crop')\n"
     )
     assert gallery.on_page(suggested=0, text="54.18") == [0]

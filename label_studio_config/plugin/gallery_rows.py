@@ -25,7 +25,7 @@ from label_studio_config.schema import LabelSchema, SchemaError
 SEVERAL = " + "
 """Joins the labels of an answer to a one-of control that has several."""
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 """Of how rows are read: where it is another, projects are read anew."""
 
 
