@@ -3,7 +3,8 @@
 A blind image is worth nothing as a yardstick to whoever knows the model's answer, and counts by a
 column with few images a group would tell it. So of blind images only what people said is counted;
 their predictions serve together, to tell how wrong the model is. Those that nobody judged are
-shared out among the labels as the other images of their group are, which widens the intervals.
+shared out among the labels as the other images of their group are, which widens the intervals. Of a
+control that is not asked of every image they are left out.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pandas as pd
 
 from label_studio_config.words import counted
 from ml_backend.quantify import QuantifyError
-from ml_backend.quantify_read import Predicted, Validated
+from ml_backend.quantify_read import Predicted, Validated, asked_of_none
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def hide_blind(
     ----------
     blind : their image ids
     always_asked : whether the control is asked of every image. Where it is not, that the model asks
-        it of a blind image is its word as well: only those that people answered it for are counted.
+        it of a blind image is its word as well: only those that people answered it for are counted,
+        and what is said is the same whether it asks it of others or not.
 
     Raises
     ------
@@ -60,14 +62,11 @@ def hide_blind(
     if validated is not None:
         judged[validated.rows] = True
     n_open = int((is_blind & ~judged).sum())
-    if always_asked or not n_open:
+    if always_asked or not blind:
         return Hidden(predicted, validated, is_blind, _shared_out(n_open) if n_open else [])
     kept = ~is_blind | judged
     if not kept.any():
-        raise QuantifyError(
-            f"control {predicted.control!r} is asked of blind images only, and people answered it "
-            "for none of them: annotate those in the tab “Blind” first"
-        )
+        raise QuantifyError(asked_of_none(predicted.control))
     if validated is not None:
         validated = replace(validated, rows=np.cumsum(kept)[validated.rows] - 1)
     return Hidden(predicted.select(kept), validated, is_blind[kept], [_LEFT_OUT])

@@ -95,6 +95,14 @@ class Validated:
     notes: list[str]
 
 
+def asked_of_none(control: str) -> str:
+    """In the same words where the model asks it of blind images that nobody may know of."""
+    return (
+        f"control {control!r}: the model asks it of no image; blind ones count where people "
+        "answered it"
+    )
+
+
 def read_predictions(folder: Path | str, control: str) -> Predicted:
     """Read the shards that `planktrait predict` wrote.
 
@@ -125,7 +133,7 @@ def read_predictions(folder: Path | str, control: str) -> Predicted:
     table = pa.concat_tables(pq.ParquetFile(path).read(columns=columns) for path in paths)
     table = table.filter(table[control].is_valid())  # a trait is not asked of every image
     if not len(table):
-        raise QuantifyError(f"control {control!r} is asked of no predicted image")
+        raise QuantifyError(asked_of_none(control))
     ids = pd.Series(table["image_id"].to_pylist(), dtype=object)
     if ids.duplicated().any():
         raise QuantifyError(

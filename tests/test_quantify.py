@@ -504,9 +504,21 @@ def test_that_a_question_is_asked_of_a_blind_image_is_not_told_either() -> None:
     assert sometimes.validated.rows.tolist() == [3]
     assert sometimes.blind.tolist() == [False, False, False, True, False]
     assert "did not answer this question" in sometimes.notes[0]
-    assert not hide_blind(predicted, validated, {"image-4"}, always_asked=False).notes
-    with pytest.raises(QuantifyError, match="is asked of blind images only"):
+    # Were it asked of none that people still judge, the same would be told.
+    for others in (set(), {"image-99"}):
+        same = hide_blind(predicted, validated, {"image-4", *others}, always_asked=False)
+        assert same.notes == sometimes.notes
+    assert hide_blind(predicted, None, (), always_asked=False).notes == []
+
+
+def test_that_only_blind_images_are_asked_is_told_as_if_none_were(tmp_path: Path) -> None:
+    predicted = predicted_of(np.arange(6) % 3)
+    with pytest.raises(QuantifyError, match="the model asks it of no image") as blind_ones:
         hide_blind(predicted, None, set(predicted.image_ids), always_asked=False)
+    write_shards(tmp_path, predicted_of(np.arange(1)), [0.2, 0.3, 0.5])
+    with pytest.raises(QuantifyError) as none:
+        read_predictions(tmp_path, "group")
+    assert str(none.value) == str(blind_ones.value)
 
 
 # --- the command ------------------------------------------------------------------------------
