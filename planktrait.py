@@ -493,7 +493,6 @@ def embed(
     beside the file.
     """
     from hpc_jobs.command_line import read_part
-    from label_studio_config.skipped_file import skipped_file
     from label_studio_config.sources import read_source
     from simclr.embed import write_embedding_file, write_embedding_shards
     from simclr.encoder import Encoder
@@ -509,13 +508,13 @@ def embed(
         if one_file:
             files, unreadable = write_embedding_file(model, manifest, output, source=name)
             facts: dict[str, Any] = {"embeddings": output}
+            list_skipped([*skipped, *unreadable], output.with_suffix(".skipped.csv"), manifest.root)
         else:
             files, unreadable = write_embedding_shards(
                 model, manifest, output, source=name, shard_size=shard_size, part=share
             )
             facts = {"shards": len(files), "folder": output}
-        listed = output.with_suffix(".skipped.csv") if one_file else skipped_file(output, share)
-        list_skipped([*skipped, *unreadable], listed, manifest.root)
+            list_part_skipped(skipped, unreadable, output, share, manifest.root)
         show({"images": count_rows(files, unreadable, manifest, share), **facts})
 
 
@@ -616,7 +615,6 @@ def predict(
     """
     from hpc_jobs import progress
     from hpc_jobs.command_line import read_part
-    from label_studio_config.skipped_file import skipped_file
     from label_studio_config.sources import read_source
     from ml_backend.deploy import deploy
     from ml_backend.model import TraitModel
@@ -639,7 +637,7 @@ def predict(
             shard_size=shard_size,
             part=share,
         )
-        list_skipped([*skipped, *unreadable], skipped_file(output, share), manifest.root)
+        list_part_skipped(skipped, unreadable, output, share, manifest.root)
         count = count_rows(shards, unreadable, manifest, share)
         show({"images": count, "shards": len(shards), "folder": output} | deployment.facts)
 
@@ -1189,6 +1187,17 @@ def list_skipped(
             errors.print(
                 f"All {len(skipped)} are listed in {file}", highlight=False, soft_wrap=True
             )
+
+
+def list_part_skipped(
+    of_all: list[Any], of_part: list[Any], folder: Path, part: tuple[int, int], root: Path
+) -> None:
+    """Say and list what a call left out that may share a folder; what all leave out, once."""
+    from label_studio_config.skipped_file import remove_other_lists, skipped_file
+
+    remove_other_lists(folder, part)
+    skipped = [*(of_all if part[0] == 0 else []), *of_part]
+    list_skipped(skipped, skipped_file(folder, part), root)
 
 
 @contextmanager

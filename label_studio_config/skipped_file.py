@@ -40,3 +40,11 @@ def skipped_file(folder: Path, part: tuple[int, int] = (0, 1)) -> Path:
     """
     name, ending = SKIPPED_FILE.split(".")
     return folder / (SKIPPED_FILE if part[1] == 1 else f"{name}-{part[0]}-of-{part[1]}.{ending}")
+
+
+def remove_other_lists(folder: Path, part: tuple[int, int] = (0, 1)) -> None:
+    """Remove the lists of calls that shared a folder otherwise: what they say may hold no more."""
+    name, ending = SKIPPED_FILE.split(".")
+    ours = {skipped_file(folder, (k, part[1])) for k in range(part[1])}
+    for path in {folder / SKIPPED_FILE, *folder.glob(f"{name}-*-of-*.{ending}")} - ours:
+        path.unlink(missing_ok=True)

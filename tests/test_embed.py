@@ -200,3 +200,24 @@ def test_a_part_of_bad_images_only_is_no_error_where_the_images_are(
     assert told.exit_code == 1
     assert "none of 1 images can be read" in " ".join(told.output.split())
     assert not list((tmp_path / "out").glob("*.parquet"))
+
+
+def test_what_is_left_out_is_listed_once_and_by_the_last_split_only(
+    nine: Manifest, encoder: Encoder, tmp_path: Path
+) -> None:
+    nine.paths[4].write_text("no image")
+    call = ["embed", str(nine.root), "--encoder", str(encoder.save(tmp_path / "encoder"))]
+    call += ["--output", str(tmp_path / "out"), "--shard-size", "4"]
+
+    def lists(*parts: str) -> dict[str, list[str]]:
+        for part in parts:
+            told = CliRunner().invoke(planktrait.app, call + ["--part", part] * bool(part))
+            assert told.exit_code == 0, told.output
+        found = (tmp_path / "out").glob("_*")
+        return {path.name: pd.read_csv(path)["path"].tolist() for path in found}
+
+    two = {"_skipped-0-of-2.csv": ["4.png"], "_skipped-1-of-2.csv": []}
+    assert lists("0/2", "1/2") == two
+    assert lists("") == {"_skipped.csv": ["4.png"]}
+    assert lists("0/3") == {"_skipped-0-of-3.csv": ["4.png"]}
+    assert lists("1/2", "0/2") == two
