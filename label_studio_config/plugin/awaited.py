@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from tasks.models import Task
 
 from label_studio_config.plugin.models import AskedAgain
 
 FEW = 5000
 """So many are read once for a request; more stay where they are, and the database looks there."""
+
+
+def waiting(project_id: int) -> QuerySet[AskedAgain]:
+    """The rows of those whose task still wants an answer, asked first first."""
+    tasks = Task.objects.filter(id=OuterRef("task_id"), is_labeled=False)
+    rows = AskedAgain.objects.filter(Exists(tasks), project_id=project_id)
+    return rows.order_by("asked_at", "task_id")
 
 
 @dataclass(frozen=True)
@@ -56,4 +64,4 @@ class Awaited:
 
 
 def _ids(project_id: int) -> QuerySet:
-    return AskedAgain.waiting(project_id).order_by().values_list("task_id", flat=True)
+    return waiting(project_id).order_by().values_list("task_id", flat=True)

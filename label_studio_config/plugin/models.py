@@ -291,12 +291,3 @@ class AskedAgain(models.Model):
     opinions = models.IntegerField()
     asked_by_id = models.BigIntegerField()
     asked_at = models.DateTimeField()
-
-    @classmethod
-    def waiting(cls, project_id: int) -> models.QuerySet[AskedAgain]:
-        """Those whose task still wants an answer, asked first first."""
-        from tasks.models import Task
-
-        tasks = Task.objects.filter(id=models.OuterRef("task_id"), is_labeled=False)
-        rows = cls.objects.filter(models.Exists(tasks), project_id=project_id)
-        return rows.order_by("asked_at", "task_id")

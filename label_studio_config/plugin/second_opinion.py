@@ -16,6 +16,7 @@ from tasks.models import Task
 from users.models import User
 
 from label_studio_config.batches import batches
+from label_studio_config.plugin.awaited import waiting
 from label_studio_config.plugin.models import AskedAgain, GivenAnswer
 from label_studio_config.words import counted
 
@@ -79,7 +80,7 @@ def asked_again(project: Project, mine: Q, limit: int) -> list[int]:
     Without those that were the person's already: `mine` is the condition on a task.
     """
     had = Task.objects.filter(mine, id=OuterRef("task_id"))
-    rows = AskedAgain.waiting(project.id).exclude(Exists(had))
+    rows = waiting(project.id).exclude(Exists(had))
     return list(rows.values_list("task_id", flat=True)[:limit])
 
 
