@@ -664,10 +664,10 @@ def push(
         typer.Option(
             "--prune",
             help="Remove suggestions of earlier versions that the pushed one replaces. Those that "
-            "annotations refer to stay, and the version that people see, or saw when this began: "
-            "a task that somebody has open refers to it (a later --prune takes it). With --url and "
-            "a Label Studio that is not ours an annotation saved within the same moment may lose "
-            "its reference.",
+            "annotations refer to stay, and the newest earlier version, and the one that people "
+            "see, or saw when this began: a task that somebody has open refers to it (a later "
+            "version's --prune takes it). With --url and a Label Studio that is not ours an "
+            "annotation saved within the same moment may lose its reference.",
         ),
     ] = False,
     show_version: Annotated[
@@ -1135,7 +1135,7 @@ EARLIER = {
     "pruned": "earlier suggestions removed",
     "kept": "earlier ones kept: annotations refer to them",
     "unreplaced": "earlier ones kept: the image has none of this version",
-    "shown": "earlier ones kept: people see that version, or did when this began",
+    "shown": "earlier ones kept: people may have an image of that version open",
 }
 
 

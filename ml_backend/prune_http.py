@@ -23,15 +23,15 @@ def prune_over_http(
     """Delete the predictions of earlier versions of the same model that are replaced.
 
     They stay where their task has none of this version, where an annotation came from them or was
-    made beside them, and where people see that earlier version. A Label Studio that is not ours
-    does not tell what an annotation was made beside (the annotation has a copy of it), and one that
-    comes between the look at its task and the deletion loses its reference.
+    made beside them, and where people see that earlier version. The newest earlier version stays,
+    too: a task that is open names its prediction when it is submitted. A Label Studio that is not
+    ours does not tell what an annotation was made beside (the annotation has a copy of it), and
+    one that comes between the look at its task and the deletion loses its reference.
 
     Parameters
     ----------
     tasks : every task in full; None for a Label Studio of ours, whose plugin looks itself
-    shown_before : the version that people saw a moment ago stays too: a task that is open names
-        its prediction when it is submitted
+    shown_before : the version that people saw a moment ago stays too
 
     Returns
     -------
@@ -47,7 +47,7 @@ def prune_over_http(
     old = older_versions([name for name in counts if name], version)
     shown = api.get(f"/api/projects/{project}/").get("model_version")
     told: Counter[str] = Counter()
-    for name in {shown, shown_before} & set(old):
+    for name in {*old[:1], shown, shown_before} & set(old):
         old.remove(name)
         told["shown"] += int(counts[name])
     if tasks is None:

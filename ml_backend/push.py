@@ -50,8 +50,8 @@ def push_project(
     blind_share : share of the new images that are blind, 0 to 1
     show : whether the pushed version becomes the one that people see
     prune : whether predictions of earlier versions of the same model go, where the task has one
-        of this version; not those that annotations refer to, nor of the version that people see
-        or saw when the push began
+        of this version; not those that annotations refer to, nor of the newest earlier version,
+        nor of the one that people see or saw when the push began
     token : of an account at `url`
     images_address : with `url`, what stands before an image's path in its address there
 
@@ -60,8 +60,8 @@ def push_project(
     dict
         images, present, added, blind, suggested, replaced, unchanged, pruned, model_version;
         predictions of earlier versions that stay: kept (annotations refer to them), unreplaced
-        (their task has none of this version), shown (people see that version, or saw it when the
-        push began);
+        (their task has none of this version), shown (people may have a task of that version
+        open);
         `bad`: `Skipped` for each row that was left out.
 
     Raises

@@ -96,14 +96,19 @@ def test_only_what_is_new_or_changed_is_written(label_studio, project, tmp_path)
     still_open = by_image[ids[21]]
     body = {"result": result, "parent_prediction": made[still_open]}
     Api(home).post(f"/api/tasks/{still_open}/annotations/", body)
+    # Also after a push that was killed when it had shown its version, or one without --prune.
     told = push_project(home.folder, project.id, path, second, prune=True)
-    assert counts(told)["unchanged"] == 37
+    assert counts(told) == {"unchanged": 37, "shown": 37}
+    third = tmp_path / "v3"
+    shard(third / "part-00000.parquet", ids[:38], "cruise-v3", shift=1)
+    told = push_project(home.folder, project.id, path, third, prune=True)
+    assert (counts(told)["suggested"], counts(told)["shown"]) == (37, 37)
     assert counts(told)["pruned"] + counts(told)["kept"] == 37
     state, recounted = state_and_recount(home, project.id)
     # Label Studio counts a task's columns once more with each annotation.
     assert state.pop("columns")["image"] == recounted.pop("columns")["image"] + 3
     assert state == recounted
-    assert state["model_version"] == "cruise-v2"
+    assert state["model_version"] == "cruise-v3"
     left = {one[1] for one in state["predictions"] if one[2] == "cruise-v1"}
     assert {accepted, still_open} <= left
     assert len(left) == counts(told)["kept"] <= 3
@@ -113,8 +118,8 @@ def test_only_what_is_new_or_changed_is_written(label_studio, project, tmp_path)
     with pytest.raises(ApiError, match="object does not exist"):
         Api(home).post(f"/api/tasks/{gone}/annotations/", body)
 
-    shard(second / "part-00000.parquet", ids[:38], "cruise-v2", shift=1, confidences={5: 0.99})
-    told = push_project(home.folder, project.id, path, second)
+    shard(third / "part-00000.parquet", ids[:38], "cruise-v3", shift=1, confidences={5: 0.99})
+    told = push_project(home.folder, project.id, path, third)
     assert counts(told) == {"replaced": 1, "unchanged": 36}
     state, recounted = state_and_recount(home, project.id)
     assert state["labels"] == recounted["labels"]
@@ -131,41 +136,48 @@ def versions_of(state: dict) -> dict[str, list[str]]:
 
 
 def prune_around_damage(home: Home, project: int, folder: Path, **where: str) -> None:
-    """Another cruise, images of a damaged shard, and the version that is shown keep theirs."""
+    """Another cruise, images of a damaged shard, and versions that may be open keep theirs."""
     both = manifest_of(home.images_root, 24)
     shard(folder / "old" / "part-00000.parquet", both.image_ids, "spared-v1")
     all_images = both.write(folder / "both.parquet")
     push_project(home.folder, project, all_images, folder / "old", **where)
     ids = both.image_ids[12:]
     cruise = both.select(ids).write(folder / "cruise.parquet")
-    new = folder / "new"
-    shard(new / "part-00000.parquet", ids[:8], "spared-v2", shift=1)
-    whole = shard(new / "part-00001.parquet", ids[8:], "spared-v2", shift=1).read_bytes()
-    (new / "part-00001.parquet").write_bytes(whole[: len(whole) // 2])
+    for version in ("spared-v2", "spared-v3"):
+        new = folder / version
+        shard(new / "part-00000.parquet", ids[:8], version, shift=1)
+        whole = shard(new / "part-00001.parquet", ids[8:], version, shift=1).read_bytes()
+        (new / "part-00001.parquet").write_bytes(whole[: len(whole) // 2])
 
-    def push(**options: bool) -> dict[str, int]:
-        return counts(push_project(home.folder, project, cruise, new, **options, **where))
+    def push(version: str, **options: bool) -> dict[str, int]:
+        shards = folder / version
+        return counts(push_project(home.folder, project, cruise, shards, **options, **where))
 
-    assert push(show=False, prune=True) == {"suggested": 8, "shown": 24}
-    assert push(prune=True) == {"unchanged": 8, "shown": 24}
-    assert push(prune=True) == {"unchanged": 8, "pruned": 8, "unreplaced": 16}
+    assert push("spared-v2", show=False, prune=True) == {"suggested": 8, "shown": 24}
+    assert push("spared-v3", show=False, prune=True) == {"suggested": 8, "shown": 32}
+    pruned = {"pruned": 8, "unreplaced": 16, "shown": 8}
+    assert push("spared-v3") == {"unchanged": 8}
+    assert push("spared-v3", prune=True) == {"unchanged": 8, **pruned}
     state, recounted = state_and_recount(home, project)
     assert state["predictions"] == recounted["predictions"]
     assert state["labels"] == recounted["labels"]
-    assert state["model_version"] == "spared-v2"
+    assert state["model_version"] == "spared-v3"
     replaced = set(ids[:8])
     assert versions_of(state) == {
-        image_id: ["spared-v2" if image_id in replaced else "spared-v1"]
+        image_id: ["spared-v2", "spared-v3"] if image_id in replaced else ["spared-v1"]
         for image_id in both.image_ids
     }
 
 
 @pytest.mark.parametrize("way", ["database", "http"])
-def test_pruning_takes_only_what_is_replaced(label_studio, project, tmp_path, way):
+def test_pruning_takes_only_what_is_replaced(label_studio, project, tmp_path, way, monkeypatch):
     home = label_studio.home
     where = {"url": label_studio.url, "token": home.secrets.api_token} if way == "http" else {}
     label_studio.get(f"/api/planktrait/projects/{project.id}/gallery")  # which makes its index
+    reported = []
+    monkeypatch.setattr("hpc_jobs.progress.report", lambda *what: reported.append(what))
     prune_around_damage(home, project.id, tmp_path, **where)
+    assert reported[-1][:3] == ("remove earlier versions", 24, 24)
 
 
 def test_odd_rows_are_listed_and_the_rest_is_loaded(label_studio, project, tmp_path):
@@ -291,7 +303,7 @@ def test_on_postgresql(tmp_path, monkeypatch, postgres_template):
         station = ["\ttab\\N", "\\", "Čerenkov ☃", "\0", *["ok"] * 296]
         manifest = manifest_of(home.images_root, 300, station=station)
         path = manifest.write(tmp_path / "m.parquet")
-        for version, shift in (("pg-v1", 0), ("pg-v2", 1)):
+        for version, shift in (("pg-v1", 0), ("pg-v2", 1), ("pg-v3", 0)):
             shard(
                 tmp_path / version / "part-00000.parquet", manifest.image_ids, version, shift=shift
             )
@@ -307,8 +319,8 @@ def test_on_postgresql(tmp_path, monkeypatch, postgres_template):
         assert counts(told) == {"unchanged": 299 - blind}
         told = push_project(home.folder, number, path, tmp_path / "pg-v2", prune=True)
         assert counts(told) == {"suggested": 299 - blind, "shown": 299 - blind}
-        told = push_project(home.folder, number, path, tmp_path / "pg-v2", prune=True)
-        assert counts(told) == {"unchanged": 299 - blind, "pruned": 299 - blind}
+        told = push_project(home.folder, number, path, tmp_path / "pg-v3", prune=True)
+        assert counts(told) == dict.fromkeys(("suggested", "pruned", "shown"), 299 - blind)
         state, recounted = state_and_recount(home, number)
         assert state == recounted
         prune_around_damage(home, new_project(home), tmp_path)

@@ -70,26 +70,30 @@ def test_into_a_label_studio_that_is_not_ours(plain_label_studio, tmp_path):
     }
     api.post(f"/api/tasks/{task['id']}/annotations/", body)
     # One image of the first version has none of the second: a shard was damaged, say.
-    shard(tmp_path / "v2" / "part-00000.parquet", [*ids[:7], *ids[8:11]], "theirs-v2", shift=1)
+    for version in ("v2", "v3"):
+        shards = tmp_path / version / "part-00000.parquet"
+        shard(shards, [*ids[:7], *ids[8:11]], f"theirs-{version}", shift=1)
     # The version that people see loses nothing.
     assert push("v2", show=False, prune=True) == {"suggested": 9, "shown": 9}
     assert push("v2", prune=True) == {"unchanged": 9, "shown": 9}
-    assert push("v2", prune=True) == {"unchanged": 9, "pruned": 7, "kept": 1, "unreplaced": 1}
-    shard(tmp_path / "v2" / "part-00000.parquet", ids[:11], "theirs-v2", shift=1)
-    told = push("v2", prune=True)
+    assert push("v2", prune=True) == {"unchanged": 9, "shown": 9}
+    earlier = {"pruned": 7, "kept": 1, "unreplaced": 1, "shown": 9}
+    assert push("v3", prune=True) == {"suggested": 9, **earlier}
+    shard(tmp_path / "v3" / "part-00000.parquet", ids[:11], "theirs-v3", shift=1)
+    told = push("v3", prune=True)
     assert (told["suggested"], told["pruned"], told["kept"]) == (1, 1, 1)
     assert "unreplaced" not in told
-    shard(tmp_path / "v2" / "part-00000.parquet", ids[:11], "theirs-v2", confidences={0: 0.97})
-    told = push("v2")
+    shard(tmp_path / "v3" / "part-00000.parquet", ids[:11], "theirs-v3", confidences={0: 0.97})
+    told = push("v3")
     assert told["replaced"] == 10
     tasks = api.get("/api/tasks", project=number, fields="all", page_size=100)["tasks"]
-    assert sorted(task["total_predictions"] for task in tasks) == [0, 0, *[1] * 9, 2]
+    assert sorted(task["total_predictions"] for task in tasks) == [0, 0, 1, *[2] * 8, 3]
     stations = {task["data"].get("station") for task in tasks}
     assert stations == {words[0], words[1], None}
 
     # A page of tasks is read; while its first ones are dealt with, somebody annotates the last.
-    shard(tmp_path / "v3" / "part-00000.parquet", ids[:11], "theirs-v3", shift=1)
-    assert push("v3") == {"suggested": 10}
+    shard(tmp_path / "v4" / "part-00000.parquet", ids[:11], "theirs-v4", shift=1)
+    assert push("v4") == {"suggested": 10}
     tasks = api.get("/api/tasks", project=number, fields="all", page_size=100)["tasks"]
     *_, last = (
         (task["id"], one["id"])
@@ -103,8 +107,8 @@ def test_into_a_label_studio_that_is_not_ours(plain_label_studio, tmp_path):
     )
     gone = next(task["id"] for task in tasks if not task["predictions"])
     api.call("DELETE", f"/api/tasks/{gone}/")
-    told = prune_over_http(api, number, "theirs-v3", tasks)
-    assert told == {"pruned": 9, "kept": 2}
+    told = prune_over_http(api, number, "theirs-v4", tasks)
+    assert told == {"pruned": 8, "kept": 2, "shown": 10}
     annotation = api.get(f"/api/annotations/{made['id']}/")
     assert annotation["parent_prediction"] == last[1]
 
@@ -154,8 +158,8 @@ class OlderPlugin(BaseHTTPRequestHandler):
         self.wfile.write(json.dumps(body).encode())
 
     def do_GET(self) -> None:
-        versions = {"c-v1": 3, "c-v2": 2}
-        whole = {"model_version": "c-v2"}
+        versions = {"c-v1": 3, "c-v2": 2, "c-v3": 2}
+        whole = {"model_version": "c-v3"}
         self._answer(200, versions if "model-versions" in self.path else whole)
 
     def do_DELETE(self) -> None:
@@ -176,7 +180,7 @@ def test_an_older_plugin_deletes_nothing_that_is_not_replaced():
         try:
             api = Api.at(f"http://127.0.0.1:{server.server_port}", "token")
             with pytest.raises(ApiError, match="Upgrade the plugin there"):
-                prune_over_http(api, 1, "c-v2", None)
+                prune_over_http(api, 1, "c-v3", None)
         finally:
             server.shutdown()
     assert OlderPlugin.deleted == []

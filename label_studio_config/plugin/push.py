@@ -56,8 +56,9 @@ class PushOptions:
     blind_share, seed : which new images are blind, as `import_manifest` takes them
     show : whether the pushed version becomes the one that people see
     prune : whether predictions of earlier versions of the same model go, where the task has one of
-        this version; not those that annotations refer to, nor of the version that people see or
-        saw when the push began: a task that is open names its prediction when it is submitted
+        this version; not those that annotations refer to, nor of the newest of them, nor of the
+        version that people see or saw when the push began: a task that is open names its
+        prediction when it is submitted
     """
 
     blind_share: float = 0.0
@@ -76,7 +77,7 @@ class PushReport:
     images, present : of the manifest; those that were tasks already
     pruned, kept : predictions of earlier versions that are gone, or stay for an annotation's sake
     unreplaced, shown : those that stay since their task has none of this version, or since people
-        see that version or saw it when the push began
+        may have a task of that version open
     """
 
     images: int
@@ -229,10 +230,11 @@ class _Run:
         there = Prediction.objects.filter(project=self.project)
         names = there.order_by().values_list("model_version", flat=True).distinct()
         old = older_versions([name for name in names if name], version)
+        # The newest one, too: it may be a repetition that began after the version was shown.
+        spared = {*old[:1], self.shown_before} & set(old)
+        old = [name for name in old if name not in spared]
         told, total = self.told, there.filter(model_version__in=old).count()
-        if self.shown_before in old:
-            old.remove(self.shown_before)
-            told.shown += there.filter(model_version=self.shown_before).count()
+        told.shown += there.filter(model_version__in=spared).count()
         for name in old:
             after: int | None = 0
             while after is not None:
@@ -240,7 +242,8 @@ class _Run:
                     removed = remove_version(self.project, name, after, version)
                 except VersionShownError:
                     # Perhaps since a moment ago: what is left of it stays.
-                    told.shown += there.filter(model_version=name, id__gt=after).count()
+                    left = there.filter(model_version=name, id__gt=after).count()
+                    told.shown, total = told.shown + left, total - left
                     break
                 told.pruned += removed.deleted
                 told.kept += removed.kept
