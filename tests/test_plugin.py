@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from label_studio_config.server_tasks import fetch_tasks
 from label_studio_config.users import add_user
 from label_studio_config.votes import read_votes
 from tests.label_studio_fixtures import backend_for_tests
+from tests.push_fixtures import in_django
 
 pytestmark = pytest.mark.slow
 
@@ -108,6 +110,27 @@ def test_suggest_labels_saves_what_the_backend_answers(home, project, backend):
         # Visible to the score column and to uncertainty sampling.
         assert task["predictions_score"] == n / 1000
         assert task["total_predictions"] == 1
+
+
+def test_of_many_tasks_only_those_marks_are_read_that_may_say_blind(home, project):
+    load(home, project, 210, blind={3})
+    code = f"""
+import json
+from projects.models import Project
+from tasks.models import Task
+from label_studio_config.plugin import actions, shown_tasks
+actions.backend.ask = lambda *asked, **body: {{"live": "v1", "job": "suggest-1"}}
+read = []
+for module in (actions, shown_tasks):
+    module.is_blind_data = lambda data, known=module.is_blind_data: read.append(data) or known(data)
+project = Project.objects.get(id={project.id})
+told = actions.suggest_labels(project, Task.objects.filter(project=project))
+print(json.dumps([told["processed_items"], told["detail"], read]))
+"""
+    suggested, detail, read = json.loads(in_django(home, code).splitlines()[-1])
+    assert suggested == 209
+    assert "1 blind image left alone." in detail
+    assert read == [{"blind": "yes"}]
 
 
 def test_repeating_replaces_the_suggestions_of_that_version(home, project, backend):

@@ -13,6 +13,7 @@ from tasks.models import Prediction, Task
 
 from label_studio_config.blind import is_blind_data
 from label_studio_config.plugin import backend
+from label_studio_config.plugin.shown_tasks import marked_blind
 from label_studio_config.plugin.suggestions import SuggestionError, save_suggestions
 from label_studio_config.words import counted
 
@@ -89,10 +90,12 @@ def _suggest_as_job(project: Project, queryset: QuerySet) -> Answer:
             )
         have = Prediction.objects.filter(task_id=OuterRef("id"), model_version=live)
         asked, waiting = queryset.count(), queryset.exclude(Exists(have))
-        rows = list(waiting.order_by("id").values_list("id", "data__blind"))
-        ids = [task_id for task_id, mark in rows if not is_blind_data({"blind": mark})]
-        there = f"{asked - len(rows)} of {counted(asked, 'image')}"
-        detail = f"{there} have a suggestion of {live} already.{_left_alone(len(rows) - len(ids))}"
+        without = list(waiting.order_by("id").values_list("id", flat=True))
+        blind = set(marked_blind(waiting))
+        ids = [task_id for task_id in without if task_id not in blind]
+        there = f"{asked - len(without)} of {counted(asked, 'image')}"
+        left_alone = _left_alone(len(without) - len(ids))
+        detail = f"{there} have a suggestion of {live} already.{left_alone}"
         if not ids:
             _make_visible(project, live)
             return {"processed_items": asked, "detail": detail, "reload": True}
