@@ -224,7 +224,7 @@ def test_suggest_labels_is_a_job_and_find_similar_opens_the_gallery(
     path = f"/api/dm/actions?id=suggest_labels&project={judged.project.id}"
     again = judged.api.post(path, {"selectedItems": some})
     assert f"{NEW - 1} of {NEW} images have a suggestion" in again["detail"]
-    assert "1 blind image left alone" in again["detail"]
+    assert "1 blind image was left alone" in again["detail"]
     assert "job" not in again
 
     visit.open_data_manager(judged.project.id)

@@ -90,7 +90,7 @@ def test_suggest_labels_saves_what_the_backend_answers(home, project, backend):
     done = run(home, project, "suggest_labels")
     assert done["processed_items"] == 147
     assert "project-0-v0001" in done["detail"]
-    assert "2 blind" in done["detail"]
+    assert "2 blind images were left alone." in done["detail"]
     assert "1 got none" in done["detail"]
     sizes = [len(body["tasks"]) for body in backend.sent_to("predict")]
     assert sizes == [148]
@@ -129,7 +129,7 @@ print(json.dumps([told["processed_items"], told["detail"], read]))
 """
     suggested, detail, read = json.loads(in_django(home, code).splitlines()[-1])
     assert suggested == 209
-    assert "1 blind image left alone." in detail
+    assert "1 blind image was left alone." in detail
     assert read == [{"blind": "yes"}]
 
 

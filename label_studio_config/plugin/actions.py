@@ -151,7 +151,8 @@ def _make_visible(project: Project, version: str) -> None:
 
 
 def _left_alone(blind: int) -> str:
-    return f" {counted(blind, 'blind image')} left alone." if blind else ""
+    were = "was" if blind == 1 else "were"
+    return f" {counted(blind, 'blind image')} {were} left alone." if blind else ""
 
 
 def _summary(saved: int, version: str) -> str:
