@@ -28,6 +28,7 @@ from tests.postgres_fixtures import (
     open_connection,
     postgres_server,
 )
+from tests.push_fixtures import in_django
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +82,7 @@ def test_everything_works_on_postgresql(tmp_path, monkeypatch):
             assert shown["total_predictions"] == 2 * (300 - len(blind))
             with open_connection(variables) as other:
                 check_locks(home, project.id, suggestions, other)
+            check_many_awaited(home, project.id)
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +141,19 @@ def test_a_restore_that_breaks_off_leaves_what_was_there(
         else:
             assert names == {"kept"}
             assert connection.execute("SELECT n FROM kept").fetchall() == [(7,)]
+
+
+def check_many_awaited(home: Home, project_id: int) -> None:
+    """Tasks are told from those that wait for a second opinion by a join, not one after another."""
+    plans = in_django(
+        home,
+        "from label_studio_config.plugin.awaited import Awaited\n"
+        "from label_studio_config.plugin.models import Crop\n"
+        f"awaited, crops = Awaited({project_id}, None).condition(), Crop.objects.all()\n"
+        "print(crops.filter(~awaited).explain(), crops.filter(awaited).explain())",
+    )
+    assert "Anti Join" in plans, plans
+    assert "SubPlan" not in plans, plans
 
 
 def check_locks(

@@ -48,7 +48,8 @@ class Awaited:
     def condition(self, column: str = "task_id") -> Q:
         """The condition under which a row is about one of them."""
         if self.ids is None:
-            return Q(**{f"{column}__in": _ids(self.project_id)})
+            # PostgreSQL makes no join of NOT IN.
+            return Q(Exists(waiting(self.project_id).order_by().filter(task_id=OuterRef(column))))
         return Q(**{f"{column}__among": sorted(self.ids)})
 
     def among(self, task_ids: Iterable[int]) -> Awaited:
