@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -199,3 +202,32 @@ def test_tasks_are_chosen_anew_for_another_version(shown: Shown) -> None:
         time.sleep(0.2)
     assert now > first
     shown.api.post(path, {"strategy": "mixture", "in_label_stream": False})
+
+
+def test_whoever_has_had_all_that_can_be_chosen_does_not_have_it_chosen_again_and_again(
+    shown: Shown,
+) -> None:
+    ahead = Person.of(shown, "far-ahead@example.org")
+    shown.api.patch(f"/api/projects/{shown.project.id}/", {"maximum_annotations": 2})
+    for task in shown.tasks:
+        judge(shown, ahead, task)
+    shown.api.post(f"{shown.path}/label-order", {"strategy": "diversity", "in_label_stream": True})
+    before = kept_order(shown)
+    assert json.loads(before["tasks"])
+    assert before["choosing_since"] is None
+    path = f"{shown.server.url}/api/dm/actions?id=next_task&project={shown.project.id}"
+    for _ in range(2):
+        assert ahead.session.post(path, json={}, timeout=60).status_code == 404
+        assert kept_order(shown) == before
+
+
+def kept_order(shown: Shown) -> dict[str, Any]:
+    """With when somebody began to choose anew, which the API does not say."""
+    with closing(
+        sqlite3.connect(shown.server.home.label_studio_folder / "label_studio.sqlite3")
+    ) as database:
+        database.row_factory = sqlite3.Row
+        (row,) = database.execute(
+            "SELECT * FROM planktrait_labelorder WHERE project_id = ?", (shown.project.id,)
+        )
+        return dict(row)

@@ -26,6 +26,9 @@ LEFT_SHARE = 2 / 3
 """With a smaller share of them left to somebody the next ones are chosen, while these are being
 labelled."""
 
+AGAIN_AFTER = timedelta(minutes=1)
+"""Sooner only where people have used up what was chosen since."""
+
 CHOOSING_MOST = timedelta(minutes=3)
 """Whoever chooses for longer has been ended, or could not: then others try again."""
 
@@ -54,6 +57,7 @@ def set_order(project: Project, strategy: str, in_label_stream: bool) -> LabelOr
             "in_label_stream": in_label_stream,
             "begun": _begun(project, order_of(project)),
             "tasks": [],
+            "chosen_at": None,
             "choosing_since": None,
         },
     )
@@ -83,10 +87,22 @@ def open_tasks(project: Project, mine: Q) -> list[int]:
     waiting = Task.objects.filter(~mine, project=project, id__in=ids, is_labeled=False)
     there = not_blind(project, waiting.values_list("id", flat=True))
     left = [task_id for task_id in ids if task_id in there]
-    used_up = len(left) <= LEFT_SHARE * len(order.tasks)
+    used_up = len(left) <= LEFT_SHARE * len(order.tasks) and _used_since(order)
     if used_up or order.model_version != shown_version(project):
         _choose_meanwhile(project)
     return left
+
+
+def _used_since(order: LabelOrder) -> bool:
+    """Whether there may be others to choose by now.
+
+    Somebody who is far ahead had all that can be chosen: each of this person's requests would
+    choose the same again.
+    """
+    if order.chosen_at is None or order.chosen_at < timezone.now() - AGAIN_AFTER:
+        return True
+    had = Annotation.objects.filter(task_id__in=order.tasks, created_at__gte=order.chosen_at)
+    return had.values("task_id").distinct().count() >= (1 - LEFT_SHARE) * max(len(order.tasks), 1)
 
 
 def _choose_meanwhile(project: Project) -> None:
