@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 from torch.utils.data import DataLoader, Dataset
 
-from hpc_jobs.processors import processors
+from hpc_jobs.processors import our_share
 from label_studio_config.manifest import Manifest, Skipped
 from simclr.preprocessing import Preprocessing, PreprocessingError, read_image
 
@@ -94,8 +94,8 @@ def read_batches(
         With "um", images without a pixel size are skipped: their size would be read as if a pixel
         were a micrometre.
     processes : int, optional
-        That decode; 0 decodes in threads of this process. By default one a processor for more
-        than 2,000 images, of a job or a command.
+        That decode; 0 decodes in threads of this process. By default one a processor that is ours
+        for more than 2,000 images, of a job or a command.
     borders : sequence of int
         Rows in ascending order that begin a new batch.
     """
@@ -103,9 +103,8 @@ def read_batches(
     if processes is None:
         # A web server's other threads may hold a lock that a child would wait for.
         forks = threading.current_thread() is threading.main_thread()
-        allowed = processors()
         many = len(manifest) > FEW_IMAGES and forks
-        processes = allowed if many else 0
+        processes = our_share() if many else 0
     return _logged(_in_processes(decoder, processes) if processes else _in_threads(decoder))
 
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from hpc_jobs.processors import processors
 from label_studio_config.manifest import Manifest
 from label_studio_config.prediction import labels_of
 from label_studio_config.prediction_shards import ShardError, Shards
@@ -354,7 +355,12 @@ def test_shards_are_made_in_one_go_around_those_that_are_there(
         assert pq.read_table(one).equals(pq.read_table(other), check_metadata=True)
 
 
-def test_images_are_decoded_while_the_network_is_made_ready(many, monkeypatch) -> None:
+@pytest.mark.parametrize(("threads", "decoders"), [("1", 1), ("10000,2", processors())])
+def test_images_are_decoded_while_the_network_is_made_ready(
+    many, monkeypatch, threads: str, decoders: int
+) -> None:
+    """By as many processes as there are processors, or threads that a part of an array may have."""
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
     model, manifest = TraitModel.load(many[0]), Manifest.read(many[1])
     seen, before = [], set(multiprocessing.active_children())
 
@@ -367,7 +373,7 @@ def test_images_are_decoded_while_the_network_is_made_ready(many, monkeypatch) -
     sizes = [piece.n_images for piece in pieces]
     assert sum(sizes) == 3000
     assert max(sizes) <= 2000
-    assert seen[0] >= 1
+    assert seen == [decoders]
 
 
 def test_a_decoding_process_that_dies_while_the_network_is_made_ready_is_told(
