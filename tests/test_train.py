@@ -47,7 +47,8 @@ NDSB = Path(os.environ.get("PLANKTRAIT_NDSB", Path(__file__).parents[2] / "share
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory) -> Path:
-    """A small encoder, so that trainings take seconds."""
+    """A small encoder, so that trainings take seconds; the same whatever was drawn before."""
+    torch.manual_seed(0)
     return Encoder.create("resnet10t", image_size_px=32).save(tmp_path_factory.mktemp("encoder"))
 
 
