@@ -45,7 +45,7 @@ def people(label_studio) -> People:
 
 def figures(people: People, who: str | None = None) -> dict[str, Any]:
     path = f"{people.server.url}/api/planktrait/projects/{people.project.id}/agreement"
-    token = people.tokens[who] if who else people.server.home.secrets.api_token
+    token = people.people[who].token if who else people.server.home.secrets.api_token
     answer = people.server.session.get(path, headers={"Authorization": f"Token {token}"})
     assert answer.ok, answer.text
     return answer.json()
@@ -92,7 +92,7 @@ def test_who_may_not_see_others_answers_sees_it_of_what_he_judged(label_studio) 
     shown = people.page("three", suggested="any", state="conflicting")
     assert [crop["task"] for crop in shown] == [people.ids[0]]
     url = f"{people.server.url}/api/planktrait/projects/{people.project.id}/gallery/page"
-    headers = {"Authorization": f"Token {people.tokens['three']}"}
+    headers = {"Authorization": f"Token {people.people['three'].token}"}
     asked = {"suggested": "any", "state": "conflicting", "answers": "all"}
     refused = people.server.session.get(url, params=asked, headers=headers, timeout=60)
     assert refused.status_code == 403
