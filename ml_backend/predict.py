@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -27,7 +26,7 @@ from ml_backend.model import TraitModel
 from ml_backend.predict_pieces import BATCH_SIZE, extractor_of, predict_in_pieces
 from ml_backend.predictions import Predictions
 from simclr.inference import FeatureExtractor
-from simclr.marked_shards import RECORD_KEY, read_mark, refuse_surplus
+from simclr.marked_shards import RECORD_KEY, only, read_mark, refuse_surplus
 
 SHARD_SIZE = 20_000
 IMAGES_A_PIECE = 1024
@@ -122,7 +121,7 @@ def write_predictions(
     for shard in shards:
         remove_abandoned(shard.path)
         if shard.path.exists():
-            known = read_mark(shard.path, marks.of(_only(manifest, [shard])), OTHERS)
+            known = read_mark(shard.path, marks.of(only(manifest, shard.places)), OTHERS)
             if known is not None:
                 skipped[shard.path] = known
     # All that are to be made in one go: else the processors wait where one ends.
@@ -130,7 +129,7 @@ def write_predictions(
     if to_make:
         pieces = predict_in_pieces(
             model,
-            _only(manifest, to_make),
+            only(manifest, *(shard.places for shard in to_make)),
             IMAGES_A_PIECE,
             schema=schema,
             model_version=model_version,
@@ -140,7 +139,7 @@ def write_predictions(
         )
         with decoding(), closing(pieces):
             for shard in to_make:
-                mark = marks.of(_only(manifest, [shard]))
+                mark = marks.of(only(manifest, shard.places))
                 skipped[shard.path] = _write(shard, pieces, mark)
     return [shard.path for shard in shards], [
         image for shard in shards for image in skipped[shard.path]
@@ -172,14 +171,6 @@ class _Shard:
     def of(cls, folder: Path, number: int, size: int, n_images: int) -> _Shard:
         places = range(number * size, min((number + 1) * size, n_images))
         return cls(folder / f"part-{number:05d}.parquet", places)
-
-
-def _only(manifest: Manifest, shards: Sequence[_Shard]) -> Manifest:
-    """The images of some shards."""
-    mask = np.zeros(len(manifest), dtype=bool)
-    for shard in shards:
-        mask[shard.places.start : shard.places.stop] = True
-    return manifest if mask.all() else manifest.select(mask)
 
 
 def _write(shard: _Shard, pieces: Iterator[Predictions], mark: str) -> list[Skipped]:

@@ -18,7 +18,7 @@ from label_studio_config.manifest import Manifest, Skipped
 from simclr.cache import ImageCache
 from simclr.encoder import Encoder
 from simclr.inference import FeatureExtractor
-from simclr.marked_shards import RECORD_KEY, read_mark, refuse_surplus, stretch
+from simclr.marked_shards import RECORD_KEY, only, read_mark, refuse_surplus
 
 BATCH_SIZE = 256
 FEW_IMAGES = 2000
@@ -142,7 +142,7 @@ def write_embedding_shards(
     count = -(-len(manifest) // shard_size)
     refuse_surplus(folder, count)
     for number in range(part[0], count, part[1]):
-        images = stretch(manifest, number, shard_size)
+        images = only(manifest, range(number * shard_size, (number + 1) * shard_size))
         mark = f"{encoder.fingerprint} {images.fingerprint}"
         path = folder / f"part-{number:05d}.parquet"
         remove_abandoned(path)

@@ -23,11 +23,12 @@ class ShardsError(ValueError):
     """Shards that belong to something else, or hold nothing; the message says the remedy."""
 
 
-def stretch(manifest: Manifest, number: int, size: int) -> Manifest:
-    """The images of one shard."""
+def only(manifest: Manifest, *places: range) -> Manifest:
+    """The images of some shards."""
     mask = np.zeros(len(manifest), dtype=bool)
-    mask[number * size : (number + 1) * size] = True
-    return manifest.select(mask)
+    for some in places:
+        mask[some.start : some.stop] = True
+    return manifest if mask.all() else manifest.select(mask)
 
 
 def refuse_surplus(folder: Path, n_shards: int) -> None:
