@@ -19,6 +19,7 @@ import pandas as pd
 from sklearn.cluster import HDBSCAN
 
 from benchmarks.feature_bank import grown, ndsb_features
+from benchmarks.machine import keep
 from simclr.clusters import find_clusters
 from simclr.neighbours import reduced_to_unit
 
@@ -79,10 +80,14 @@ def main() -> None:
         found = find_clusters(bank)
         seconds, worked_s = time.perf_counter() - started, time.process_time() - worked
         told = {"images": len(bank), "clusters": found.count, "s": round(seconds, 1)}
-        print(told | {"processor s": round(worked_s, 1)})
+        told |= {"processor s": round(worked_s, 1)}
+        print(told)
+        keep("clusters", {f"{len(bank)} images": told})
         return
     for name, find in ways(features).items():
-        print(figures(table, name, find), flush=True)
+        told = figures(table, name, find)
+        print(told, flush=True)
+        keep("clusters", {name: told})
 
 
 if __name__ == "__main__":

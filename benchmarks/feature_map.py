@@ -22,6 +22,7 @@ from openTSNE import TSNE
 from sklearn.neighbors import NearestNeighbors
 
 from benchmarks.feature_bank import grown, ndsb_features
+from benchmarks.machine import keep
 from simclr.feature_map import DIMENSIONS, lay_out
 from simclr.neighbours import reduced_to_unit
 
@@ -65,7 +66,9 @@ def main() -> None:
         started, worked = time.perf_counter(), time.process_time()
         lay_out(bank, threads=arguments.threads)
         seconds, worked_s = time.perf_counter() - started, time.process_time() - worked
-        print({"images": len(bank), "s": round(seconds, 1), "processor s": round(worked_s, 1)})
+        told = {"images": len(bank), "s": round(seconds, 1), "processor s": round(worked_s, 1)}
+        print(told)
+        keep("feature_map", {f"{len(bank)} images": told})
         return
     points = reduced_to_unit(features, DIMENSIONS)
     ways: dict[str, Callable[[], np.ndarray]] = {
@@ -80,7 +83,9 @@ def main() -> None:
 
         ways["UMAP"] = lambda: umap.UMAP(random_state=0, n_jobs=1).fit_transform(points)
     for name, make in ways.items():
-        print(figures(table, features, name, make), flush=True)
+        told = figures(table, features, name, make)
+        print(told, flush=True)
+        keep("feature_map", {name: told})
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """What bf16 and int8 cost in macro recall, and what they gain in speed, on images held out.
 
     python -m benchmarks.inference_precision path/to/ndsb --model path/to/version --labels groups
+    python -m benchmarks.inference_precision path/to/ndsb --network resnet18 --side-px 128
 
 The network of a trained version in OpenVINO: fp32, bf16 (what the product runs), and int8 after
 training with 300 images that are not held out (NNCF, which only this benchmark needs: `pip install
-nncf`). `accurate` corrects the biases layer by layer, `fast` all at once.
+nncf`). `accurate` corrects the biases layer by layer, `fast` all at once. With `--network` the
+version is trained first, from scratch, by `planktrait`'s own `train` on all images that are not
+held out; it goes on where it was ended, and is there when repeated.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +27,40 @@ import numpy as np
 import torch
 
 from benchmarks.machine import circumstances
-from benchmarks.ndsb import LABEL_SETS, manifest_of, read_table
-from benchmarks.training import evaluate_on
+from benchmarks.ndsb import LABEL_SETS, manifest_of, read_table, schema_of, tasks_of
+from benchmarks.training import WORK, evaluate_on, train_tasks
+from ml_backend.fit import FROM_SCRATCH
 from ml_backend.images import read_batches
 from ml_backend.model import TraitModel, size_inputs
+from ml_backend.registry import Registry
+from simclr.encoder import Encoder
 from simclr.turned import turned
 
 RESULTS = Path(__file__).parent / "results" / "inference_precision"
+EPOCHS = 12
 CALIBRATION_IMAGES = 300
 IMAGES_A_REQUEST = 32
 ROUNDS = 5
 TIMED_IMAGES = 1024
 
 Compute = Callable[[np.ndarray], np.ndarray]
+
+
+def trained(network: str, side_px: int, epochs: int, labels: str, data: Path) -> Path:
+    """The folder of a version of a network that started untrained; trained where there is none."""
+    home = WORK / "inference_precision" / f"{labels}-{network}-{side_px}px-{epochs}-epochs"
+    registry = Registry(home)
+    if not registry.list():
+        untrained = home / "untrained"
+        if not untrained.is_dir():
+            torch.manual_seed(0)
+            Encoder.create(network, side_px).save(untrained)
+        table = read_table(data)
+        schema = schema_of(table, labels)
+        settings = replace(FROM_SCRATCH, fine_tune=replace(FROM_SCRATCH.fine_tune, epochs=epochs))
+        tasks = tasks_of(table, labels, schema)
+        train_tasks(tasks, schema, data, home, untrained, settings)
+    return registry.list()[-1].folder
 
 
 def graphs(model: TraitModel, calibration: np.ndarray) -> dict[str, tuple[Any, str]]:
@@ -129,19 +154,29 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=lambda text: Path(text).resolve(), help="folder of ndsb")
-    parser.add_argument("--model", type=Path, required=True, help="a trained version's folder")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--model", type=Path, help="a trained version's folder")
+    which.add_argument("--network", help="a timm name, trained from scratch here")
+    parser.add_argument("--side-px", type=int, default=128, help="of the images of --network")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of --network")
     parser.add_argument("--labels", choices=LABEL_SETS, default="groups")
     arguments = parser.parse_args()
-    model = TraitModel.load(arguments.model)
+    labels, side_px, epochs = arguments.labels, arguments.side_px, arguments.epochs
+    folder = arguments.model
+    if arguments.network:
+        folder = trained(arguments.network, side_px, epochs, labels, arguments.data)
+    model = TraitModel.load(folder)
     result = {
-        "labels": arguments.labels,
+        "labels": labels,
         "network": model.encoder.backbone_name,
         "side_px": model.encoder.preprocessing.image_size_px,
-        **measure(arguments.data, model, arguments.labels),
+        **({"epochs": epochs} if arguments.network else {}),
+        **measure(arguments.data, model, labels),
         **circumstances(),
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{arguments.labels}.json"
+    name = f"{labels}-{arguments.network}-{side_px}px" if arguments.network else labels
+    path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
 

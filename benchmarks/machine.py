@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from hpc_jobs.whole_files import write_text
+
 MB = 1e6
+RESULTS = Path(__file__).parent / "results"
 
 
 def circumstances() -> dict[str, Any]:
@@ -18,6 +22,15 @@ def circumstances() -> dict[str, Any]:
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "cores": os.cpu_count(),
     }
+
+
+def keep(name: str, figures: Mapping[str, Any]) -> None:
+    """Write `results/NAME.json`; what it knows of other figures stays."""
+    path = RESULTS / f"{name}.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    RESULTS.mkdir(exist_ok=True)
+    kept = {**known, **{key: {"figures": made, **circumstances()} for key, made in figures.items()}}
+    write_text(path, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
 
 
 def family(pid: int) -> Iterator[int]:

@@ -35,6 +35,7 @@ from django.conf import settings
 from django.template import Context, Engine
 
 from benchmarks.gallery_fill import LABELS, VERSION, config
+from benchmarks.machine import keep
 from benchmarks.map_fill import label_numbers
 from label_studio_config.home import Home
 from label_studio_config.hosting import server_environment, start_in_background
@@ -244,10 +245,13 @@ def main() -> None:
     parser.add_argument("--only", choices=["page", "server"])
     parser.add_argument("--screenshot", type=Path, help="of the page, PNG")
     given = parser.parse_args()
+    made: dict[str, dict[str, Any]] = {}
     if given.only != "server":
-        print(json.dumps(measure_page(given.points, given.screenshot), indent=2), flush=True)
+        made["page"] = measure_page(given.points, given.screenshot)
     if given.only != "page":
-        print(json.dumps(measure_colours(given.points), indent=2), flush=True)
+        made["server"] = measure_colours(given.points)
+    print(json.dumps(made, indent=2), flush=True)
+    keep("map_page", {f"{what}, {given.points} points": told for what, told in made.items()})
     print(f"cores {os.cpu_count()}, load {os.getloadavg()[0]:.1f}")
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks.feature_bank import grown, ndsb_features
+from benchmarks.machine import keep
 from hpc_jobs.files import write_json
 from ml_backend.loaded_features import LoadedFeatures
 from ml_backend.task_features import TaskTable
@@ -134,10 +135,13 @@ def main() -> None:
     for size in arguments.sizes:
         bank = grown(features, size)
         for asked in (1, 10):
-            print(measure(bank, asked), flush=True)
+            told = measure(bank, asked)
+            print(told, flush=True)
+            keep("neighbours", {f"{size} images, {asked} asked": told})
     for labels in ("source_class", "functional_group"):
-        for row in several(features, table[labels].to_numpy()):
-            print(labels, row, flush=True)
+        rows = several(features, table[labels].to_numpy())
+        print(labels, *rows, sep="\n", flush=True)
+        keep("neighbours", {f"precision@50 of the same {labels}": rows})
 
 
 if __name__ == "__main__":
