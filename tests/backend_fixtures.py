@@ -21,6 +21,7 @@ from label_studio_config.home import Home
 from label_studio_config.hosting import server_environment
 from label_studio_config.processes import ServerProcess, free_port
 from label_studio_config.schema import LabelSchema
+from ml_backend.encoders import set_newest_encoder
 from ml_backend.model import Head, TraitModel
 from ml_backend.registry import ModelVersion, Registry
 from simclr.encoder import Encoder
@@ -94,6 +95,17 @@ def add_version(
     if promote:
         registry.promote(version.name, "for a test")
     return version
+
+
+def start_small(home: Home, project_id: int) -> None:
+    """Have a project's trainings begin with a tiny encoder, where a test only needs that they end.
+
+    On one processor such a training takes seconds; one of the default network a minute or more.
+    """
+    torch.manual_seed(0)
+    folder = home.encoders_folder(project_id)
+    encoder = Encoder.create("test_resnet", 32).save(folder / "small" / "encoder")
+    set_newest_encoder(folder, encoder)
 
 
 @pytest.fixture

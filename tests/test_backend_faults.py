@@ -26,7 +26,7 @@ from ml_backend.encoders import newest_encoder
 from ml_backend.live_model import LiveModels
 from ml_backend.registry import Registry
 from ml_backend.suggestions import refresh_suggestions
-from ml_backend.training_jobs import fetch_for_training, fetch_images
+from ml_backend.training_jobs import fetch_for_training, fetch_images, pretrain_project
 from tests.backend_fixtures import CONFIG, GROUPS, await_jobs, draw_images, end_jobs
 from tests.label_studio_fixtures import LabelStudioForTests, serve_for_tests
 
@@ -137,14 +137,11 @@ def server(own_server) -> Iterator[LabelStudioForTests]:
 def trained(own_server) -> Project:
     """A project whose features were learned, and that was annotated and trained once."""
     project = make_project(own_server, "backend-loop")
-    answer = call_backend(
-        own_server, "POST", "/pretrain", json={"project": project.id, "epochs": 4}
-    )
-    assert answer.status_code == 202, answer.text
     project.annotate(sorted(set(project.truth) - project.blind)[:60])
     project.annotate(sorted(project.blind)[:3])
-    await_jobs(own_server.home)
-    assert project.jobs()[0]["state"] == "finished", project.jobs()
+    # As `planktrait pretrain --project` does it, of a network whose trainings take seconds.
+    home = own_server.home.folder
+    pretrain_project(home, project.id, 4, backbone="test_resnet", image_size_px=32)
     job = project.train()
     assert job["state"] == "finished", job
     return project
@@ -160,13 +157,25 @@ def test_every_annotation_was_counted(trained, server):
 def test_training_starts_from_the_learned_features(trained, server):
     newest = newest_encoder(server.home.encoders_folder(trained.id))
     assert newest is not None
-    assert "an untrained" not in trained.registry.live.metrics["encoder"]
-    again = call_backend(server, "POST", "/pretrain", json={"project": trained.id, "epochs": 4})
-    assert again.status_code == 202
-    await_jobs(server.home)
-    job = trained.jobs()[0]
-    assert (job["state"], job["result"]["images"]) == ("finished", 81)
-    assert newest_encoder(server.home.encoders_folder(trained.id)) == newest
+    begun = trained.registry.live.metrics["encoder"]
+    assert begun == f"the encoder {newest.name} (test_resnet)"
+
+
+def test_features_are_learned_once(server):
+    project = make_project(server, "backend-features")
+    folder = server.home.encoders_folder(project.id)
+    learned = set()
+    for _ in range(2):
+        body = {"project": project.id, "epochs": 1}
+        answer = call_backend(server, "POST", "/pretrain", json=body)
+        assert answer.status_code == 202, answer.text
+        await_jobs(server.home)
+        job = project.jobs()[0]
+        assert (job["state"], job["result"]["images"]) == ("finished", 81)
+        encoder = newest_encoder(folder)
+        assert encoder is not None
+        learned.add((encoder, (encoder / "model.safetensors").stat().st_mtime_ns))
+    assert len(learned) == 1, "a finished one is not repeated"
 
 
 def test_the_loop(trained):
