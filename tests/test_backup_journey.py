@@ -23,7 +23,7 @@ from label_studio_config.project import create_project
 from label_studio_config.server_tasks import fetch_tasks
 from label_studio_config.users import UserInfo
 from ml_backend.registry import Registry
-from tests.backend_fixtures import CONFIG, await_jobs, draw_images
+from tests.backend_fixtures import CONFIG, await_jobs, draw_images, start_small
 from tests.gallery_fixtures import GalleryForTests
 from tests.label_studio_fixtures import serve_for_tests
 from tests.postgres_fixtures import PostgresForTests, postgres_server
@@ -92,6 +92,7 @@ def travel(folder: Path, template: Path | None, postgres: PostgresForTests | Non
         name_of = dict(zip(gallery.tasks, truth, strict=True))
         for task_id in gallery.tasks[:ANSWERED]:
             gallery.annotate(task_id, {"group": truth[name_of[task_id]]}, anna)
+        start_small(server.home, info.id)
         Api(server.home).post(f"/api/ml/{info.backend_id}/train", {})
         (job,) = await_jobs(server.home)
         assert job.state == "finished", job.error
