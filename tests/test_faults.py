@@ -29,7 +29,7 @@ from ml_backend.job_keys import suggest_key
 from ml_backend.push import PushError, push_project
 from ml_backend.registry import Registry
 from ml_backend.training_jobs import suggest_project
-from tests.backend_fixtures import CONFIG, add_version, draw_images
+from tests.backend_fixtures import CONFIG, add_version, draw_images, start_small
 from tests.gallery_fixtures import GalleryForTests
 from tests.label_studio_fixtures import LabelStudioForTests, serve_for_tests
 from tests.postgres_fixtures import PostgresForTests, postgres_server
@@ -143,6 +143,7 @@ def stand(tmp_path_factory, postgres_template) -> Iterator[Stand]:
             truth = {task: drawn[i % IMAGES][1] for i, task in enumerate(gallery.tasks)}
             for task_id in gallery.tasks[:TAUGHT]:
                 gallery.annotate(task_id, {"group": truth[task_id]})
+            start_small(server.home, gallery.project.id)
             yield Stand(server, postgres, gallery)
             cancel_all(server.home.jobs_folder)
 
@@ -280,6 +281,9 @@ def test_a_training_survives_them_all(stand):
     await_stage(job, "fine-tune", 1)
     for victim in VICTIMS:
         stand.kill(victim)
+    progress = hpc_jobs.progress.read(job.folder)
+    assert progress is not None
+    assert (progress.stage, progress.done < progress.total) == ("fine-tune", True)
     ended = hpc_jobs.Job(job.folder).wait(600)
     for victim in reversed(VICTIMS):
         stand.start_again(victim)
