@@ -233,6 +233,24 @@ class Window:
             }"""
         )
 
+    def to_the_end(self) -> set[int]:
+        """Every task that is met when the mosaic, all of it loaded, is scrolled through."""
+        found = self.page.evaluate(
+            """async () => {
+              const box = document.getElementById('mosaic');
+              const drawn = () => new Promise(done => setTimeout(done, 100));
+              const tasks = new Set();
+              for (let top = 0; top < box.scrollHeight; top += box.clientHeight / 2) {
+                box.scrollTop = top;
+                await drawn();
+                for (const cell of document.querySelectorAll('.cell'))
+                  tasks.add(Number(cell.dataset.task));
+              }
+              return [...tasks];
+            }"""
+        )
+        return set(found)
+
     def selected(self) -> set[int]:
         cells = self.page.locator(".cell.selected").all()
         return {int(cell.get_attribute("data-task") or 0) for cell in cells}
@@ -269,7 +287,7 @@ def serve_shelf(folder: Path, template: Path, **options: Any) -> Iterator[Shelf]
         pairs = zip("ndsb/" + table.image, table.functional_group, strict=True)
     else:
         root = folder / "images"
-        drawn = draw_phantoms(root, 300, processes=1)
+        drawn = draw_phantoms(root, 600, processes=1)
         truth = pd.read_csv(drawn.truth_csv)
         pairs = zip(truth.image_id, truth.group, strict=True)
     with serve_for_tests(folder, template=template, images_root=root, **options) as server:

@@ -107,7 +107,7 @@ def fill(root: Path) -> dict[str, str]:
         table = pd.read_csv(REAL / "labels.csv")
         pairs = list(zip(REAL / table.image, table.functional_group, strict=True))
     else:
-        drawn = draw_phantoms(root.parent / "phantoms", 400, processes=1)
+        drawn = draw_phantoms(root.parent / "phantoms", 1200, processes=1)
         truth = pd.read_csv(drawn.truth_csv)
         pairs = list(zip(drawn.folder / truth.image_id, truth.group, strict=True))
     groups: dict[str, str] = {}

@@ -230,8 +230,11 @@ def served_by_another_process(home, images_root):
     """`serve` in a process of its own once Label Studio answers: that process, and the port."""
     port = free_port()
     code = (
+        "import signal\n"
         "from label_studio_config.home import Home\n"
         "from label_studio_config.hosting import serve\n"
+        # What a shell begins in the background is born deaf to it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"serve(Home({str(home.folder)!r}), images_root={str(images_root)!r}, port={port}, "
         "report=lambda line: print(line, flush=True))"
     )
@@ -240,8 +243,11 @@ def served_by_another_process(home, images_root):
         command, env=server_environment(home), stdout=subprocess.PIPE, text=True
     ) as front:
         assert front.stdout is not None
-        assert any("answers at" in line for line in iter(front.stdout.readline, ""))
-        yield front, port
+        try:
+            assert any("answers at" in line for line in iter(front.stdout.readline, ""))
+            yield front, port
+        finally:
+            front.terminate()
 
 
 @pytest.fixture
