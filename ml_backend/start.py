@@ -61,7 +61,10 @@ def choose_start(
     """
     if encoder is not None and Path(encoder).is_dir():
         loaded = Encoder.load(encoder)
-        name = f"the encoder {Path(encoder).name} ({loaded.backbone_name})"
+        folder = Path(encoder).resolve()
+        # What `pretrain` calls it by itself tells nothing: the folder around it does.
+        shown = "/".join(folder.parts[-2:]) if folder.name == "encoder" else folder.name
+        name = f"the encoder {shown} ({loaded.backbone_name})"
         return Start(loaded, name, loaded.fingerprint, settings or FitSettings())
     channels = 3 if have_colour(manifest) else 1
     if encoder is None:

@@ -28,6 +28,8 @@ def test_a_folder_is_taken_as_it_is(grey: Manifest, tmp_path: Path) -> None:
     assert start.encoder.preprocessing == encoder.preprocessing
     assert start.name == "the encoder ours (test_resnet)"
     assert start.settings == FitSettings()
+    again = choose_start(encoder.save(tmp_path / "cruise7" / "encoder"), grey)
+    assert again.name == "the encoder cruise7/encoder (test_resnet)"
     model = timm.create_model("test_resnet", num_classes=3)
     save_for_hf(model, str(tmp_path / "theirs"), safe_serialization=True)
     downloaded = choose_start(str(tmp_path / "theirs"), grey)
