@@ -39,7 +39,7 @@ from label_studio_config.project import create_project
 from label_studio_config.server_tasks import fetch_tasks
 from label_studio_config.users import UserInfo
 from ml_backend.training_jobs import suggest_project
-from tests.backend_fixtures import CONFIG, add_version, draw_images
+from tests.backend_fixtures import CONFIG, add_version, draw_images, start_small
 from tests.gallery_fixtures import GalleryForTests
 from tests.label_studio_fixtures import LabelStudioForTests, serve_for_tests
 from tests.postgres_fixtures import postgres_cluster
@@ -248,10 +248,20 @@ def trainings(gallery: GalleryForTests) -> Iterator[list[str]]:
 
 
 def measure(
-    people: int, seconds: float, database: str = "PostgreSQL", template: Path | None = None
+    people: int,
+    seconds: float,
+    database: str = "PostgreSQL",
+    template: Path | None = None,
+    small: bool = False,
 ) -> dict[str, Any]:
-    """Both times, what was answered, and the ratio of the 95 % points."""
+    """Both times, what was answered, and the ratio of the 95 % points.
+
+    With `small`, trainings begin with a tiny encoder, so that in half a minute there is all that
+    they do: they read what people write, learn, and write suggestions.
+    """
     with served(database, int(people * seconds) + 2 * TAUGHT, template) as gallery:
+        if small:
+            start_small(gallery.server.home, gallery.project.id)
         everybody = [gallery.person(f"annotator{n}") for n in range(people)]
         for who in everybody:
             gallery.log_in(who)

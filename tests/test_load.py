@@ -1,6 +1,8 @@
 """Twenty annotators at once on PostgreSQL, without and beside trainings: no request fails.
 
-For 30 seconds each; `benchmarks/annotators_load.py` has them work for three minutes.
+For 30 seconds each, beside trainings of a tiny encoder, one after the other, of which at least one
+comes to its end; `benchmarks/annotators_load.py` has them work for three minutes, beside trainings
+of the default network.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ MOST_SLOWER = 4.0
 
 @pytest.mark.slow
 def test_twenty_annotators_at_once_also_beside_trainings(postgres_template):
-    result = measure(20, SECONDS, template=postgres_template)
+    result = measure(20, SECONDS, template=postgres_template, small=True)
     alone, beside = result["alone"], result["beside trainings"]
     for when, table in (("alone", alone), ("beside trainings", beside)):
         kinds = ", ".join(
