@@ -28,10 +28,11 @@ from tests.postgres_fixtures import postgres_template
 from tests.slurm_fixtures import slurm
 
 SLOWEST = (
-    *("test_end_to_end", "test_backend_faults", "test_backup_journey", "test_train", "test_faults"),
-    *("test_gallery_browser", "test_demo", "test_load", "test_ranks", "test_push"),
-    *("test_slurm_loop", "test_pretrain", "test_model_views", "test_backend_protocol"),
-    *("test_submit", "test_hosting"),
+    *("test_end_to_end", "test_train", "test_push", "test_ranks", "test_load"),
+    *("test_backup_journey", "test_gallery_browser", "test_faults", "test_backend_faults"),
+    *("test_clusters_page", "test_demo", "test_slurm_loop", "test_pretrain"),
+    *("test_judging_together", "test_model_page", "test_backend_protocol", "test_submit"),
+    *("test_hosting", "test_gallery_index", "test_predict"),
 )
 
 
