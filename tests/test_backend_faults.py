@@ -158,7 +158,7 @@ def test_training_starts_from_the_learned_features(trained, server):
     newest = newest_encoder(server.home.encoders_folder(trained.id))
     assert newest is not None
     begun = trained.registry.live.metrics["encoder"]
-    assert begun == f"the encoder {newest.name} (test_resnet)"
+    assert begun == f"the encoder {newest.parent.name}/{newest.name} (test_resnet)"
 
 
 def test_features_are_learned_once(server):
