@@ -191,8 +191,9 @@ def test_learn_predict_and_embed_from_files(run, phantoms, tmp_path):
     Path("export.json").write_text(json.dumps(tasks))
 
     pretrained = run(
-        "pretrain", "--export", "export.json", "--images", phantoms, "--epochs", 1, "--output", "e"
-    )
+        "pretrain", "--export", "export.json", "--images", phantoms, "--epochs", 1,
+        "--backbone", "test_resnet", "--image-size-px", 32, "--output", "e",
+    )  # fmt: skip
     assert pretrained.exit_code == 0, pretrained.output
     encoder = next(Path("e").rglob("config.json")).parent
     embedded = run("embed", phantoms, "--encoder", encoder)

@@ -12,9 +12,8 @@ import requests
 from label_studio_config.api import Api
 from label_studio_config.project import ProjectInfo, create_project
 from label_studio_config.users import add_user
-from ml_backend.encoders import set_newest_encoder
 from ml_backend.registry import Registry
-from simclr.encoder import Encoder
+from tests.backend_fixtures import start_small
 from tests.label_studio_fixtures import LabelStudioForTests
 from tests.trait_fixtures import XML, make_tasks
 
@@ -65,10 +64,7 @@ def trained(label_studio_with_backend) -> Trained:
         **{"live": None, "promoted_at": None, "promoted_because": None},
         **{"versions": [], "jobs": []},
     }
-    encoders = server.home.encoders_folder(project.id)
-    set_newest_encoder(
-        encoders, Encoder.create("resnet10t", 32).save(encoders / "small" / "encoder")
-    )
+    start_small(server.home, project.id)
     answer = trained.api.call("POST", f"{trained.path}/start/train")
     job = trained.finished(answer["job"])
     assert job["state"] == "finished", job

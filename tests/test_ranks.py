@@ -114,7 +114,7 @@ def test_two_ranks_learn_what_one_process_learns(options: dict[str, Any], shapes
 
 @pytest.mark.slow
 def test_a_killed_rank_ends_the_run_and_the_next_goes_on(shapes: Path) -> None:
-    epochs = 40
+    epochs = 15
     process = start(shapes, 2, epochs=epochs)
     metrics = shapes / "run" / "metrics.csv"
     end_s = time.monotonic() + 300

@@ -59,7 +59,7 @@ def test_queued_again_it_goes_on_after_its_last_epoch(
 ) -> None:
     """As somebody types it: `planktrait submit --cluster slurm pretrain …`."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    home, run, epochs = Home(shapes / "home"), shapes / "run", 60
+    home, run, epochs = Home(shapes / "home"), shapes / "run", 30
     words = ["submit", "--cluster", "slurm", "pretrain", str(shapes / "manifest.parquet")]
     words += ["--output", str(run), "--epochs", str(epochs), "--batch-size", "16"]
     words += ["--backbone", "test_resnet", "--image-size-px", "32", "--home", str(home.folder)]
@@ -75,5 +75,5 @@ def test_queued_again_it_goes_on_after_its_last_epoch(
     slurm.run("scontrol", "requeue", record.where.split()[1])
     # Lightning answers SIGTERM with an error, which is no failure of the job.
     assert job.wait(240).state == "finished", log()
-    assert re.search(r"pretraining goes on after epoch [1-9]\d* of 60", log())
+    assert re.search(rf"pretraining goes on after epoch [1-9]\d* of {epochs}", log())
     assert [row["epoch"] for row in read_history(run)] == [*range(1, epochs + 1)]
