@@ -256,8 +256,7 @@ def measure(
 ) -> dict[str, Any]:
     """Both times, what was answered, and the ratio of the 95 % points.
 
-    With `small`, trainings begin with a tiny encoder, so that in half a minute there is all that
-    they do: they read what people write, learn, and write suggestions.
+    With `small`, trainings begin with a tiny encoder, so that the first one ends soon after.
     """
     with served(database, int(people * seconds) + 2 * TAUGHT, template) as gallery:
         if small:

@@ -68,7 +68,7 @@ def main() -> None:
         seconds, worked_s = time.perf_counter() - started, time.process_time() - worked
         told = {"images": len(bank), "s": round(seconds, 1), "processor s": round(worked_s, 1)}
         print(told)
-        keep("feature_map", {f"{len(bank)} images": told})
+        keep("feature_map", {f"{len(bank)} images, {arguments.threads} threads": told})
         return
     points = reduced_to_unit(features, DIMENSIONS)
     ways: dict[str, Callable[[], np.ndarray]] = {

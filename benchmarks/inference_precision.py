@@ -46,15 +46,19 @@ TIMED_IMAGES = 1024
 Compute = Callable[[np.ndarray], np.ndarray]
 
 
+def name_of(labels: str, network: str, side_px: int, epochs: int) -> str:
+    """What a network that is trained here is called in files."""
+    return f"{labels}-{network.replace('/', '-')}-{side_px}px-{epochs}-epochs"
+
+
 def trained(network: str, side_px: int, epochs: int, labels: str, data: Path) -> Path:
     """The folder of a version of a network that started untrained; trained where there is none."""
-    home = WORK / "inference_precision" / f"{labels}-{network}-{side_px}px-{epochs}-epochs"
+    home = WORK / "inference_precision" / name_of(labels, network, side_px, epochs)
     registry = Registry(home)
     if not registry.list():
         untrained = home / "untrained"
-        if not untrained.is_dir():
-            torch.manual_seed(0)
-            Encoder.create(network, side_px).save(untrained)
+        torch.manual_seed(0)
+        Encoder.create(network, side_px).save(untrained)
         table = read_table(data)
         schema = schema_of(table, labels)
         settings = replace(FROM_SCRATCH, fine_tune=replace(FROM_SCRATCH.fine_tune, epochs=epochs))
@@ -175,7 +179,9 @@ def main() -> None:
         **circumstances(),
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
-    name = f"{labels}-{arguments.network}-{side_px}px" if arguments.network else labels
+    name = labels
+    if arguments.network:
+        name = name_of(labels, arguments.network, side_px, epochs)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))

@@ -245,13 +245,15 @@ def main() -> None:
     parser.add_argument("--only", choices=["page", "server"])
     parser.add_argument("--screenshot", type=Path, help="of the page, PNG")
     given = parser.parse_args()
-    made: dict[str, dict[str, Any]] = {}
-    if given.only != "server":
-        made["page"] = measure_page(given.points, given.screenshot)
-    if given.only != "page":
-        made["server"] = measure_colours(given.points)
-    print(json.dumps(made, indent=2), flush=True)
-    keep("map_page", {f"{what}, {given.points} points": told for what, told in made.items()})
+    parts = {
+        "page": lambda: measure_page(given.points, given.screenshot),
+        "server": lambda: measure_colours(given.points),
+    }
+    for name, measure in parts.items():
+        if given.only in (None, name):
+            told = measure()
+            print(json.dumps(told, indent=2), flush=True)
+            keep("map_page", {f"{name}, {given.points} points": told})
     print(f"cores {os.cpu_count()}, load {os.getloadavg()[0]:.1f}")
 
 

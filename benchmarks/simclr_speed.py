@@ -36,6 +36,7 @@ from lightly.transforms import SimCLRTransform
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.machine import circumstances
 from benchmarks.ndsb import manifest_of, read_table
 from hpc_jobs.whole_files import write_text
 from label_studio_config.manifest import Manifest
@@ -230,7 +231,7 @@ def main() -> None:
             if arguments.epochs:
                 found = learned(backbone, manifest, labels, Path(scratch), arguments.epochs)
                 note = {"epochs": arguments.epochs, "images": len(rows), "labels": LABEL}
-                row: dict[str, Any] = {"learned": {**note, **found}}
+                row: dict[str, Any] = {"learned": {**note, **found, **circumstances()}}
             else:
                 rates = pairs_a_second(backbone, manifest, Path(scratch))
                 row = {
@@ -238,8 +239,8 @@ def main() -> None:
                     "of_compute_only": round(rates["ours"] / rates["compute_only"], 3),
                     "of_lightly": round(rates["ours"] / rates["lightly"], 2),
                     "load_average": round(load, 2),
+                    "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
                 }
-            row["finished_at"] = datetime.now(UTC).isoformat(timespec="seconds")
             print(backbone, json.dumps(row), flush=True)
             result[backbone] = {**result.get(backbone, {}), **row}
             write_text(RESULT, json.dumps(result, indent=1) + "\n")

@@ -191,7 +191,7 @@ def measure(tasks: int, database: str) -> dict[str, Any]:
 
 
 def measure_pushed(count: int, database: str) -> dict[str, Any]:
-    """Disk of a database, its backup and restore, after a push of so many images."""
+    """Disk of a database, and of its backup, after a push of so many images."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sizing-")))
         # In its own module's words: "sqlite" or "postgresql".

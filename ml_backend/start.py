@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,9 +62,9 @@ def choose_start(
     """
     if encoder is not None and Path(encoder).is_dir():
         loaded = Encoder.load(encoder)
-        folder = Path(encoder).resolve()
+        folder = Path(os.path.abspath(encoder))
         # What `pretrain` calls it by itself tells nothing: the folder around it does.
-        shown = "/".join(folder.parts[-2:]) if folder.name == "encoder" else folder.name
+        shown = str(Path(*folder.parts[-2:])) if folder.name == "encoder" else folder.name
         name = f"the encoder {shown} ({loaded.backbone_name})"
         return Start(loaded, name, loaded.fingerprint, settings or FitSettings())
     channels = 3 if have_colour(manifest) else 1

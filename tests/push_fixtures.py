@@ -88,32 +88,41 @@ for line in sys.stdin:
     connections.close_all()
     print("SAID" + json.dumps([said.getvalue(), error]), flush=True)
 """
+KEPT_LOG = "kept-django.log"
 _kept: dict[Path, subprocess.Popen[str]] = {}
 
 
 @contextmanager
 def kept_django(home: Home) -> Iterator[None]:
     """Meanwhile `in_django` of a home runs in one process: starting one takes several seconds."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVE],
-        env=server_environment(home),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    with (home.logs_folder / KEPT_LOG).open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SERVE],
+            env=server_environment(home),
+            cwd=home.folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
     _kept[home.folder] = process
     try:
         yield
     finally:
         del _kept[home.folder]
-        process.communicate()
+        try:
+            process.communicate(timeout=30)
+        finally:
+            process.kill()
 
 
 def in_django(home: Home, code: str) -> str:
     """What Python prints in the environment of a home's Label Studio."""
     if home.folder in _kept:
-        return _ask(_kept[home.folder], code)
+        try:
+            return _ask(_kept[home.folder], code)
+        except (EOFError, BrokenPipeError):
+            raise AssertionError((home.logs_folder / KEPT_LOG).read_text()[-3000:]) from None
     done = subprocess.run(
         [sys.executable, "-c", f"import django; django.setup()\n{code}"],
         env=server_environment(home),
@@ -136,7 +145,7 @@ def _ask(process: subprocess.Popen[str], code: str) -> str:
             said, error = json.loads(line.removeprefix("SAID"))
             assert error is None, error
             return said
-    raise AssertionError(f"Django ended with {process.wait()}")
+    raise EOFError
 
 
 def state_of(home: Home, project: int) -> dict[str, Any]:

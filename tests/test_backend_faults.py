@@ -164,17 +164,20 @@ def test_training_starts_from_the_learned_features(trained, server):
 def test_features_are_learned_once(server):
     project = make_project(server, "backend-features")
     folder = server.home.encoders_folder(project.id)
-    learned = set()
+    learned, jobs = set(), set()
     for _ in range(2):
         body = {"project": project.id, "epochs": 1}
         answer = call_backend(server, "POST", "/pretrain", json=body)
         assert answer.status_code == 202, answer.text
         await_jobs(server.home)
         job = project.jobs()[0]
+        assert job["id"] == answer.json()["job"]
         assert (job["state"], job["result"]["images"]) == ("finished", 81)
+        jobs.add(job["id"])
         encoder = newest_encoder(folder)
         assert encoder is not None
         learned.add((encoder, (encoder / "model.safetensors").stat().st_mtime_ns))
+    assert len(jobs) == 2
     assert len(learned) == 1, "a finished one is not repeated"
 
 

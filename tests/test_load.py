@@ -1,8 +1,8 @@
 """Twenty annotators at once on PostgreSQL, without and beside trainings: no request fails.
 
-For 30 seconds each, beside trainings of a tiny encoder, one after the other, of which at least one
-comes to its end; `benchmarks/annotators_load.py` has them work for three minutes, beside trainings
-of the default network.
+For 30 seconds each, beside trainings of a tiny encoder, one after the other, of which the first is
+waited for; `benchmarks/annotators_load.py` has them work for three minutes, beside trainings of the
+default network.
 """
 
 from __future__ import annotations

@@ -30,6 +30,9 @@ def test_a_folder_is_taken_as_it_is(grey: Manifest, tmp_path: Path) -> None:
     assert start.settings == FitSettings()
     again = choose_start(encoder.save(tmp_path / "cruise7" / "encoder"), grey)
     assert again.name == "the encoder cruise7/encoder (test_resnet)"
+    (tmp_path / "newest").symlink_to(tmp_path / "cruise7" / "encoder")
+    linked = choose_start(tmp_path / "newest", grey)
+    assert linked.name == "the encoder newest (test_resnet)"
     model = timm.create_model("test_resnet", num_classes=3)
     save_for_hf(model, str(tmp_path / "theirs"), safe_serialization=True)
     downloaded = choose_start(str(tmp_path / "theirs"), grey)
