@@ -102,10 +102,18 @@ def start_small(home: Home, project_id: int) -> None:
 
     On one processor such a training takes seconds; one of the default network a minute or more.
     """
-    torch.manual_seed(0)
+    give_encoder(home, project_id, "test_resnet")
+
+
+def give_encoder(
+    home: Home, project_id: int, backbone: str = "resnet10t", name: str = "small", seed: int = 0
+) -> Path:
+    """As after “Learn features from all images”, with random weights; the encoder's folder."""
+    torch.manual_seed(seed)
     folder = home.encoders_folder(project_id)
-    encoder = Encoder.create("test_resnet", 32).save(folder / "small" / "encoder")
+    encoder = Encoder.create(backbone, 32).save(folder / name / "encoder")
     set_newest_encoder(folder, encoder)
+    return encoder
 
 
 @pytest.fixture

@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from label_studio_config.home import Home
 from ml_backend import project_features
-from ml_backend.encoders import set_newest_encoder
 from ml_backend.loaded_features import FeatureCache, UnknownTaskError
 from ml_backend.project_features import (
     NoFeaturesError,
@@ -28,7 +26,6 @@ from ml_backend.project_features import (
     wanted_encoder,
 )
 from ml_backend.task_features import TaskTable
-from simclr.encoder import Encoder
 from tests.backend_fixtures import (
     CONFIG,
     PROJECT,
@@ -36,6 +33,7 @@ from tests.backend_fixtures import (
     add_version,
     await_jobs,
     draw_images,
+    give_encoder,
     home,
     image_task,
     serve_backend,
@@ -46,11 +44,7 @@ __all__ = ["home"]
 
 def learn(home: Home, seed: int = 0, name: str = "small") -> Path:
     """As after “Learn features from all images”, with random weights."""
-    torch.manual_seed(seed)
-    folder = home.encoders_folder(PROJECT)
-    encoder = Encoder.create("resnet10t", 32).save(folder / name / "encoder")
-    set_newest_encoder(folder, encoder)
-    return encoder
+    return give_encoder(home, PROJECT, name=name, seed=seed)
 
 
 def tasks_of(home: Home, **blind: str) -> list[dict[str, Any]]:

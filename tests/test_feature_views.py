@@ -11,15 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-import torch
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from label_studio_config.api import Api, ApiError
 from label_studio_config.project import ProjectInfo, create_project
-from ml_backend.encoders import set_newest_encoder
-from simclr.encoder import Encoder
-from tests.backend_fixtures import CONFIG, draw_images
+from tests.backend_fixtures import CONFIG, draw_images, give_encoder
 from tests.browser_fixtures import visiting
 from tests.label_studio_fixtures import LabelStudioForTests, serve_for_tests
 from tests.postgres_fixtures import postgres_cluster
@@ -109,9 +106,7 @@ def test_more_like_this(shown: Shown) -> None:
     refused = shown.post("neighbours", json={"tasks": shown.tasks[:1]})
     assert refused.status_code == 409
     assert "Learn features from all images" in refused.text
-    folder = shown.server.home.encoders_folder(shown.project.id)
-    torch.manual_seed(0)
-    set_newest_encoder(folder, Encoder.create("resnet10t", 32).save(folder / "small" / "encoder"))
+    give_encoder(shown.server.home, shown.project.id)
 
     first = shown.tasks[0]
     answer = neighbours(shown, first)
@@ -143,9 +138,7 @@ def test_more_like_this(shown: Shown) -> None:
 def test_what_is_left_to_judge_is_found_behind_what_was_judged(shown: Shown) -> None:
     """Of 130 images the nearest are answered: some of them, and then more than are looked at."""
     many = project_with_images(shown.server, "Much judged", "judged")
-    folder = many.server.home.encoders_folder(many.project.id)
-    torch.manual_seed(0)
-    set_newest_encoder(folder, Encoder.create("resnet10t", 32).save(folder / "small" / "encoder"))
+    give_encoder(many.server.home, many.project.id)
     add_images(many, 130 - N_TASKS, "judged-too")
     first = many.tasks[0]
     order = [one["task"] for one in neighbours(many, first)["tasks"]]
