@@ -21,7 +21,18 @@ def circumstances() -> dict[str, Any]:
         "load_average": [round(load, 1) for load in os.getloadavg()],
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "cores": os.cpu_count(),
+        "processor": processor(),
     }
+
+
+def processor() -> str:
+    """What the machine calls its processor, with the family and model that say which it is."""
+    told = dict(
+        line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line
+    )
+    known = {key.strip(): value.strip() for key, value in told.items()}
+    numbers = ", ".join(f"{key} {known[key]}" for key in ("cpu family", "model") if key in known)
+    return f"{known.get('model name', 'unknown')} ({numbers})"
 
 
 def keep(name: str, figures: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from label_studio_config.schema import LabelSchema
 from ml_backend.head import Head
 from ml_backend.novelty import Novelty
 from simclr.encoder import Encoder
-from simclr.precision import cpu_computes_in_bf16
+from simclr.precision import cpu_computes_in_bf16, cpu_learns_in_bf16
 from simclr.turned import VIEWS, turned
 
 FORMAT = 2  # 1 knew no unit of a number and no leaning of suggestions
@@ -82,7 +82,9 @@ class TraitModel(nn.Module):
         self.schema = schema
         self.views = views
         self.extent_unit = extent_unit
-        self.in_bf16 = cpu_computes_in_bf16(encoder.preprocessing.image_size_px)
+        side_px = encoder.preprocessing.image_size_px
+        self.in_bf16 = cpu_computes_in_bf16(side_px)
+        self.learns_in_bf16 = cpu_learns_in_bf16(encoder, side_px)
         self.novelty: Novelty | None = None
         n_inputs = encoder.feature_count + SIZE_INPUTS
         self.register_buffer("input_mean", torch.zeros(n_inputs))
@@ -117,8 +119,9 @@ class TraitModel(nn.Module):
     def describe(self, images: Tensor, log_extents: Tensor, views: int | None = None) -> Tensor:
         """Return the heads' inputs, (n, feature_count + 5), before standardising."""
         turns = range(self.views if views is None else views)
-        # In bf16 where the processor computes in it; what is averaged and classified is not.
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.in_bf16):
+        # In bf16 where the processor is quick in it; what is averaged and classified is not.
+        in_bf16 = self.learns_in_bf16 if torch.is_grad_enabled() else self.in_bf16
+        with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16):
             features = [self.encoder(turned(images, view)) for view in turns]
         mean = torch.stack([f.float() for f in features]).mean(dim=0)
         return torch.cat([mean, size_inputs(log_extents)], dim=1)

@@ -204,7 +204,7 @@ def _train(
         warnings.filterwarnings("ignore", ".*`srun` command is available.*")
         trainer = lightning.Trainer(
             max_epochs=epochs,
-            precision=fastest_precision(method.view_size_px),
+            precision=fastest_precision(encoder, method.view_size_px),
             devices=[ranks.device] if torch.cuda.is_available() else 1,
             strategy="ddp" if several else "auto",
             plugins=[RankEnvironment(ranks), *([GlobalBatchNorm()] if several else [])],

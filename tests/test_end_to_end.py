@@ -79,8 +79,9 @@ def run_loop(server: LabelStudioForTests) -> Loop:
 
     # The plugin's action asks for the same with more epochs than a test has time for.
     ask(server, "/pretrain", {"project": project.id, "epochs": EPOCHS})
-    learned = wait_for_job(server.home, project.id, "pretrain", timeout_s=LONGEST_JOB_S)
+    # People go on answering while it learns.
     answers = give_answers(server, project, tasks, truth)
+    learned = wait_for_job(server.home, project.id, "pretrain", timeout_s=LONGEST_JOB_S)
     Api(server.home).post(f"/api/ml/{project.backend_id}/train", {})
     trained = wait_for_job(server.home, project.id, "train", timeout_s=LONGEST_JOB_S)
     FIGURES.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from ml_backend.model import TraitModel
 from simclr.encoder import Encoder
@@ -19,10 +20,35 @@ def native(monkeypatch: pytest.MonkeyPatch, cpu: bool, gpu: bool = False) -> Non
 
 
 def test_tiny_images_are_learned_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nn.Conv2d(1, 8, 3)
     native(monkeypatch, cpu=True)
-    assert [fastest_precision(side) for side in (16, 32)] == ["32-true", "bf16-mixed"]
+    assert [fastest_precision(network, side) for side in (16, 32)] == ["32-true", "bf16-mixed"]
     native(monkeypatch, cpu=False)
-    assert fastest_precision(64) == "32-true"
+    assert fastest_precision(network, 64) == "32-true"
+
+
+def test_networks_of_depthwise_convolutions_learn_in_full_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Their answers, without gradients, still come in bf16: only gradients are slow in it."""
+    native(monkeypatch, cpu=True)
+    images = torch.randint(0, 256, (2, 1, 64, 64), dtype=torch.uint8)
+    seen: list[torch.dtype] = []
+    for name, learned_in in (
+        ("mobilenetv4_conv_small", torch.float32),
+        ("resnet10t", torch.bfloat16),
+    ):
+        encoder = Encoder.create(name, image_size_px=64)
+        model = TraitModel(encoder, [], SCHEMA, 1).eval()
+        encoder.register_forward_hook(lambda *passed: seen.append(passed[-1].dtype))
+        model.describe(images, torch.zeros(2, 2))
+        with torch.inference_mode():
+            model.describe(images, torch.zeros(2, 2))
+        assert seen == [learned_in, torch.bfloat16]
+        assert fastest_precision(encoder, 64) == (
+            "32-true" if learned_in == torch.float32 else "bf16-mixed"
+        )
+        seen.clear()
 
 
 def test_gradients_of_small_images_are_written_in_bf16() -> None:
