@@ -30,9 +30,9 @@ def fastest_precision(
 def cpu_learns_in_bf16(network: nn.Module, side_px: int = SMALLEST_BF16_SIDE_PX) -> bool:
     """Whether a step of training, gradients and all, is quicker in bf16 on this processor.
 
-    Gradients of depthwise convolutions are not: PyTorch 2.14 takes 1.3 to 2.3 times as long over
-    a step of MobileNet, EfficientNet, ConvNeXt or FastViT in bf16 as in fp32, but half the time
-    over one of ResNet, ResNeXt (`benchmarks/training_precision.py`).
+    Those of depthwise convolutions are not: with PyTorch 2.14 a step of MobileNet, EfficientNet or
+    FastViT takes 1.7 to 3 times as long in bf16 as in fp32, one of ConvNeXt as long, one of ResNet
+    or ResNeXt .65 to .75 of it (`benchmarks/training_precision.py`).
     """
     return cpu_computes_in_bf16(side_px) and not any(map(_is_depthwise, network.modules()))
 
