@@ -198,7 +198,7 @@ def test_bf16_only_where_the_processor_computes_in_it() -> None:
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
     native = "avx512_bf16" in flags or "amx_tile" in flags
     if not torch.cuda.is_available():
-        assert fastest_precision() == ("bf16-mixed" if native else "32-true")
+        assert fastest_precision(small_encoder()) == ("bf16-mixed" if native else "32-true")
 
 
 def test_knn_leaves_the_image_itself_out() -> None:
