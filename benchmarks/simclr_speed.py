@@ -23,7 +23,6 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ from simclr.embed import features_of
 from simclr.encoder import Encoder
 from simclr.knn import knn_accuracy
 from simclr.methods import make_method
-from simclr.precision import cpu_computes_in_bf16
+from simclr.precision import cpu_learns_in_bf16
 from simclr.pretrain import pretrain
 from simclr.settings import SimCLRSettings
 
@@ -140,8 +139,8 @@ class ComputeOnly:
         self.views = torch.rand(2 * BATCH, 1, SIZE_PX, SIZE_PX)
 
     def steps(self) -> Iterator[None]:
-        """Forward, loss, backward and optimizer in bf16, for ever."""
-        in_bf16 = cpu_computes_in_bf16(SIZE_PX)
+        """Forward, loss, backward and optimizer, in `pretrain`'s precision, for ever."""
+        in_bf16 = cpu_learns_in_bf16(self.method, SIZE_PX)
         while True:
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=in_bf16):
                 loss = self.method.loss_of(self.views)
@@ -224,7 +223,7 @@ def main() -> None:
     manifest, labels = manifest_of(rows, data), rows[LABEL].to_numpy(dtype=str)
     result = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
     facts = {"batch": BATCH, "view_px": SIZE_PX, "threads": torch.get_num_threads()}
-    result["settings"] = {**facts, "cores": os.cpu_count(), "rounds": ROUNDS}
+    result["settings"] = {**facts, "rounds": ROUNDS}
     with tempfile.TemporaryDirectory() as scratch:
         for backbone in arguments.backbones:
             load = os.getloadavg()[0]
@@ -238,8 +237,8 @@ def main() -> None:
                     "pairs_per_second": {name: round(rate, 1) for name, rate in rates.items()},
                     "of_compute_only": round(rates["ours"] / rates["compute_only"], 3),
                     "of_lightly": round(rates["ours"] / rates["lightly"], 2),
-                    "load_average": round(load, 2),
-                    "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "load_before": round(load, 2),
+                    **circumstances(),
                 }
             print(backbone, json.dumps(row), flush=True)
             result[backbone] = {**result.get(backbone, {}), **row}

@@ -16,7 +16,6 @@ import os
 import statistics
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import pandas as pd
 import torch
 
 import hpc_jobs
+from benchmarks.machine import circumstances
 from hpc_jobs.command_line import run_command
 from label_studio_config.manifest import Manifest
 from label_studio_config.project import read_config
@@ -131,8 +131,7 @@ def main() -> None:
         for tasks, known in runs.items()
     }
     result = {
-        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
+        **circumstances(),
         "load_before": load,
         "images": asked.images,
         "network": f"{asked.backbone} at {asked.image_size_px} px",

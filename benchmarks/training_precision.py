@@ -13,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from rich.console import Console
@@ -55,7 +56,7 @@ def measure(name: str, rounds: int) -> dict[str, float | str]:
             forward(in_bf16)
 
     works = {
-        f"{title}, {precision}": (lambda work=work, bf16=precision == "bf16": work(bf16))
+        f"{title}, {precision}": partial(work, precision == "bf16")
         for title, work in (("step", step), ("forward", look))
         for precision in ("fp32", "bf16")
     }
