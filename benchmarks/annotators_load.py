@@ -84,6 +84,7 @@ class Annotator:
     end: float
     dice: random.Random
     answered: list[int] = field(default_factory=list)
+    done: int = 0
 
     def call(self, kind: str, method: str, path: str, **options: Any) -> requests.Response | None:
         """One timed request; None after an error, which is noted."""
@@ -97,6 +98,7 @@ class Annotator:
         took_s = time.perf_counter() - began
         with self.times.lock:
             if problem is None:
+                self.done += 1
                 self.times.by_kind[kind].append(took_s)
             else:
                 self.times.errors.append(f"{kind} {path}: {problem}")
@@ -203,8 +205,8 @@ def start_training(gallery: GalleryForTests) -> hpc_jobs.Job[Any]:
 
 def work_together(
     gallery: GalleryForTests, people: list[UserInfo], seconds: float, seed: int
-) -> tuple[Times, list[int]]:
-    """Everybody works for so long: the times, and the tasks that were answered."""
+) -> tuple[Times, list[int], list[int]]:
+    """Everybody works for so long: the times, the tasks answered, and each one's requests."""
     times, end = Times(), time.monotonic() + seconds
     annotators = [
         Annotator(gallery, gallery.sessions[who.id], times, end, random.Random(seed + n))
@@ -218,7 +220,8 @@ def work_together(
         ]
         for work in works:
             work.result()
-    return times, [task_id for one in annotators for task_id in one.answered]
+    answered = [task_id for one in annotators for task_id in one.answered]
+    return times, answered, [one.done for one in annotators]
 
 
 @contextmanager
@@ -265,9 +268,9 @@ def measure(
         for who in everybody:
             gallery.log_in(who)
         work_together(gallery, everybody, 5, seed=0)  # what is imported at first use is imported
-        alone, answered = work_together(gallery, everybody, seconds, seed=100)
+        alone, answered, done = work_together(gallery, everybody, seconds, seed=100)
         with trainings(gallery) as ended:
-            beside, more = work_together(gallery, everybody, seconds, seed=200)
+            beside, more, done_beside = work_together(gallery, everybody, seconds, seed=200)
         tables = {"alone": alone.table(), "beside trainings": beside.table()}
         judged = fetch_tasks(gallery.server.home, gallery.project.id, annotated_only=True)
         written = Counter(task["id"] for task in judged for _ in task["annotations"])
@@ -282,6 +285,7 @@ def measure(
             if kind in tables["alone"]
         },
         "answered": len(answered) + len(more),
+        "requests_of_each": {"alone": done, "beside trainings": done_beside},
         "lost": sorted(set(answered + more) - set(written)),
         "doubled": sorted(task_id for task_id, times in written.items() if times > 1),
         "trainings": ended,

@@ -88,13 +88,19 @@ class SlurmForTests:
         )
 
     def lose(self, name: str) -> None:
-        """As when a machine loses its power: kill -9 of all that runs there; then it is down."""
+        """As when a machine loses its power: all that runs there is dead; then it is down."""
         daemon = self.daemons.pop(name)
         daemon.kill()
         daemon.wait()
-        for pid in self.processes_on(name):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+
+        def none_left() -> bool:
+            left = self.processes_on(name)
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return not left
+
+        await_true(none_left, 30, lambda: f"{self.processes_on(name)} still run on {name}")
         self.run("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=lost")
 
     @contextmanager
