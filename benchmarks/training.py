@@ -22,7 +22,7 @@ from ml_backend.model import TraitModel
 from ml_backend.registry import Registry
 from ml_backend.report import TrainingReport
 from ml_backend.schema_change import serve
-from ml_backend.split import SplitRule
+from ml_backend.split import SplitRule, Unit
 from ml_backend.train import train
 from simclr.cache import ImageCache
 from simclr.encoder import Encoder
@@ -47,9 +47,13 @@ def train_tasks(
     encoder: Path | None,
     settings: FitSettings,
     cache_folder: Path | None = None,
+    unit: Unit = "image",
 ) -> TrainingReport:
-    """Train a version in `home`, as `planktrait train` does; it goes on where it was ended."""
-    RULE.write(home)
+    """Train a version in `home`, as `planktrait train` does; it goes on where it was ended.
+
+    With `unit` "sample" the tasks' sample ids decide who teaches and who chooses.
+    """
+    replace(RULE, unit=unit).write(home)
     return train(
         tasks,
         schema,
