@@ -8,6 +8,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
+from benchmarks.plots import write_svg
+
 STYLES = {
     "random": ("#767676", "o--", "random order"),
     "uncertainty": ("#c8102e", "s-", "least certain first"),
@@ -42,7 +44,4 @@ def draw(results: list[dict[str, Any]], path: Path) -> Path:
         panel.grid(alpha=0.3)
     axes[0].legend(frameon=False)
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    plt.close(figure)
-    return path
+    return write_svg(figure, path)

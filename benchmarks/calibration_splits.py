@@ -11,10 +11,8 @@ sizes which are exactly right. Cells are skipped when repeated and go on where t
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.cells import read_options, run_and_show
+from benchmarks.machine import circumstances
 from benchmarks.ndsb import CONTROL, LABEL_SETS, read_table, schema_of, tasks_of
 from benchmarks.training import ENCODER, evaluate_on, inputs_of, train_tasks
 from hpc_jobs import progress
@@ -74,8 +73,7 @@ def run(cell: Cell, folder: Path, encoder: Path) -> dict[str, Any]:
         **{name: measured[name] for name in FIGURES},
         "ece_by_chance": by_chance(model, inputs),
         "seconds": round(time.monotonic() - began_s, 1),
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
+        **circumstances(),
     }
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from benchmarks.plots import write_svg
+
 METHODS = {
     "kl": ("three votes (KL)", "#00689d", "o"),
     "weighted": ("three votes, weighted", "#5b9bd5", "D"),
@@ -50,7 +52,4 @@ def draw(table: pd.DataFrame, path: Path) -> Path:
         )
     figure.legend(loc="lower center", ncols=len(METHODS), frameon=False)
     figure.tight_layout(rect=(0, 0.05, 1, 1))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    plt.close(figure)
-    return path
+    return write_svg(figure, path)

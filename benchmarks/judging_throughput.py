@@ -18,16 +18,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.machine import circumstances
 from benchmarks.ndsb import LABEL_SETS
 from benchmarks.ndsb_project import NdsbProject, ndsb_project
 from label_studio_config.server_tasks import fetch_tasks
@@ -172,8 +171,7 @@ def measure(
         "waited_s": round(work.waited_s, 1),
         "saving_a_page_ms": round(statistics.median(work.saving_ms)),
         "next_page_ms": round(statistics.median(work.page_ms)),
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
+        **circumstances(),
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     unseen = "" if sure is None else f"-unseen-{sure:g}"

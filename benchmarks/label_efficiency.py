@@ -17,11 +17,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import time
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ import pandas as pd
 from benchmarks.cells import OfResult, finished, read_options, run_cells
 from benchmarks.imagenet_features import imagenet_features
 from benchmarks.label_efficiency_plot import draw
+from benchmarks.machine import circumstances
 from benchmarks.ndsb import CONTROL, LABEL_SETS, read_table, schema_of, subset, tasks_of
 from benchmarks.training import ENCODER, train_tasks
 from ml_backend.evaluate import evaluate_labels
@@ -117,8 +116,7 @@ def run(cell: Cell, folder: Path, encoder: Path | None) -> dict[str, Any]:
         "n_labels": len(some),
         **record,
         "seconds": round(time.monotonic() - began_s, 1),
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
+        **circumstances(),
     }
 
 
@@ -225,7 +223,7 @@ def main() -> None:
         print(f"{Cell.of(result).name}: macro recall {result['macro_recall']:.3f}", flush=True)
     results = finished(cells(), RESULTS)
     show(results)
-    if results:
+    if results and not arguments.list:
         draw(results, RESULTS.parent / "label_efficiency.svg")
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from benchmarks.plots import write_svg
+
 TITLES = {"groups": "21 functional groups", "classes": "121 classes"}
 METHODS = {
     "simclr": ("SimCLR on the images, then fine-tuned", "#00689d", "o-"),
@@ -44,7 +46,4 @@ def draw(results: list[dict[str, Any]], path: Path) -> Path:
                 panel.set_ylabel(title)
     axes[0, 0].legend(loc="lower right", frameon=False, fontsize="small")
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    plt.close(figure)
-    return path
+    return write_svg(figure, path)

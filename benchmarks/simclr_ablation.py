@@ -18,11 +18,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import shutil
 import time
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ import pandas as pd
 import torch
 
 from benchmarks.cells import add_options, finished, run_cells
+from benchmarks.machine import circumstances
 from benchmarks.ndsb import LABEL_SETS, manifest_of, read_table, remainder
 from benchmarks.simclr_ablation_plot import draw, show
 from simclr.augment import Augmentation
@@ -128,8 +127,7 @@ def run(cell: Cell, table: pd.DataFrame, folder: Path, epochs: int, work: Path) 
         "seconds": round(time.monotonic() - began_s, 1),
         "judging_seconds": round(time.monotonic() - began_s - pretrain_s, 1),
         "pretrain_seconds": round(float(history["seconds"].sum()), 1),
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
+        **circumstances(),
     }
     shutil.rmtree(work / cell.name)
     return result

@@ -7,6 +7,8 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
+from benchmarks.plots import write_svg
+
 TITLES = {"groups": "21 functional groups", "classes": "121 classes"}
 JUDGES = {"probe": ("linear probe", "#00689d"), "knn": ("kNN", "#c8102e")}
 SIDES = ("choosing", "held_out")
@@ -59,7 +61,4 @@ def draw(results: list[dict[str, Any]], path: Path) -> Path | None:
     figure.legend(
         *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    plt.close(figure)
-    return path
+    return write_svg(figure, path)

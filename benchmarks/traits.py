@@ -12,11 +12,9 @@ result when it is done and is skipped when repeated; `--list` and `--only` as el
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import time
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.cells import OfResult, finished, read_options, run_cells
+from benchmarks.machine import circumstances
 from benchmarks.training import CACHE, ENCODER, heads_only, train_tasks
 from benchmarks.traits_images import (
     CONFIG,
@@ -105,8 +104,7 @@ def run(cell: Cell, folder: Path, encoder: Path) -> dict[str, Any]:
         **asdict(cell),
         **record,
         "seconds": round(time.monotonic() - began_s, 1),
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
+        **circumstances(),
     }
 
 

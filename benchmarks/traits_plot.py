@@ -8,6 +8,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from benchmarks.plots import write_svg
+
 LINES = {
     "heads": ("SimCLR on phantoms, heads only", "#00689d", "^--"),
     "real": ("SimCLR on real images, heads only", "#767676", "v--"),
@@ -47,7 +49,4 @@ def draw(results: list[dict[str, Any]], path: Path) -> Path:
     axes[1].axhspan(*WANTED_COVERAGE, color="#2e8b57", alpha=0.12)
     axes[1].set_ylim(0.8, 1)
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    plt.close(figure)
-    return path
+    return write_svg(figure, path)

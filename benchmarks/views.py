@@ -12,10 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from benchmarks.machine import circumstances
 from benchmarks.ndsb import CONTROL, LABEL_SETS, read_table
 from benchmarks.training import decoded, evaluate_on
 from hpc_jobs.whole_files import write_text
@@ -95,8 +94,7 @@ def main() -> None:
         "labels": column,
         "n_images": len(table),
         "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **circumstances(),
         "by_views": found,
     }
     write_text(RESULTS / "views.json", json.dumps(result, indent=1) + "\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -17,6 +19,13 @@ def native(monkeypatch: pytest.MonkeyPatch, cpu: bool, gpu: bool = False) -> Non
         monkeypatch.setattr(torch.cpu, name, lambda: cpu, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: gpu)
+
+
+def test_bf16_only_where_the_processor_computes_in_it() -> None:
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    native = "avx512_bf16" in flags or "amx_tile" in flags
+    if not torch.cuda.is_available():
+        assert fastest_precision(nn.Conv2d(1, 8, 3)) == ("bf16-mixed" if native else "32-true")
 
 
 def test_tiny_images_are_learned_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,6 @@ from simclr.cache import ImageCache
 from simclr.embed import features_of
 from simclr.encoder import Encoder
 from simclr.knn import knn_accuracy
-from simclr.precision import fastest_precision
 from simclr.pretrain import PretrainError, SimCLRSettings, fitting_batch_size, pretrain
 from simclr.run_folder import count_images
 
@@ -192,13 +191,6 @@ def test_labels_that_nobody_shares_give_no_knn(tmp_path: Path) -> None:
     labels = {image_id: image_id for image_id in manifest.image_ids}
     pretrain(manifest, small_encoder(), tmp_path / "run", epochs=1, labels=labels)
     assert "knn_macro" not in pd.read_csv(tmp_path / "run" / "metrics.csv")
-
-
-def test_bf16_only_where_the_processor_computes_in_it() -> None:
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-    native = "avx512_bf16" in flags or "amx_tile" in flags
-    if not torch.cuda.is_available():
-        assert fastest_precision(small_encoder()) == ("bf16-mixed" if native else "32-true")
 
 
 def test_knn_leaves_the_image_itself_out() -> None:
