@@ -9,6 +9,7 @@ In the same run and on the same images, round by round, medians:
 * `forward`: the network alone, as the product runs it, on inputs in memory;
 * `limit`: 1 / (1/forward + 1/decode), what a machine can do that does both and waits for nothing;
 * `end to end`: `write_predictions`, the function behind `planktrait predict`;
+* `int8`: the same with `--int8`, whose network is made once, before (how long that takes is told);
 * `plain loop`: PyTorch in fp32 behind a DataLoader of two workers with torchvision's transforms,
   the same batch, nothing written (of the first 20,000 images).
 
@@ -27,6 +28,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,7 @@ from benchmarks.ndsb import CONTROL, read_table, schema_of
 from label_studio_config.manifest import Manifest
 from ml_backend.head import Head
 from ml_backend.images import read_batches
+from ml_backend.int8 import int8_graph
 from ml_backend.model import TraitModel
 from ml_backend.predict import write_predictions
 from ml_backend.predict_pieces import BATCH_SIZE, extractor_of
@@ -127,23 +130,33 @@ def measure(model: TraitModel, manifest: Manifest, rounds: int) -> dict[str, Any
         for _ in extractor.stream(batches * TIMES_FORWARD, lambda batch: batch):
             pass
 
-    def end_to_end() -> None:
+    def end_to_end(graph: Path | None = None) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            write_predictions(model, manifest, folder, model_version="benchmark")
+            if graph is not None:
+                (Path(folder) / graph.name).symlink_to(graph)
+            write_predictions(
+                model, manifest, folder, model_version="benchmark", int8=graph is not None
+            )
 
     decode()  # the files are in memory from the first round on
     found: dict[str, list[float]] = {}
-    for _ in range(rounds):
-        for name, work, count in (
-            ("decode", decode, n),
-            ("forward", forward, n_forward),
-            ("end_to_end", end_to_end, n),
-            ("plain_loop", lambda: plain_loop(plain, some, side_px), len(some)),
-        ):
-            found.setdefault(name, []).append(count / seconds(work))
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        graph = int8_graph(model, manifest, Path(folder))
+        quantised_s = time.perf_counter() - began
+        for _ in range(rounds):
+            for name, work, count in (
+                ("decode", decode, n),
+                ("forward", forward, n_forward),
+                ("end_to_end", end_to_end, n),
+                ("int8", partial(end_to_end, graph), n),
+                ("plain_loop", lambda: plain_loop(plain, some, side_px), len(some)),
+            ):
+                found.setdefault(name, []).append(count / seconds(work))
     rates = {name: statistics.median(values) for name, values in found.items()}
     limits = [1 / (1 / f + 1 / d) for f, d in zip(found["forward"], found["decode"], strict=True)]
     to_limit = [e / limit for e, limit in zip(found["end_to_end"], limits, strict=True)]
+    to_bf16 = [i / e for i, e in zip(found["int8"], found["end_to_end"], strict=True)]
     to_plain = [e / p for e, p in zip(found["end_to_end"], found["plain_loop"], strict=True)]
     return {
         "runtime": extractor.description,
@@ -151,6 +164,8 @@ def measure(model: TraitModel, manifest: Manifest, rounds: int) -> dict[str, Any
         "limit": round(statistics.median(limits), 1),
         "share_of_limit": round(statistics.median(to_limit), 3),
         "times_plain_loop": round(statistics.median(to_plain), 2),
+        "int8_times_end_to_end": round(statistics.median(to_bf16), 2),
+        "int8_made_in_s": round(quantised_s, 1),
         "rounds": rounds,
         "images": n,
     }

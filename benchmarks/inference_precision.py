@@ -4,10 +4,10 @@
     python -m benchmarks.inference_precision path/to/ndsb --network resnet18 --side-px 128
 
 The network of a trained version in OpenVINO: fp32, bf16 (what the product runs), and int8 after
-training with 300 images that are not held out (NNCF, which only this benchmark needs: `pip install
-nncf`). `accurate` corrects the biases layer by layer, `fast` all at once. With `--network` the
-version is trained first, from scratch, by `planktrait`'s own `train` on all images that are not
-held out; it goes on where it was ended, and is there when repeated.
+training with 300 images that are not held out (NNCF). `accurate` corrects the biases layer by
+layer, as `planktrait predict --int8` does, `fast` all at once. With `--network` the version is
+trained first, from scratch, by `planktrait`'s own `train` on all images that are not held out; it
+goes on where it was ended, and is there when repeated.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import errno
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -59,18 +59,34 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_once(path: Path, text: str) -> bool:
-    """Write a text file whole, unless there is one: of several writers the first one wins.
-
-    Also between machines, where locks may not hold.
+    """Write a text file whole, unless there is one: see `place_once`.
 
     Returns
     -------
     bool
         Whether it was written.
     """
+    return place_once(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def place_once(path: Path, write: Callable[[Path], object]) -> bool:
+    """Have a file written whole, unless there is one: of several writers the first one wins.
+
+    Also between machines, where locks may not hold.
+
+    Parameters
+    ----------
+    write : function of a path
+        Writes the file there; the suffix is that of `path`.
+
+    Returns
+    -------
+    bool
+        Whether it took the place of `path`.
+    """
     temporary = _beside(path)
     try:
-        temporary.write_text(text, encoding="utf-8")
+        write(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         try:

@@ -22,6 +22,7 @@ from hpc_jobs.whole_files import remove_abandoned, replacing
 from label_studio_config.manifest import Manifest, Skipped
 from label_studio_config.schema import LabelSchema
 from ml_backend.images import decoding
+from ml_backend.int8 import int8_graph
 from ml_backend.model import TraitModel
 from ml_backend.predict_pieces import BATCH_SIZE, extractor_of, predict_in_pieces
 from ml_backend.predictions import Predictions
@@ -30,7 +31,7 @@ from simclr.marked_shards import RECORD_KEY, only, read_mark, refuse_surplus
 
 SHARD_SIZE = 20_000
 IMAGES_A_PIECE = 1024
-OTHERS = "predictions of another version, of other images or at other pixel sizes"
+OTHERS = "predictions of another version or precision, of other images or at other pixel sizes"
 
 
 def predict(
@@ -83,6 +84,7 @@ def write_predictions(
     model_version: str = "",
     shard_size: int = SHARD_SIZE,
     part: tuple[int, int] = (0, 1),
+    int8: bool = False,
 ) -> tuple[list[Path], list[Skipped]]:
     """Predict a manifest into Parquet shards; goes on where a killed run stopped.
 
@@ -94,6 +96,8 @@ def write_predictions(
     ----------
     part : (int, int)
         (k, n): only every nth shard, from the kth on, so that n calls share the work.
+    int8 : bool
+        The network in 8-bit integers, on processors: see `ml_backend.int8`.
 
     Returns
     -------
@@ -106,13 +110,15 @@ def write_predictions(
     ShardsError
         The folder holds shards of another model, other images or another config, or more shards
         than these images give.
+    simclr.quantise.QuantisationError
+        With `int8`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     schema = schema or model.schema
     n_shards = -(-len(manifest) // shard_size)
     refuse_surplus(folder, n_shards)
-    marks = _Marks(model.fingerprint, model_version, schema.fingerprint)
+    marks = _Marks(model.fingerprint, model_version, schema.fingerprint, int8)
     shards = [
         _Shard.of(folder, number, shard_size, len(manifest))
         for number in range(part[0], n_shards, part[1])
@@ -127,13 +133,14 @@ def write_predictions(
     # All that are to be made in one go: else the processors wait where one ends.
     to_make = [shard for shard in shards if shard.path not in skipped]
     if to_make:
+        graph = int8_graph(model, manifest, folder) if int8 else None
         pieces = predict_in_pieces(
             model,
             only(manifest, *(shard.places for shard in to_make)),
             IMAGES_A_PIECE,
             schema=schema,
             model_version=model_version,
-            extractor=partial(extractor_of, model),
+            extractor=partial(extractor_of, model, graph=graph),
             shards=[shard.places for shard in to_make],
             counted=len(manifest),
         )
@@ -153,11 +160,13 @@ class _Marks:
     weights: str
     model_version: str
     config: str
+    int8: bool
 
     def of(self, images: Manifest) -> str:
         sizes = images.pixel_sizes_um
         facts = (images.fingerprint, sizes, self.model_version, self.weights, self.config)
-        return hashlib.sha256(repr(facts).encode()).hexdigest()
+        told = repr((*facts, "int8") if self.int8 else facts)
+        return hashlib.sha256(told.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

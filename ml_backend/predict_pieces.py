@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,16 +18,22 @@ from ml_backend.images import ImageBatch, deaths_told_later, decoding, read_batc
 from ml_backend.model import TraitModel
 from ml_backend.predictions import Predictions
 from ml_backend.schema_change import ServedHead, serve
-from simclr.inference import FeatureExtractor, Runtime, one_thread
+from simclr.graph import one_thread
+from simclr.inference import FeatureExtractor, Runtime
 
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 64
 
 
-def extractor_of(model: TraitModel, runtime: Runtime = "auto") -> FeatureExtractor:
-    """The model's encoder made ready for many images, which takes a second or two."""
-    return FeatureExtractor(model.encoder, model.views, runtime)
+def extractor_of(
+    model: TraitModel, runtime: Runtime = "auto", graph: Path | None = None
+) -> FeatureExtractor:
+    """The model's encoder made ready for many images, which takes a second or two.
+
+    `graph` is a file of it, as from `ml_backend.int8`.
+    """
+    return FeatureExtractor(model.encoder, model.views, runtime, graph=graph)
 
 
 def predict_in_pieces(

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
-import threading
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from simclr.encoder import Encoder
+from simclr.graph import evaluating, graph_of, one_thread, read_graph
 from simclr.precision import cpu_computes_in_bf16
 from simclr.turned import turned
 
@@ -36,24 +35,6 @@ IMAGES_PER_REQUEST = 32
 BATCHES_WAITING = 6
 LARGEST_DIFFERENCE = 0.1
 """Of the features, relatively; bf16 alone comes to about 0.01."""
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """PyTorch in one thread: a small operation of all of them waits for those of the network.
-
-    So do several threads for each other where a processor has other work. For jobs and commands:
-    a web server's threads share the setting, so there it stays as it is.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class _Network(Protocol):
@@ -78,6 +59,8 @@ class FeatureExtractor:
         network's operations, then PyTorch.
     threads : int, optional
         Processor threads; by default as many as PyTorch may use.
+    graph : Path, optional
+        The encoder as `simclr.quantise` has written it: OpenVINO runs that, whatever `runtime` is.
 
     Attributes
     ----------
@@ -96,10 +79,15 @@ class FeatureExtractor:
         views: int = 1,
         runtime: Runtime = "auto",
         threads: int | None = None,
+        graph: Path | None = None,
     ) -> None:
         self.views = views
         self.feature_count = encoder.feature_count
-        self._network = _network(encoder, runtime, threads or torch.get_num_threads())
+        threads = threads or torch.get_num_threads()
+        if graph is None:
+            self._network = _network(encoder, runtime, threads)
+        else:
+            self._network = _OpenVinoNetwork(encoder, threads, graph)
         self.description = self._network.description
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
@@ -157,22 +145,10 @@ def _network(encoder: Encoder, runtime: Runtime, threads: int) -> _Network:
 class _OpenVinoNetwork:
     """One stream a thread: no thread waits for another, also when decoding takes a processor."""
 
-    def __init__(self, encoder: Encoder, threads: int) -> None:
-        # It sends usage statistics where its telemetry package is installed and nobody said no.
-        os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
+    def __init__(self, encoder: Encoder, threads: int, graph: Path | None = None) -> None:
+        made = graph_of(encoder) if graph is None else read_graph(graph)
         import openvino
-        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-        settings = encoder.preprocessing
-        shape = [-1, settings.channels, settings.image_size_px, settings.image_size_px]
-        example = torch.zeros(2, *shape[1:], dtype=torch.uint8)
-        with warnings.catch_warnings(), _evaluating(encoder), one_thread():
-            warnings.simplefilter("ignore")  # of tracing, about Python values that are constants
-            # PyTorch would trace it twice more to compare: `_compare` sees more for less.
-            traced = TorchScriptPythonDecoder(
-                encoder, example_input=example, trace_kwargs={"check_trace": False}
-            )
-            graph = openvino.convert_model(traced, example_input=example, input=shape)
         core = openvino.Core()
         native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         precision = "bf16" if native else "f32"
@@ -181,12 +157,14 @@ class _OpenVinoNetwork:
             "NUM_STREAMS": str(threads),
             "INFERENCE_NUM_THREADS": threads,
         }
-        self._compiled = core.compile_model(graph, "CPU", options)
+        self._compiled = core.compile_model(made, "CPU", options)
         # So many that the streams have work while whoever takes the features is busy.
         self.at_work = threads + BATCHES_WAITING
         self._free: deque[Any] = deque()
-        self.description = f"OpenVINO, {precision}, {threads} streams"
-        self._compare(encoder)
+        told = precision if graph is None else f"int8 and {precision}"
+        self.description = f"OpenVINO, {told}, {threads} streams"
+        if graph is None:
+            self._compare(encoder)
 
     def _compare(self, encoder: Encoder) -> None:
         """A graph has lost what depends on the values of its example: such a network is refused."""
@@ -247,7 +225,7 @@ class _TorchNetwork:
         images = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
         if self.cuda:
             images = images.pin_memory().cuda(non_blocking=True)
-        with _evaluating(self.encoder), self._precision():
+        with evaluating(self.encoder), self._precision():
             features = self.encoder(images).float()
         if not self.cuda:
             return features.numpy
@@ -262,14 +240,3 @@ class _TorchNetwork:
             return copied.numpy()
 
         return wait
-
-
-@contextmanager
-def _evaluating(encoder: Encoder) -> Iterator[None]:
-    """The encoder as it answers, whatever becomes of it; afterwards as it was."""
-    training = encoder.training
-    encoder.eval()
-    try:
-        yield
-    finally:
-        encoder.train(training)

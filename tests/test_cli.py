@@ -219,6 +219,13 @@ def test_learn_predict_and_embed_from_files(run, phantoms, tmp_path):
     # Only the one that can be told without decoding was left out before.
     assert table["group__confidence"].between(0, 1).all()
 
+    in_integers = run("predict", phantoms, "--models", "models", "--output", "q", "--int8")
+    assert in_integers.exit_code == 0, in_integers.output
+    assert len(pd.read_parquet("q")) == 60
+    mixed = run("predict", phantoms, "--models", "models", "--output", "q")
+    assert mixed.exit_code == 1
+    assert "another version or precision" in " ".join(mixed.output.split())
+
     Path("broken").mkdir()
     (phantoms / "broken.png").rename("broken/a.png")
     nothing = run("predict", "broken", "--models", "models", "--output", "none")

@@ -1,0 +1,51 @@
+"""A model's encoder in 8-bit integers, kept beside the predictions that it makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from hpc_jobs import progress
+from label_studio_config.manifest import Manifest
+from ml_backend.images import decoding, read_batches
+from ml_backend.model import TraitModel
+from simclr.quantise import quantise
+
+IMAGES = 300
+
+
+def int8_graph(model: TraitModel, manifest: Manifest, folder: Path) -> Path:
+    """Return the file of the model's encoder in integers, which is made where it is missing.
+
+    The first call for a folder quantises, with at most 300 images spread evenly over the manifest;
+    later ones, and the other tasks of an array, take what it has written, so that all predictions
+    of a folder are of one network.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        All images that are to be predicted. Only their pixels are looked at.
+    folder : Path
+        Of the predictions.
+
+    Raises
+    ------
+    simclr.quantise.QuantisationError
+    """
+    # With the underscore, readers of a folder of Parquet files pass it over.
+    path = folder / f"_encoder-int8-{model.encoder.fingerprint[:16]}.npz"
+    if path.exists():
+        return path
+    rows = np.unique(np.linspace(0, len(manifest) - 1, IMAGES).round().astype(int))
+    mask = np.zeros(len(manifest), dtype=bool)
+    mask[rows] = True
+    settings = model.encoder.preprocessing
+    pixels = [np.zeros((0, settings.channels, *[settings.image_size_px] * 2), dtype=np.uint8)]
+    with decoding():
+        for batch in read_batches(manifest.select(mask), settings, IMAGES):
+            pixels.append(batch.pixels)
+    progress.report("quantise", 0, 1, f"int8, with {sum(map(len, pixels))} images")
+    quantise(model.encoder, np.concatenate(pixels), path)
+    progress.report("quantise", 1, 1)
+    return path
