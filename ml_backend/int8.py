@@ -10,12 +10,14 @@ from hpc_jobs import progress
 from label_studio_config.manifest import Manifest
 from ml_backend.images import decoding, read_batches
 from ml_backend.model import TraitModel
-from simclr.quantise import quantise
+from simclr.quantise import LOWEST_COSINE, quantise
 
 IMAGES = 300
 
 
-def int8_graph(model: TraitModel, manifest: Manifest, folder: Path) -> Path:
+def int8_graph(
+    model: TraitModel, manifest: Manifest, folder: Path, lowest_cosine: float = LOWEST_COSINE
+) -> Path:
     """Return the file of the model's encoder in integers, which is made where it is missing.
 
     The first call for a folder quantises, with at most 300 images spread evenly over the manifest;
@@ -28,6 +30,8 @@ def int8_graph(model: TraitModel, manifest: Manifest, folder: Path) -> Path:
         All images that are to be predicted. Only their pixels are looked at.
     folder : Path
         Of the predictions.
+    lowest_cosine : float
+        As for `quantise`.
 
     Raises
     ------
@@ -46,6 +50,6 @@ def int8_graph(model: TraitModel, manifest: Manifest, folder: Path) -> Path:
         for batch in read_batches(manifest.select(mask), settings, IMAGES):
             pixels.append(batch.pixels)
     progress.report("quantise", 0, 1, f"int8, with {sum(map(len, pixels))} images")
-    quantise(model.encoder, np.concatenate(pixels), path)
+    quantise(model.encoder, np.concatenate(pixels), path, lowest_cosine)
     progress.report("quantise", 1, 1)
     return path

@@ -25,14 +25,16 @@ logger = logging.getLogger(__name__)
 IMAGES_A_BATCH = 30
 FEWEST_IMAGES = 20
 LOWEST_COSINE = 0.9
-"""Between an image's features in integers and before; on ndsb .995 (resnet18) and .9994."""
+"""Trained networks on ndsb have .995 (resnet18, 128 px) and .999 (mobilenetv4_conv_small)."""
 
 
 class QuantisationError(RuntimeError):
     """An encoder that does not go in integers; the message says the remedy."""
 
 
-def quantise(encoder: Encoder, images: np.ndarray, path: Path) -> None:
+def quantise(
+    encoder: Encoder, images: np.ndarray, path: Path, lowest_cosine: float = LOWEST_COSINE
+) -> None:
     """Write the encoder in integers, for `FeatureExtractor(graph=path)`.
 
     Nothing happens where the file is there; of several that write it the first one wins.
@@ -45,6 +47,9 @@ def quantise(encoder: Encoder, images: np.ndarray, path: Path) -> None:
         Nobody needs to have labelled them.
     path : Path
         Ends in .npz.
+    lowest_cosine : float
+        Between the features of images and those before, around their mean, on average. Those of an
+        untrained network differ little from image to image, and then mostly by what is rounded.
 
     Raises
     ------
@@ -75,10 +80,10 @@ def quantise(encoder: Encoder, images: np.ndarray, path: Path) -> None:
         save_graph(quantised, temporary)
         cosine = alike(encoder, temporary, images[-FEWEST_IMAGES:])
         logger.info("int8: the features' cosine with those before is %.4f", cosine)
-        if not cosine >= LOWEST_COSINE:
+        if not cosine >= lowest_cosine:
             raise QuantisationError(
                 f"{encoder.backbone_name} in int8 gives other features (cosine {cosine:.2f}, "
-                f"{LOWEST_COSINE} is the least): {remedy}"
+                f"{lowest_cosine:g} is the least): {remedy}"
             )
 
     remove_abandoned(path)
