@@ -19,6 +19,10 @@ from simclr.encoder import Encoder
 PARTS = ("xml", "bin")
 
 
+class GraphError(RuntimeError):
+    """A file of a graph that cannot be read; the message says the remedy."""
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """PyTorch in one thread: a small operation of all of them waits for those of the network.
@@ -86,13 +90,17 @@ def read_graph(path: Path) -> Any:
 
     Raises
     ------
-    OSError, ValueError, KeyError
-        It cannot be read, or is not one.
+    GraphError
     """
     openvino = _openvino()
-    with np.load(path) as file:
-        xml, weights = (np.array(file[part]) for part in PARTS)
-    return openvino.Core().read_model(xml.tobytes(), openvino.Tensor(weights))
+    try:
+        with np.load(path) as file:
+            xml, weights = (np.array(file[part]) for part in PARTS)
+        return openvino.Core().read_model(xml.tobytes(), openvino.Tensor(weights))
+    except Exception as error:  # of zip, of NumPy, of OpenVINO
+        raise GraphError(
+            f"{path} cannot be read ({error}): remove it, and it is made anew"
+        ) from error
 
 
 def _openvino() -> Any:

@@ -17,6 +17,7 @@ from ml_backend.head import Head
 from ml_backend.model import TraitModel
 from ml_backend.predict import write_predictions
 from simclr.encoder import Encoder
+from simclr.graph import GraphError
 from simclr.inference import FeatureExtractor
 from simclr.marked_shards import ShardsError
 from simclr.preprocessing import Preprocessing
@@ -96,6 +97,19 @@ def test_a_folder_holds_one_precision(
     write_predictions(model, manifest, tmp_path, shard_size=60)
     with pytest.raises(ShardsError, match="precision"):
         write_predictions(model, manifest, tmp_path, shard_size=60, int8=True)
+
+
+def test_a_damaged_network_is_told_with_the_remedy(
+    folder: Path, model: TraitModel, manifest: Manifest, tmp_path: Path
+) -> None:
+    (whole,) = folder.glob("_encoder-int8-*.npz")
+    damaged = tmp_path / whole.name
+    damaged.write_bytes(whole.read_bytes()[:-5000])
+    with pytest.raises(GraphError, match=f"{damaged.name} cannot be read .* remove it"):
+        write_predictions(model, manifest, tmp_path, int8=True)
+    damaged.unlink()
+    (shard,), _ = write_predictions(model, manifest, tmp_path, int8=True)
+    assert pq.read_metadata(shard).num_rows == IMAGES
 
 
 def test_too_few_images_are_refused_with_the_remedy(
