@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from hpc_jobs import progress
-from label_studio_config.manifest import Manifest
+from label_studio_config.manifest import Manifest, Skipped
 from ml_backend.images import decoding, read_batches
 from ml_backend.model import TraitModel
-from simclr.quantise import LOWEST_COSINE, quantise
+from simclr.quantise import FEWEST_IMAGES, LOWEST_COSINE, QuantisationError, quantise
+
+logger = logging.getLogger(__name__)
 
 IMAGES = 300
 
@@ -20,9 +24,9 @@ def int8_graph(
 ) -> Path:
     """Return the file of the model's encoder in integers, which is made where it is missing.
 
-    The first call for a folder quantises, with at most 300 images spread evenly over the manifest;
-    later ones, and the other tasks of an array, take what it has written, so that all predictions
-    of a folder are of one network.
+    The first call for a folder and these images quantises, with at most 300 images spread evenly
+    over the manifest; later ones, and the other tasks of an array, take what it has written, so
+    that all predictions of a folder are of one network.
 
     Parameters
     ----------
@@ -37,8 +41,11 @@ def int8_graph(
     ------
     simclr.quantise.QuantisationError
     """
+    if torch.cuda.is_available():
+        logger.warning("int8 runs on the processors: without it, this would run on the GPU")
     # With the underscore, readers of a folder of Parquet files pass it over.
-    path = folder / f"_encoder-int8-{model.encoder.fingerprint[:16]}.npz"
+    marks = (model.encoder.fingerprint, manifest.fingerprint)
+    path = folder / f"_encoder-int8-{'-'.join(mark[:12] for mark in marks)}.npz"
     if path.exists():
         return path
     rows = np.unique(np.linspace(0, len(manifest) - 1, IMAGES).round().astype(int))
@@ -46,9 +53,17 @@ def int8_graph(
     mask[rows] = True
     settings = model.encoder.preprocessing
     pixels = [np.zeros((0, settings.channels, *[settings.image_size_px] * 2), dtype=np.uint8)]
+    skipped: list[Skipped] = []
     with decoding():
         for batch in read_batches(manifest.select(mask), settings, IMAGES):
             pixels.append(batch.pixels)
+            skipped += batch.skipped
+    if len(rows) - len(skipped) < FEWEST_IMAGES:
+        said = "".join(f"; {one.path}: {one.reason}" for one in skipped[:3])
+        raise QuantisationError(
+            f"int8 needs {FEWEST_IMAGES} images that can be read; of {len(rows)} looked at "
+            f"{len(rows) - len(skipped)} can be{said}: mend that, or predict without int8"
+        )
     progress.report("quantise", 0, 1, f"int8, with {sum(map(len, pixels))} images")
     quantise(model.encoder, np.concatenate(pixels), path, lowest_cosine)
     progress.report("quantise", 1, 1)

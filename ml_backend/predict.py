@@ -118,7 +118,9 @@ def write_predictions(
     schema = schema or model.schema
     n_shards = -(-len(manifest) // shard_size)
     refuse_surplus(folder, n_shards)
-    marks = _Marks(model.fingerprint, model_version, schema.fingerprint, int8)
+    graph = int8_graph(model, manifest, folder) if int8 and n_shards else None
+    of_graph = None if graph is None else _digest(graph)
+    marks = _Marks(model.fingerprint, model_version, schema.fingerprint, of_graph)
     shards = [
         _Shard.of(folder, number, shard_size, len(manifest))
         for number in range(part[0], n_shards, part[1])
@@ -133,7 +135,6 @@ def write_predictions(
     # All that are to be made in one go: else the processors wait where one ends.
     to_make = [shard for shard in shards if shard.path not in skipped]
     if to_make:
-        graph = int8_graph(model, manifest, folder) if int8 else None
         pieces = predict_in_pieces(
             model,
             only(manifest, *(shard.places for shard in to_make)),
@@ -160,13 +161,17 @@ class _Marks:
     weights: str
     model_version: str
     config: str
-    int8: bool
+    graph: str | None
 
     def of(self, images: Manifest) -> str:
         sizes = images.pixel_sizes_um
         facts = (images.fingerprint, sizes, self.model_version, self.weights, self.config)
-        told = repr((*facts, "int8") if self.int8 else facts)
+        told = repr((*facts, self.graph) if self.graph else facts)
         return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @dataclass(frozen=True)

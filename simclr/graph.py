@@ -99,7 +99,8 @@ def read_graph(path: Path) -> Any:
         return openvino.Core().read_model(xml.tobytes(), openvino.Tensor(weights))
     except Exception as error:  # of zip, of NumPy, of OpenVINO
         raise GraphError(
-            f"{path} cannot be read ({error}): remove it, and it is made anew"
+            f"{path} cannot be read ({error}): remove it and the shards beside it, and all is "
+            "made anew"
         ) from error
 
 

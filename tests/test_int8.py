@@ -112,11 +112,20 @@ def test_a_damaged_network_is_told_with_the_remedy(
     assert pq.read_metadata(shard).num_rows == IMAGES
 
 
+def test_a_network_of_other_images_is_not_taken(
+    folder: Path, model: TraitModel, manifest: Manifest, tmp_path: Path
+) -> None:
+    (known,) = folder.glob("_encoder-int8-*.npz")
+    (tmp_path / known.name).write_bytes(known.read_bytes())
+    write_predictions(model, manifest.select(manifest.image_ids[:40]), tmp_path, int8=True)
+    assert len(list(tmp_path.glob("_encoder-int8-*.npz"))) == 2
+
+
 def test_too_few_images_are_refused_with_the_remedy(
     model: TraitModel, manifest: Manifest, tmp_path: Path
 ) -> None:
     few = manifest.select(manifest.image_ids[:19])
-    with pytest.raises(QuantisationError, match=r"20 images .* are 19: predict without int8"):
+    with pytest.raises(QuantisationError, match=r"20 images .* of 19 looked at 19 can"):
         write_predictions(model, few, tmp_path, int8=True)
     assert not list(tmp_path.iterdir())
 
