@@ -34,6 +34,8 @@ from ml_backend.images import read_batches
 from ml_backend.model import TraitModel, size_inputs
 from ml_backend.registry import Registry
 from simclr.encoder import Encoder
+from simclr.graph import graph_of
+from simclr.quantise import in_integers
 from simclr.turned import turned
 
 RESULTS = Path(__file__).parent / "results" / "inference_precision"
@@ -69,18 +71,10 @@ def trained(network: str, side_px: int, epochs: int, labels: str, data: Path) ->
 
 def graphs(model: TraitModel, calibration: np.ndarray) -> dict[str, tuple[Any, str]]:
     """The network and its precision hint, by name."""
-    import nncf
-    import openvino
-
-    settings = model.encoder.preprocessing
-    shape = [-1, settings.channels, settings.image_size_px, settings.image_size_px]
-    example = torch.zeros(2, *shape[1:], dtype=torch.uint8)
-    plain = openvino.convert_model(model.encoder.eval(), example_input=example, input=shape)
+    plain = graph_of(model.encoder)
     found = {"fp32": (plain, "f32"), "bf16": (plain, "bf16")}
     for name, fast in (("int8, fast", True), ("int8, accurate", False)):
-        parts = [calibration[i : i + 30] for i in range(0, len(calibration), 30)]
-        quantised = nncf.quantize(plain.clone(), nncf.Dataset(parts), fast_bias_correction=fast)
-        found[name] = (quantised, "bf16")
+        found[name] = (in_integers(plain.clone(), calibration, fast), "bf16")
     return found
 
 

@@ -133,6 +133,13 @@ class Manifest:
             raise ManifestError(f"{len(absent)} images are not in the manifest, e.g. {absent[0]!r}")
         return Manifest(self.table.iloc[[position[image_id] for image_id in ids]], self.root)
 
+    def spread(self, most: int) -> Manifest:
+        """At most so many of the rows, spread evenly over all."""
+        some = np.zeros(len(self), dtype=bool)
+        n_some = min(len(self), most)
+        some[np.linspace(0, len(self) - 1, n_some).round().astype(int)] = True
+        return self.select(some)
+
     def write(self, path: Path | str) -> Path:
         """Write as Parquet, the root in the file's metadata; replaces the file atomically."""
         path = Path(path)

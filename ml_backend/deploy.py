@@ -157,10 +157,8 @@ def _choose(
             for head in heads
         }
     elif prior in ("em", "bbse"):
-        some = np.zeros(len(manifest), dtype=bool)
-        n_some = min(len(manifest), MOST_IMAGES)
-        some[np.linspace(0, len(manifest) - 1, n_some).round().astype(int)] = True
-        predictions = predict(model, manifest.select(some), extractor=partial(extractor_of, model))
+        some = manifest.spread(MOST_IMAGES)
+        predictions = predict(model, some, extractor=partial(extractor_of, model))
         n_images = len(predictions)
         for head in heads:
             try:

@@ -48,21 +48,19 @@ def int8_graph(
     path = folder / f"_encoder-int8-{'-'.join(mark[:12] for mark in marks)}.npz"
     if path.exists():
         return path
-    rows = np.unique(np.linspace(0, len(manifest) - 1, IMAGES).round().astype(int))
-    mask = np.zeros(len(manifest), dtype=bool)
-    mask[rows] = True
+    some = manifest.spread(IMAGES)
     settings = model.encoder.preprocessing
     pixels = [np.zeros((0, settings.channels, *[settings.image_size_px] * 2), dtype=np.uint8)]
     skipped: list[Skipped] = []
     with decoding():
-        for batch in read_batches(manifest.select(mask), settings, IMAGES):
+        for batch in read_batches(some, settings, IMAGES):
             pixels.append(batch.pixels)
             skipped += batch.skipped
-    if len(rows) - len(skipped) < FEWEST_IMAGES:
+    if len(some) - len(skipped) < FEWEST_IMAGES:
         said = "".join(f"; {one.path}: {one.reason}" for one in skipped[:3])
         raise QuantisationError(
-            f"int8 needs {FEWEST_IMAGES} images that can be read; of {len(rows)} looked at "
-            f"{len(rows) - len(skipped)} can be{said}: mend that, or predict without int8"
+            f"int8 needs {FEWEST_IMAGES} images that can be read; of {len(some)} looked at "
+            f"{len(some) - len(skipped)} can be{said}: mend that, or predict without int8"
         )
     progress.report("quantise", 0, 1, f"int8, with {sum(map(len, pixels))} images")
     quantise(model.encoder, np.concatenate(pixels), path, lowest_cosine)

@@ -65,12 +65,8 @@ def quantise(
         raise QuantisationError(
             f"int8 needs {FEWEST_IMAGES} images that can be read, here are {len(images)}: {remedy}"
         )
-    parts = [images[i : i + IMAGES_A_BATCH] for i in range(0, len(images), IMAGES_A_BATCH)]
     try:
-        graph = graph_of(encoder)
-        with _quiet_nncf() as nncf:
-            # Its subset of 300 is of batches: all of them, for the biases too.
-            quantised = nncf.quantize(graph, nncf.Dataset(parts), fast_bias_correction=False)
+        quantised = in_integers(graph_of(encoder), images)
     except Exception as error:  # of a library, on a network that nobody has tried
         raise QuantisationError(
             f"{encoder.backbone_name} does not go in int8 here ({error}): {remedy}"
@@ -90,6 +86,21 @@ def quantise(
     place_once(path, write)
 
 
+def in_integers(graph: Any, images: np.ndarray, fast: bool = False) -> Any:
+    """A graph as from `graph_of`, in integers.
+
+    Parameters
+    ----------
+    images : uint8 array, shape (n, channels, s, s)
+    fast : bool
+        Correct the biases all at once instead of layer by layer.
+    """
+    parts = [images[i : i + IMAGES_A_BATCH] for i in range(0, len(images), IMAGES_A_BATCH)]
+    with _quiet_nncf() as nncf:
+        # Its subset of 300 is of batches: all of them, for the biases too.
+        return nncf.quantize(graph, nncf.Dataset(parts), fast_bias_correction=fast)
+
+
 def alike(encoder: Encoder, path: Path, images: np.ndarray) -> float:
     """Mean cosine between the features of images in integers and before, around their mean.
 
@@ -106,15 +117,9 @@ def alike(encoder: Encoder, path: Path, images: np.ndarray) -> float:
 @contextmanager
 def _quiet_nncf() -> Iterator[Any]:
     """NNCF without its bars and remarks: a command has its own, and a job's log keeps each line."""
-    # Asked for its compilers by NNCF, PyTorch warns where there is no GPU.
-    compilers = logging.getLogger("torch.utils.cpp_extension")
-    level = compilers.level
-    compilers.setLevel(logging.ERROR)
-    try:
-        import nncf
+    import nncf
 
-        nncf.set_log_level(logging.ERROR)
-        with redirect_stdout(io.StringIO()):
-            yield nncf
-    finally:
-        compilers.setLevel(level)
+    # Not its `set_log_level`: that is also set on the handlers of everybody else.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    with redirect_stdout(io.StringIO()):
+        yield nncf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from simclr.marked_shards import ShardsError
 from simclr.preprocessing import Preprocessing
 from simclr.quantise import QuantisationError, quantise
 from tests.backend_fixtures import CONFIG, draw_images
+from tests.test_inference import Odd
 
 IMAGES = 60
 
@@ -121,6 +123,14 @@ def test_a_network_of_other_images_is_not_taken(
     assert len(list(tmp_path.glob("_encoder-int8-*.npz"))) == 2
 
 
+def test_others_go_on_warning(
+    model: TraitModel, manifest: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_predictions(model, manifest, tmp_path, int8=True)
+    logging.getLogger("ml_backend.priors").warning("still heard")
+    assert "still heard" in caplog.text
+
+
 def test_too_few_images_are_refused_with_the_remedy(
     model: TraitModel, manifest: Manifest, tmp_path: Path
 ) -> None:
@@ -128,16 +138,6 @@ def test_too_few_images_are_refused_with_the_remedy(
     with pytest.raises(QuantisationError, match=r"20 images .* of 19 looked at 19 can"):
         write_predictions(model, few, tmp_path, int8=True)
     assert not list(tmp_path.iterdir())
-
-
-class Odd(torch.nn.Module):
-    """What no graph holds: numbers that only show when it runs."""
-
-    pretrained_cfg = {"architecture": "odd"}  # noqa: RUF012
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        means = torch.from_numpy(np.asarray([image.mean().item() for image in images]))
-        return means.float()[:, None].repeat(1, 2)
 
 
 def test_a_network_that_does_not_go_in_integers_is_refused(tmp_path: Path) -> None:
