@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import uuid
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 from hpc_jobs.files import read_json
@@ -15,7 +14,7 @@ from ml_backend.priors import PriorError
 
 logger = logging.getLogger(__name__)
 
-PRIOR_FILE = "_prior.json"
+PRIOR_FILES = "_prior*.json"
 """Readers of a folder of Parquet files leave out what begins with an underscore."""
 MOST_LABELS = 5
 
@@ -66,55 +65,47 @@ def recorded(folder: Path, mark: str, prior: str) -> Deployment | None:
     """
     # Looked at first: a task of the same array may write the record and a shard meanwhile.
     there = any(folder.glob("part-*.parquet"))
-    found = _read(folder / PRIOR_FILE, mark)
-    if found is not None:
-        return found
-    if there and (prior != "natural" or _is_record(folder / PRIOR_FILE)):
+    records = [_read(path) for path in folder.glob(PRIOR_FILES)]
+    found = [deployment for whose, deployment in records if whose == mark]
+    if there and (len(records) > len(found) or (not found and prior != "natural")):
         raise PriorError(
             f"{folder} holds predictions at other frequencies, of other images or of another "
             "version: choose an empty folder, or remove the old shards"
         )
-    return None
+    return found[0] if found else None
 
 
-def _is_record(path: Path) -> bool:
-    return isinstance(read_json(path), dict)
-
-
-def _read(path: Path, mark: str) -> Deployment | None:
-    """What a file records, if it is about the same model, images and prior."""
+def _read(path: Path) -> tuple[str | None, Deployment]:
+    """The mark in a file and what it records; None for the mark of a file that is no record."""
     record = read_json(path)
-    if not isinstance(record, dict):
-        if path.exists():
-            logger.warning("%s cannot be read", path)
-        return None
     try:
-        return Deployment(**record) if record.pop("mark") == mark else None
-    except (KeyError, TypeError):
-        return None
+        return record.pop("mark"), Deployment(**record)
+    except (AttributeError, KeyError, TypeError):
+        logger.warning("%s cannot be read", path)
+        return None, Deployment("natural", {})
 
 
 def record(folder: Path, mark: str, found: Deployment) -> Deployment:
     """Record it, unless another task of the same array was first; what is recorded then.
 
     Tasks on unlike processors estimate a little differently, and all shards must be at one prior.
+    So a mark has a file of its own, which is written once and never changed. Records of earlier
+    runs, whose shards are gone, are removed before: where there is one of this mark, no other is.
+
+    Raises
+    ------
+    PriorError
+        The record of this mark is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / PRIOR_FILE
+    path = folder / f"_prior-{sha256(mark.encode()).hexdigest()[:8]}.json"
+    for other in folder.glob(PRIOR_FILES):
+        if other != path:
+            other.unlink(missing_ok=True)
     text = json.dumps({"mark": mark, **asdict(found)}, indent=2, ensure_ascii=False)
-    while not write_once(path, text + "\n"):
-        first = _read(path, mark)
-        if first is not None:
-            return first
-        _remove_stale(path, mark)
-    return found
-
-
-def _remove_stale(path: Path, mark: str) -> None:
-    """Remove the record of an earlier run, whose shards are gone."""
-    aside = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
-    with suppress(FileNotFoundError):
-        path.rename(aside)
-        if _read(aside, mark) is not None:  # written since it was looked at
-            write_once(path, aside.read_text(encoding="utf-8"))
-        aside.unlink()
+    if write_once(path, text + "\n"):
+        return found
+    whose, first = _read(path)
+    if whose != mark:
+        raise PriorError(f"{path} cannot be read: remove it, and start again")
+    return first

@@ -23,7 +23,7 @@ from ml_backend.deploy import deploy, read_priors, with_prior
 from ml_backend.head import Head
 from ml_backend.model import TraitModel
 from ml_backend.predict import predict, write_predictions
-from ml_backend.prior_record import PRIOR_FILE, Deployment, _remove_stale, record, recorded
+from ml_backend.prior_record import PRIOR_FILES, Deployment, record, recorded
 from ml_backend.priors import (
     PriorError,
     check_prior,
@@ -213,7 +213,8 @@ def test_frequencies_are_estimated_once_and_recorded(
     for other in ("natural", "uniform"):
         with pytest.raises(PriorError, match="at other frequencies"):
             deploy(model, manifest, other, tmp_path)
-    (tmp_path / PRIOR_FILE).unlink()  # shards of an older program say nothing of their prior
+    (noted,) = tmp_path.glob(PRIOR_FILES)
+    noted.unlink()  # shards of an older program say nothing of their prior
     with pytest.raises(PriorError, match="at other frequencies"):
         deploy(model, manifest, "uniform", tmp_path)
     assert deploy(model, manifest, "natural", tmp_path)[0] is model
@@ -235,7 +236,8 @@ def test_tasks_of_an_array_answer_at_one_prior(
     out = tmp_path / "out"
     out.mkdir()
     # A record of an earlier run, whose shards were removed, is in nobody's way.
-    (out / PRIOR_FILE).write_text('{"mark": "of other images"}')
+    for name in ("_prior.json", "_prior-01234567.json"):
+        (out / name).write_text('{"mark": "of other images", "prior": "em", "frequencies": {}}')
     with ThreadPoolExecutor(4) as pool:
         tasks = list(pool.map(lambda _: deploy(model, manifest, "em", out), range(4)))
     assert [found for _, found in tasks] == [tasks[0][1]] * 4
@@ -246,7 +248,31 @@ def test_tasks_of_an_array_answer_at_one_prior(
     assert sorted(path.name[0] for path in out.iterdir()) == ["_", "p", "p", "p"]
 
 
-def test_a_record_that_came_meanwhile_stays_where_there_are_no_hard_links(
+def test_the_first_record_of_many_tasks_is_everybodys(tmp_path: Path) -> None:
+    """Each round has a record of an earlier run in its way, which every task removes."""
+    for number in range(200):
+        (tmp_path / "_prior.json").write_text('{"mark": "of other images"}')
+        mark, together = f"of these images {number}", threading.Barrier(4)
+
+        def one(share: float, mark: str = mark, wait: Any = together.wait) -> Deployment:
+            wait(60)
+            return record(tmp_path, mark, Deployment("em", {"group": {"Ring": share}}))
+
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(one, (0.2, 0.3, 0.4, 0.5)))
+        assert found == [recorded(tmp_path, mark, "em")] * 4
+        assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    record(tmp_path, "of these images", Deployment("natural", {}))
+    (noted,) = tmp_path.glob(PRIOR_FILES)
+    noted.write_text("{")
+    with pytest.raises(PriorError, match=f"{noted.name} cannot be read: remove it"):
+        record(tmp_path, "of these images", Deployment("natural", {}))
+
+
+def test_the_first_record_stays_where_there_are_no_hard_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_: Any) -> None:
@@ -254,9 +280,9 @@ def test_a_record_that_came_meanwhile_stays_where_there_are_no_hard_links(
 
     monkeypatch.setattr(os, "link", refused)
     first = record(tmp_path, "of these images", Deployment("natural", {}))
-    _remove_stale(tmp_path / PRIOR_FILE, "of these images")
+    assert record(tmp_path, "of these images", Deployment("em", {})) == first
     assert recorded(tmp_path, "of these images", "natural") == first
-    assert [path.name for path in tmp_path.iterdir()] == [PRIOR_FILE]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_uniform_and_bbse(model: TraitModel, manifest: Manifest, tmp_path: Path) -> None:
