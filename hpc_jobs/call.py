@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from hpc_jobs import failures
 from hpc_jobs.files import read_json, write_json
 from hpc_jobs.processes import ProcessIdentity
 from hpc_jobs.progress import JOB_FOLDER_VARIABLE
@@ -41,7 +42,8 @@ class JobCall:
 
     Has submitit's `checkpoint`: a job that Slurm pre-empts is queued again with the same call, so
     functions that are handed to a job resume their own work. Where a job has several processes,
-    each calls the function; the first one (rank 0) keeps the record.
+    each calls the function; the first one (rank 0) keeps the record, and a failure is no outcome
+    yet, see `failures`.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class JobCall:
         # Of a run before this one, where the job was queued again.
         (self.job_folder / OUTCOME_FILE).unlink(missing_ok=True)
         if (self.job_folder / CANCELLED_FILE).exists():
-            self._end("cancelled", None)
+            end(self.job_folder, "cancelled", None)
             raise KeyboardInterrupt
         if threading.current_thread() is threading.main_thread():
             # A process started in the background may have been born deaf to the interrupt.
@@ -86,14 +88,13 @@ class JobCall:
             # A disk that is full later still has room for the outcome. Random: zeros may be packed.
             (self.job_folder / RESERVE_FILE).write_bytes(os.urandom(RESERVED_BYTES))
         process = ProcessIdentity.of(os.getpid())
-        write_json(
-            self.job_folder / STARTED_FILE, {"process": process.as_json(), "time": time.time()}
-        )
+        started = {"process": process.as_json(), "time": time.time(), "run": failures.run_number()}
+        write_json(self.job_folder / STARTED_FILE, started)
         try:
             with _heartbeat(self.job_folder):
                 result = self.function(*self.args, **self.kwargs)
         except KeyboardInterrupt:
-            self._end("cancelled", None)
+            end(self.job_folder, "cancelled", None)
             raise
         except BaseException as error:
             if self._queued_again:
@@ -103,9 +104,13 @@ class JobCall:
                 # whoever sent it: Slurm may queue it again.
                 raise SystemExit(TERMINATED) from error
             logger.exception("job %s failed", self.job_folder.name)
-            self._end("failed", _told(error))
+            if _processes() > 1 and not (self.job_folder / CANCELLED_FILE).exists():
+                self._note(0, error)
+                # Not the error itself, of which submitit would write a result.
+                raise SystemExit(1) from error
+            end(self.job_folder, "failed", _told(error))
             raise
-        self._end("finished", None, _as_json(result))
+        end(self.job_folder, "finished", None, _as_json(result))
         return result
 
     def checkpoint(self) -> Any:
@@ -123,29 +128,28 @@ class JobCall:
         try:
             return self.function(*self.args, **self.kwargs)
         except Exception as error:
-            outcome = self.job_folder / OUTCOME_FILE
-            if not outcome.exists():
-                told = f"process {rank}: {_told(error)}"
-                write_json(outcome, outcome_of("failed", told))
+            self._note(rank, error)
             raise
 
-    def _end(self, state: str, error: str | None, result: Any = None) -> None:
-        from hpc_jobs.once import end_job
-
-        if (self.job_folder / CANCELLED_FILE).exists():
-            # Whatever the function made of the interrupt, somebody asked for this end.
-            state, error = "cancelled", None
-        job = read_json(self.job_folder / JOB_FILE) or {}
-        path = self.job_folder / OUTCOME_FILE
-
+    def _note(self, rank: int, error: BaseException) -> None:
         (self.job_folder / RESERVE_FILE).unlink(missing_ok=True)
+        failures.note(self.job_folder, rank, error, _told(error))
 
-        def write() -> None:
-            # A process beside this one that failed first is why this one failed.
-            if state != "failed" or not path.exists():
-                write_json(path, outcome_of(state, error, result))
 
-        end_job(self.job_folder.parent, job.get("key"), write)
+def end(job_folder: Path, state: str, error: str | None, result: Any = None) -> None:
+    """Write a job's outcome and start what waits for its end."""
+    from hpc_jobs.once import end_job
+
+    if (job_folder / CANCELLED_FILE).exists():
+        # Whatever the function made of the interrupt, somebody asked for this end.
+        state, error = "cancelled", None
+    job = read_json(job_folder / JOB_FILE) or {}
+    (job_folder / RESERVE_FILE).unlink(missing_ok=True)
+
+    def write() -> None:
+        write_json(job_folder / OUTCOME_FILE, outcome_of(state, error, result))
+
+    end_job(job_folder.parent, job.get("key"), write)
 
 
 def outcome_of(state: str, error: str | None, result: Any = None) -> dict[str, Any]:
@@ -156,21 +160,25 @@ def outcome_of(state: str, error: str | None, result: Any = None) -> dict[str, A
 def _told(error: BaseException) -> str:
     """An error in one line; a full disk with what to do, however a library words it."""
     told = f"{type(error).__name__}: {error}"
-    one: BaseException | None = error
-    seen: set[int] = set()
-    while one is not None and id(one) not in seen:
-        seen.add(id(one))
+    for one in failures.chain(error):
         full = isinstance(one, OSError) and one.errno in {errno.ENOSPC, errno.EDQUOT}
         if full or "No space left on device" in str(one):
             return f"the disk is full: make room, and start it again ({type(one).__name__}: {one})"
-        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
     return told
 
 
 def _rank() -> int:
     """Of this process among those of its Slurm job; 0 elsewhere."""
-    of_slurm = os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
-    return int(os.environ.get("SLURM_PROCID", 0)) if of_slurm else 0
+    return int(os.environ.get("SLURM_PROCID", 0)) if _is_of_slurm() else 0
+
+
+def _processes() -> int:
+    """Of this Slurm job; 1 elsewhere."""
+    return int(os.environ.get("SLURM_NTASKS", 1)) if _is_of_slurm() else 1
+
+
+def _is_of_slurm() -> bool:
+    return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
 
 
 @contextmanager

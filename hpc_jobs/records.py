@@ -7,6 +7,7 @@ program that started it is gone. A job's folder `<jobs folder>/<job id>/` holds
 - `started.json`: written by the job itself when it begins
 - `progress.json`: its last progress
 - `outcome.json`: written by the job itself when it ends, with its result or its error
+- `failure-0.json` and so on: why a run of several processes failed, see `failures`
 - `reserve`: room for the outcome, until that is written
 - `heartbeat`: an empty file, touched by the job once a minute
 - `cancelled`: an empty file, there once somebody asked for an end
@@ -31,8 +32,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from hpc_jobs import failures, slurm
 from hpc_jobs import progress as progress_module
-from hpc_jobs import slurm
 from hpc_jobs.files import read_json, update_json
 from hpc_jobs.processes import ProcessIdentity
 from hpc_jobs.progress import Progress
@@ -217,8 +218,11 @@ def _state(
         state, error = _state_of_process(job_folder, job, process)
     if state in ACTIVE_STATES:
         return state, None, None
+    failure = failures.last(job_folder, started.get("run", 0))
     if (job_folder / CANCELLED_FILE).exists():
         state, error = "cancelled", None
+    elif failure is not None:  # the batch script did not come to write it
+        state, error = "failed", failure.told
     return _outcome(job_folder, job) or (state, _last_sign(job_folder), error)
 
 

@@ -10,12 +10,15 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from hpc_jobs import failures
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +51,11 @@ class SlurmError(RuntimeError):
 
 
 def submit_calls(
-    calls: Sequence[Any], folder: Path, cancelled: Path, name: str, parameters: dict[str, Any]
+    calls: Sequence[Any],
+    folder: Path,
+    ended: Sequence[Path],
+    name: str,
+    parameters: dict[str, Any],
 ) -> list[tuple[str, str]]:
     """Queue calls, several of them as an array.
 
@@ -57,9 +64,10 @@ def submit_calls(
     calls : sequence
         What submitit pickles; each takes no arguments.
     folder : Path
-        For pickles, results and logs; the nodes must see it.
-    cancelled : Path
-        A file that is there once somebody asked for an end: then nothing is queued again.
+        Of the job, for pickles, results and logs; the nodes must see it.
+    ended : sequence of Path
+        Files one of which is there once the job has ended, or somebody asked for it: then nothing
+        is queued again.
     parameters : dict
         For submitit's `AutoExecutor`, and `slurm_python`.
 
@@ -77,7 +85,7 @@ def submit_calls(
     parameters = {"timeout_min": DEFAULT_TIME_MIN} | parameters
     python = parameters.pop("slurm_python", None)
     parameters["slurm_setup"] = [*_SETUP, *(parameters.get("slurm_setup") or ())]
-    parameters["slurm_teardown"] = _restart_after_a_kill(cancelled)
+    parameters["slurm_teardown"] = _after_the_end(folder, ended, python)
     parameters["slurm_additional_parameters"] = {"requeue": True} | dict(
         parameters.get("slurm_additional_parameters") or {}
     )
@@ -183,13 +191,25 @@ _SETUP = (
 )
 
 
-def _restart_after_a_kill(cancelled: Path) -> list[str]:
+def _after_the_end(folder: Path, ended: Sequence[Path], python: str | None) -> list[str]:
     """Lines for the batch script. Slurm itself queues again what a node's loss has ended."""
+    noted = shlex.quote(str(folder))
+    nobody = " && ".join(f"[ ! -e {shlex.quote(str(path))} ]" for path in ended)
     return [
         "status=$?",
-        f'if [ "$status" -eq {KILLED} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {MOST_RESTARTS} ]'
-        f" && [ ! -e {shlex.quote(str(cancelled))} ]; then",
+        'run="${SLURM_RESTART_COUNT:-0}"',
+        "again=no",
+        # Of several processes, a failure ends the others by a kill.
+        f'if [ "$status" -eq {KILLED} ] || [ -e {noted}/{failures.OF_ANOTHER}-"$run".json ]; then',
+        f'  if [ "$run" -lt {MOST_RESTARTS} ] && [ ! -e {noted}/{failures.OWN}-"$run".json ]'
+        f" && {nobody}; then",
+        "    again=yes",
+        "  fi",
+        "fi",
+        'if [ "$again" = yes ]; then',
         '  scontrol requeue "$SLURM_JOB_ID"',
+        'elif [ "$status" -ne 0 ]; then',
+        f"  {python or shlex.quote(sys.executable)} -m hpc_jobs.after_processes {noted}",
         "fi",
         'exit "$status"',
     ]

@@ -34,3 +34,29 @@ def rank_and_size(fails: int | None = None) -> tuple[int, int, str]:
         time.sleep(600)
     threads = os.environ.get("OMP_NUM_THREADS", "")
     return rank, int(os.environ["SLURM_NTASKS"]), threads
+
+
+def sum_together(folder: Path) -> int:
+    """Sum over all processes of the job, again and again until `go` is there; how often it began.
+
+    As distributed training: a process that is gone is an error in the others.
+    """
+    import torch
+    import torch.distributed as dist
+
+    rank = int(os.environ["SLURM_PROCID"])
+    began = folder / f"only-{rank}.began"
+    run = len(began.read_text().splitlines()) + 1 if began.exists() else 1
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet-{run}", rank=rank, world_size=2
+    )
+    dist.barrier()
+    with began.open("a") as file:
+        file.write(f"{os.getpid()} {os.environ.get('SLURMD_NODENAME')}\n")
+    stop = torch.zeros(1)
+    while not stop:
+        time.sleep(0.05)
+        stop = torch.tensor([float((folder / "go").exists())])
+        dist.all_reduce(stop)
+    dist.destroy_process_group()
+    return run

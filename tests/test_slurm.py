@@ -16,7 +16,7 @@ from hpc_jobs.files import update_json
 from hpc_jobs.once import drop_pending
 from hpc_jobs.records import JOB_FILE
 from tests.slurm_fixtures import SlurmForTests, await_true
-from tests.slurm_work import add, note_and_wait, rank_and_size
+from tests.slurm_work import add, note_and_wait, rank_and_size, sum_together
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -96,8 +96,61 @@ def test_a_process_that_fails_ends_its_job(slurm: SlurmForTests, tmp_path: Path)
     job = submit(tmp_path, rank_and_size, 1, parameters={"tasks_per_node": 2})
     record = job.wait(LONGEST_S)
     assert (record.state, record.error) == ("failed", "process 1: ValueError: as asked")
-    # srun ends the other process too, some 30 s later; nobody has to wait for it here.
-    slurm.run("scancel", record.where.split()[1])
+    # It was no kill, though srun ends the other process by one.
+    assert not list(record.folder.glob("failure-1.json"))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_kill_9_of_one_process_of_two_and_they_begin_again(
+    slurm: SlurmForTests, tmp_path: Path, rank: int
+) -> None:
+    """The one that is left fails, which is not the end of the job at any moment."""
+    (tmp_path / "jobs").mkdir()
+    job = submit_once(tmp_path, sum_together, tmp_path, parameters={"tasks_per_node": 2}).job
+    for one in range(2):
+        began(tmp_path, one)
+    os.kill(int(began(tmp_path, rank)[0].split()[0]), signal.SIGKILL)
+    seen = []
+
+    def again() -> bool:
+        seen.append(job.record().state)
+        return len((tmp_path / "only-0.began").read_text().splitlines()) == 2
+
+    await_true(again, LONGEST_S, lambda: hpc_jobs.read_log(job.record()))
+    assert set(seen) <= {"queued", "running"}
+    assert submit_once(tmp_path, sum_together, tmp_path).coalesced
+    drop_pending(tmp_path / "jobs", "k")
+    (tmp_path / "go").touch()
+    assert job.result(LONGEST_S) == 2
+
+
+def test_a_lost_node_of_two_and_they_begin_again(slurm: SlurmForTests, tmp_path: Path) -> None:
+    job = submit(tmp_path, sum_together, tmp_path, parameters={"nodes": 2, "tasks_per_node": 1})
+    nodes = [began(tmp_path, rank)[0].split()[1] for rank in range(2)]
+    slurm.lose(nodes[1])
+    try:
+        await_true(lambda: job.record().state == "queued", LONGEST_S, slurm.logs)
+    finally:
+        slurm.start_node(nodes[1])
+    (tmp_path / "go").touch()
+    assert job.result(LONGEST_S) == 2
+
+
+def test_one_process_of_two_is_killed_too_often(
+    slurm: SlurmForTests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for the job starts after it."""
+    monkeypatch.setattr("hpc_jobs.slurm.MOST_RESTARTS", 0)
+    (tmp_path / "jobs").mkdir()
+    job = submit_once(tmp_path, sum_together, tmp_path, parameters={"tasks_per_node": 2}).job
+    assert submit_once(tmp_path, add, 1, 2).coalesced
+    os.kill(int(began(tmp_path, 1)[0].split()[0]), signal.SIGKILL)
+    record = job.wait(LONGEST_S)
+    assert record.state == "failed"
+    assert "was killed, or its node went; process 0 noticed: RuntimeError" in str(record.error)
+    jobs = tmp_path / "jobs"
+    await_true(lambda: len(hpc_jobs.list_jobs(jobs)) == 2, LONGEST_S, slurm.logs)
+    assert hpc_jobs.Job(hpc_jobs.list_jobs(jobs)[0].folder).result(LONGEST_S) == 3
 
 
 def test_cancel(slurm: SlurmForTests, tmp_path: Path) -> None:
@@ -159,7 +212,9 @@ def test_its_time_was_up_too_often(
 ) -> None:
     """Of a minute of time, submitit takes each signal for its end."""
     monkeypatch.setattr("hpc_jobs.slurm.MOST_TIMEOUTS", 0)
-    job = submit(tmp_path, note_and_wait, tmp_path, parameters={"timeout_min": 1})
+    # Not Slurm's own signal, which may come before anybody listens: 90 s before the end.
+    parameters = {"timeout_min": 1, "slurm_signal_delay_s": 10}
+    job = submit(tmp_path, note_and_wait, tmp_path, parameters=parameters)
     began(tmp_path)
     slurm.run("scancel", "--signal=USR2", job.record().where.split()[1])
     record = job.wait(LONGEST_S)
