@@ -1090,7 +1090,14 @@ def go_on_with_interrupted(place: Any) -> None:
     """At the start of the servers: take up jobs that were cut off, and tell of them."""
     import hpc_jobs
     from ml_backend.job_keys import goes_on
+    from ml_backend.site_jobs import out_of_reach
 
+    try:
+        warning = out_of_reach(place)
+    except hpc_jobs.SiteError as error:
+        warning = f"No job starts: {error}"
+    if warning is not None:
+        errors.print(warning, markup=False, highlight=False)
     for one in hpc_jobs.take_up_interrupted(place.jobs_folder, goes_on):
         how = "start it again, and it goes on where it was."
         if one.again is not None:

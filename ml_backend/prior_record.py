@@ -77,10 +77,11 @@ def recorded(folder: Path, mark: str, prior: str) -> Deployment | None:
 
 def _read(path: Path) -> tuple[str | None, Deployment]:
     """The mark in a file and what it records; None for the mark of a file that is no record."""
-    record = read_json(path)
+    content = read_json(path)
+    facts = dict(content) if isinstance(content, dict) else {}
     try:
-        return record.pop("mark"), Deployment(**record)
-    except (AttributeError, KeyError, TypeError):
+        return facts.pop("mark"), Deployment(**facts)
+    except (KeyError, TypeError):
         logger.warning("%s cannot be read", path)
         return None, Deployment("natural", {})
 

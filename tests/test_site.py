@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import pytest
 
 from hpc_jobs import SiteError, find_site, read_site
 from hpc_jobs.command_line import read_part
+from label_studio_config.home import Home
+from label_studio_config.serve_settings import planned_settings
 from ml_backend.site_jobs import KINDS, OF_PROCESSES
+from planktrait import go_on_with_interrupted
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "planktrait-site.toml"
 
@@ -150,3 +154,27 @@ def test_the_example_is_right(tmp_path: Path) -> None:
 def test_parts_that_are_none(text: str) -> None:
     with pytest.raises(ValueError, match="give K/N"):
         read_part(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "profile", "said"),
+    [
+        ("127.0.0.1", 'cluster = "slurm"', "serve with --host ADDRESS"),
+        ("0.0.0.0", '[train]\ncluster = "slurm"', "Slurm jobs (train) are told"),
+        ("localhost", 'cluster = "slurm"\n[push]\ncluster = "local"', "http://localhost:8080"),
+        ("192.0.2.7", 'cluster = "slurm"', ""),
+        ("127.0.0.1", 'partition = "gpu"', ""),
+        ("127.0.0.1", '[push]\ncluster = "slurm"', ""),
+        ("127.0.0.1", "cluster = 1", "planktrait-site.toml: cluster: Input should be"),
+    ],
+)
+def test_the_servers_start_tells_of_jobs_that_would_not_reach_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str, profile: str, said: str
+) -> None:
+    home = Home(tmp_path / "home")
+    nothing: Any = {"images_root": None, "port": None, "backend_port": None, "allowed_hosts": ()}
+    home.change_settings(**asdict(planned_settings(home, host=host, **nothing)))
+    (home.folder / "planktrait-site.toml").write_text(profile)
+    go_on_with_interrupted(home)
+    told = "".join(capsys.readouterr().err.split())  # lines are broken anywhere
+    assert said.replace(" ", "") in told if said else told == ""
