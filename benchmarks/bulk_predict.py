@@ -7,6 +7,7 @@ In the same run and on the same images, round by round, medians:
 
 * `decode`: the images read and made inputs of, nothing else;
 * `forward`: the network alone, as the product runs it, on inputs in memory;
+* `PyTorch`: the same network where OpenVINO is not installed, in the same precision;
 * `limit`: 1 / (1/forward + 1/decode), what a machine can do that does both and waits for nothing;
 * `end to end`: `write_predictions`, the function behind `planktrait predict`;
 * `int8`: the same with `--int8`, whose network is made once, before (how long that takes is told);
@@ -50,6 +51,7 @@ from ml_backend.model import TraitModel
 from ml_backend.predict import write_predictions
 from ml_backend.predict_pieces import BATCH_SIZE, extractor_of
 from simclr.encoder import Encoder
+from simclr.inference import FeatureExtractor
 
 RESULTS = Path(__file__).parent / "results" / "bulk_predict"
 NETWORKS = (("resnet18", 128), ("mobilenetv4_conv_small", 128), ("resnet10t", 64))
@@ -116,6 +118,7 @@ def measure(model: TraitModel, manifest: Manifest, rounds: int) -> dict[str, Any
     """Images a second of each, medians over rounds."""
     side_px, n = model.encoder.preprocessing.image_size_px, len(manifest)
     extractor, plain = extractor_of(model), plain_network(model)
+    pytorch = FeatureExtractor(model.encoder, model.views, "torch")
     first = manifest.select(manifest.image_ids[:IN_MEMORY])
     settings = model.encoder.preprocessing
     batches = [batch.pixels for batch in read_batches(first, settings, BATCH_SIZE)]
@@ -126,7 +129,7 @@ def measure(model: TraitModel, manifest: Manifest, rounds: int) -> dict[str, Any
         for _ in read_batches(manifest, settings, BATCH_SIZE):
             pass
 
-    def forward() -> None:
+    def forward(extractor: FeatureExtractor) -> None:
         for _ in extractor.stream(batches * TIMES_FORWARD, lambda batch: batch):
             pass
 
@@ -148,7 +151,8 @@ def measure(model: TraitModel, manifest: Manifest, rounds: int) -> dict[str, Any
         for _ in range(rounds):
             for name, work, count in (
                 ("decode", decode, n),
-                ("forward", forward, n_forward),
+                ("forward", partial(forward, extractor), n_forward),
+                ("forward_pytorch", partial(forward, pytorch), n_forward),
                 ("end_to_end", end_to_end, n),
                 ("int8", partial(end_to_end, graph), n),
                 ("plain_loop", lambda: plain_loop(plain, some, side_px), len(some)),
@@ -156,13 +160,16 @@ def measure(model: TraitModel, manifest: Manifest, rounds: int) -> dict[str, Any
                 found.setdefault(name, []).append(count / seconds(work))
     rates = {name: statistics.median(values) for name, values in found.items()}
     limits = [1 / (1 / f + 1 / d) for f, d in zip(found["forward"], found["decode"], strict=True)]
+    to_pytorch = [f / p for f, p in zip(found["forward"], found["forward_pytorch"], strict=True)]
     to_limit = [e / limit for e, limit in zip(found["end_to_end"], limits, strict=True)]
     to_bf16 = [i / e for i, e in zip(found["int8"], found["end_to_end"], strict=True)]
     to_plain = [e / p for e, p in zip(found["end_to_end"], found["plain_loop"], strict=True)]
     return {
         "runtime": extractor.description,
+        "runtime_pytorch": pytorch.description,
         **{name: round(rate, 1) for name, rate in rates.items()},
         "limit": round(statistics.median(limits), 1),
+        "forward_times_pytorch": round(statistics.median(to_pytorch), 2),
         "share_of_limit": round(statistics.median(to_limit), 3),
         "times_plain_loop": round(statistics.median(to_plain), 2),
         "int8_times_end_to_end": round(statistics.median(to_bf16), 2),
