@@ -1219,7 +1219,9 @@ def list_part_skipped(
 
 @contextmanager
 def told_plainly() -> Iterator[None]:
-    """Turn our own errors into one line and exit code 1; Ctrl-C into 130."""
+    """Turn our own errors, and a full disk, into one line and exit code 1; Ctrl-C into 130."""
+    from hpc_jobs.errors import full_disk
+
     if in_job():
         yield  # its record tells them
         return
@@ -1227,10 +1229,14 @@ def told_plainly() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    except (ValueError, RuntimeError) as error:
-        if type(error).__module__.split(".")[0] not in ROOMS:
-            raise  # not one of ours: a fault of the program, whose traceback is needed
-        errors.print(f"[red]Error:[/] {escape(str(error))}", highlight=False)
+    except Exception as error:
+        ours = isinstance(error, (ValueError, RuntimeError))
+        ours &= type(error).__module__.split(".")[0] in ROOMS
+        full = full_disk(error)
+        if not ours and full is None:
+            raise  # a fault of the program, whose traceback is needed
+        said = str(error) if ours else str(full)
+        errors.print(f"[red]Error:[/] {escape(said)}", highlight=False)
         logging.getLogger(__name__).debug("where it happened", exc_info=True)
         raise typer.Exit(1) from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc_jobs import failures
+from hpc_jobs.errors import told
 from hpc_jobs.files import read_json, write_json
 from hpc_jobs.processes import ProcessIdentity
 from hpc_jobs.progress import JOB_FOLDER_VARIABLE
@@ -108,7 +108,7 @@ class JobCall:
                 self._note(0, error)
                 # Not the error itself, of which submitit would write a result.
                 raise SystemExit(1) from error
-            end(self.job_folder, "failed", _told(error))
+            end(self.job_folder, "failed", told(error))
             raise
         end(self.job_folder, "finished", None, _as_json(result))
         return result
@@ -133,7 +133,7 @@ class JobCall:
 
     def _note(self, rank: int, error: BaseException) -> None:
         (self.job_folder / RESERVE_FILE).unlink(missing_ok=True)
-        failures.note(self.job_folder, rank, error, _told(error))
+        failures.note(self.job_folder, rank, error)
 
 
 def end(job_folder: Path, state: str, error: str | None, result: Any = None) -> None:
@@ -155,16 +155,6 @@ def end(job_folder: Path, state: str, error: str | None, result: Any = None) -> 
 def outcome_of(state: str, error: str | None, result: Any = None) -> dict[str, Any]:
     """What is written of a job that ends now."""
     return {"state": state, "error": error, "result": result, "time": time.time()}
-
-
-def _told(error: BaseException) -> str:
-    """An error in one line; a full disk with what to do, however a library words it."""
-    told = f"{type(error).__name__}: {error}"
-    for one in failures.chain(error):
-        full = isinstance(one, OSError) and one.errno in {errno.ENOSPC, errno.EDQUOT}
-        if full or "No space left on device" in str(one):
-            return f"the disk is full: make room, and start it again ({type(one).__name__}: {one})"
-    return told
 
 
 def _rank() -> int:

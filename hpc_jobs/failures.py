@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from hpc_jobs.errors import chain, told
 from hpc_jobs.files import read_json
 from hpc_jobs.whole_files import write_once
 
@@ -52,9 +52,9 @@ def run_number() -> int:
     return int(os.environ.get("SLURM_RESTART_COUNT", 0))
 
 
-def note(job_folder: Path, rank: int, error: BaseException, told: str) -> None:
+def note(job_folder: Path, rank: int, error: BaseException) -> None:
     """Note a failure, unless another process of this run was first with one of its kind."""
-    failure = Failure(rank, " ".join(told.split()), is_of_another(error))
+    failure = Failure(rank, " ".join(told(error).split()), is_of_another(error))
     name = f"{OF_ANOTHER if failure.of_another else OWN}-{run_number()}.json"
     with suppress(OSError):  # a full disk, say: the error that is on its way says more
         write_once(job_folder / name, json.dumps(asdict(failure)))
@@ -77,16 +77,6 @@ def is_of_another(error: BaseException) -> bool:
     return any(
         type(one).__name__ in _OF_TORCH or "gloo/transport" in str(one) for one in chain(error)
     )
-
-
-def chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and those that have led to it."""
-    one: BaseException | None = error
-    seen: set[int] = set()
-    while one is not None and id(one) not in seen:
-        seen.add(id(one))
-        yield one
-        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
 
 
 def _noted(job_folder: Path) -> list[re.Match[str]]:
