@@ -448,7 +448,7 @@ def main() -> None:
             )
     results = finished(cells(), RESULTS)
     show(results)
-    if results:
+    if results and not arguments.list:
         draw(rows_of(results), RESULTS.parent / "conflicting_votes.svg")
 
 

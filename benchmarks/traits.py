@@ -234,7 +234,7 @@ def main() -> None:
         print(f"{Cell.of(result).name}: {figure} {result[figure]:.3f}", flush=True)
     results = finished(cells(), RESULTS)
     show(results)
-    if any(result["trait"] == "chains" for result in results):
+    if not arguments.list and any(result["trait"] == "chains" for result in results):
         draw(results, RESULTS / "chains.svg")
 
 
