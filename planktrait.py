@@ -882,7 +882,8 @@ def jobs(
             for job in records:
                 done = job.progress
                 how_far = f"{done.stage} {done.done}/{done.total} {done.message}" if done else ""
-                table.add_row(job.id, job.name, job.where, job.state, job.error or how_far)
+                waits = f"waits for {job.waits_for}. " if job.waits_for else ""
+                table.add_row(job.id, job.name, job.where, job.state, job.error or waits + how_far)
             out.print(table)
 
 

@@ -118,7 +118,18 @@ def state_of(scheduler_id: str) -> str | None:
         if time.monotonic() - asked_s > SECONDS_BETWEEN_QUESTIONS:
             states = _ask(main)
             _answers[main] = (time.monotonic(), states)
-    return UNREACHABLE if states is None else states.get(scheduler_id)
+    return UNREACHABLE if states is None else states.get(scheduler_id, (None, None))[0]
+
+
+def why_waiting(scheduler_id: str) -> str | None:
+    """For people: what a queued job waits for, as Slurm said when it was asked for its state."""
+    with _lock:
+        _, states = _answers.get(scheduler_id.partition("_")[0], (0.0, None))
+    reason = (states or {}).get(scheduler_id, (None, None))[1]
+    if reason and re.search("TimeLimit|MaxWall", reason):
+        remedy = "it asks for too much time: change that in the site profile, and start it again"
+        return f"{reason} ({remedy})"
+    return reason
 
 
 def why_ended(state: str | None) -> str:
@@ -170,7 +181,9 @@ def end(scheduler_id: str) -> None:
 
 
 _lock = threading.Lock()
-_answers: dict[str, tuple[float, dict[str, str] | None]] = {}
+_States = dict[str, tuple[str | None, str | None]]
+"""By Slurm's id: the state, and what it waits for."""
+_answers: dict[str, tuple[float, _States | None]] = {}
 _numbers: tuple[float, dict[str, str] | None] = (float("-inf"), None)
 _silent_since_s = float("-inf")
 _SETUP = (
@@ -195,14 +208,18 @@ def _restart_after_a_kill(cancelled: Path) -> list[str]:
     ]
 
 
-def _ask(main: str) -> dict[str, str] | None:
-    done = _squeue("--array", "--format=%i %T", "--jobs", main)
+def _ask(main: str) -> _States | None:
+    done = _squeue("--array", "--format=%i %T %r", "--jobs", main)
     if done.returncode:
         if "Invalid job id" in done.stderr:
             return {}
         logger.warning("Slurm cannot be asked for job %s: %s", main, done.stderr.strip())
         return None
-    return dict(line.split(None, 1) for line in done.stdout.splitlines() if line.strip())
+    states: _States = {}
+    for line in done.stdout.splitlines():
+        scheduler_id, state, reason = (*line.split(None, 2), "", "", "")[:3]
+        states[scheduler_id] = (state, None if reason in {"", "None"} else reason)
+    return states
 
 
 def _squeue(*options: str) -> subprocess.CompletedProcess[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +114,7 @@ def test_cancel_before_the_start(slurm: SlurmForTests, tmp_path: Path) -> None:
     with slurm.full():
         waiting = submit(tmp_path, note_and_wait, tmp_path)
         assert waiting.record().state == "queued"
+        assert waiting.record().waits_for == "PartitionDown"
         assert waiting.cancel().state == "cancelled"
     assert not list(tmp_path.glob("*.began"))
 
@@ -165,6 +168,31 @@ def test_its_time_was_up_too_often(
     record = job.wait(LONGEST_S)
     assert record.state == "failed"
     assert "give it more time in the site profile" in str(record.error)
+
+
+@contextmanager
+def partition(slurm: SlurmForTests, **settings: str) -> Iterator[None]:
+    """With other limits of time."""
+    told = [f"{name}={value}" for name, value in settings.items()]
+    slurm.run("scontrol", "update", "PartitionName=all", *told)
+    try:
+        yield
+    finally:
+        slurm.run(
+            "scontrol", "update", "PartitionName=all", "DefaultTime=INFINITE", "MaxTime=INFINITE"
+        )
+
+
+def test_a_time_that_no_partition_allows_is_told(slurm: SlurmForTests, tmp_path: Path) -> None:
+    with partition(slurm, MaxTime="60"):
+        job = submit(tmp_path, add, 1, 2, parts=2, parameters={"timeout_min": 61})
+
+        def told() -> str:
+            return str(job.record().as_json()["waits_for"])
+
+        await_true(lambda: told().startswith("PartitionTimeLimit"), LONGEST_S, told)
+        assert "too much time: change that in the site profile" in told()
+        assert job.cancel().waits_for is None
 
 
 def test_requeue_by_hand(slurm: SlurmForTests, tmp_path: Path) -> None:
