@@ -22,6 +22,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
+from hpc_jobs.batch_script import load_modules
+
 SITE_VARIABLE = "PLANKTRAIT_SITE"
 SITE_FILE = "planktrait-site.toml"
 SCRATCH_VARIABLE = "PLANKTRAIT_SCRATCH"
@@ -114,7 +116,8 @@ class Settings(BaseModel):
         return None
 
     def _lines(self) -> list[str]:
-        lines = [f"module load {shlex.quote(name)}" for name in self.modules or ()]
+        """Of shell before the job: what is loaded first, others may build on."""
+        lines = load_modules(self.modules or [])
         lines += [
             f"export {name}={shlex.quote(value)}"
             for name, value in (self.environment or {}).items()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shlex
 import subprocess
 import threading
 import time
@@ -17,13 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hpc_jobs.batch_script import THREADS, restart_after_a_kill, sbatch_options
+
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_QUESTIONS = 1.0
 SECONDS_FOR_AN_ANSWER = 30
-MOST_RESTARTS = 3
 MOST_TIMEOUTS = 3
-KILLED = 137  # 128 + SIGKILL, as a shell tells it
 DEFAULT_TIME_MIN = 24 * 60
 UNREACHABLE = "UNREACHABLE"
 WAITING = frozenset(
@@ -36,6 +35,7 @@ ENDED = frozenset(
     }
 )
 _REMEDIES = {
+    "FAILED": ": its log may say why (killed, or it could not begin)",
     "TIMEOUT": ": give it more time in the site profile, and start it again",
     "OUT_OF_MEMORY": ": give it more memory in the site profile, and start it again",
 }
@@ -76,11 +76,11 @@ def submit_calls(
 
     parameters = {"timeout_min": DEFAULT_TIME_MIN} | parameters
     python = parameters.pop("slurm_python", None)
-    parameters["slurm_setup"] = [*_SETUP, *(parameters.get("slurm_setup") or ())]
-    parameters["slurm_teardown"] = _restart_after_a_kill(cancelled)
-    parameters["slurm_additional_parameters"] = {"requeue": True} | dict(
-        parameters.get("slurm_additional_parameters") or {}
-    )
+    options = sbatch_options(parameters.get("slurm_additional_parameters") or {})
+    requeued = "requeue" in options
+    parameters["slurm_additional_parameters"] = options
+    parameters["slurm_setup"] = [*THREADS, *(parameters.get("slurm_setup") or ())]
+    parameters["slurm_teardown"] = restart_after_a_kill(cancelled) if requeued else None
     # Distributed work waits for ever for a process that is gone.
     parameters["slurm_srun_args"] = [
         "--kill-on-bad-exit=1",
@@ -92,7 +92,7 @@ def submit_calls(
                 folder=folder,
                 cluster="slurm",
                 slurm_python=python,
-                slurm_max_num_timeout=MOST_TIMEOUTS,
+                slurm_max_num_timeout=MOST_TIMEOUTS if requeued else 0,
             )
             executor.update_parameters(name=name, stderr_to_stdout=True, **parameters)
             with executor.batch():
@@ -186,26 +186,6 @@ _States = dict[str, tuple[str | None, str | None]]
 _answers: dict[str, tuple[float, _States | None]] = {}
 _numbers: tuple[float, dict[str, str] | None] = (float("-inf"), None)
 _silent_since_s = float("-inf")
-_SETUP = (
-    # Numeric libraries would take all processors of the node; srun does not hand this on itself.
-    'if [ -n "$SLURM_CPUS_PER_TASK" ]; then',
-    '  export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
-    '  export OMP_NUM_THREADS="$SLURM_CPUS_PER_TASK" MKL_NUM_THREADS="$SLURM_CPUS_PER_TASK"',
-    '  export OPENBLAS_NUM_THREADS="$SLURM_CPUS_PER_TASK"',
-    "fi",
-)
-
-
-def _restart_after_a_kill(cancelled: Path) -> list[str]:
-    """Lines for the batch script. Slurm itself queues again what a node's loss has ended."""
-    return [
-        "status=$?",
-        f'if [ "$status" -eq {KILLED} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {MOST_RESTARTS} ]'
-        f" && [ ! -e {shlex.quote(str(cancelled))} ]; then",
-        '  scontrol requeue "$SLURM_JOB_ID"',
-        "fi",
-        'exit "$status"',
-    ]
 
 
 def _ask(main: str) -> _States | None:

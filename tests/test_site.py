@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hpc_jobs import SiteError, find_site, read_site
+from hpc_jobs.batch_script import sbatch_options
 from hpc_jobs.command_line import read_part
 from ml_backend.site_jobs import KINDS, OF_PROCESSES
 
@@ -39,10 +40,7 @@ def test_a_section_changes_what_it_names(tmp_path: Path) -> None:
     train, predict = (site.options(kind)["parameters"] for kind in ("train", "predict"))
     assert train["timeout_min"] == 26 * 60 + 30
     assert (train["slurm_partition"], train["gpus_per_node"]) == ("gpu", 1)
-    assert train["slurm_setup"][:2] == [
-        "module load cuda/12",
-        'if mkdir -p "/scratch/$USER"; then',
-    ]
+    assert "if ! module load cuda/12; then" in train["slurm_setup"]
     assert (predict["slurm_partition"], predict["mem_gb"]) == ("cpu", 16)
     assert "gpus_per_node" not in predict
     assert predict["slurm_array_parallelism"] == 4
@@ -125,6 +123,60 @@ def test_a_scratch_folder_that_cannot_be_made_is_not_used(tmp_path: Path, possib
     else:
         assert done.stdout == "none /tmp\n"
         assert "decoded images go into the home" in done.stderr
+
+
+def run_lines(site: Any, *more: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The lines before a job, in a shell as Slurm starts it: no login shell."""
+    lines = [*site.options("train")["parameters"]["slurm_setup"], *more]
+    environment = {"PATH": os.environ["PATH"], **variables}
+    command = ["bash", "-c", "\n".join(lines)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def module_command(folder: Path) -> str:
+    """MODULESHOME of a command that knows `cuda/12`."""
+    (folder / "init").mkdir()
+    (folder / "init" / "bash").write_text(
+        'module() { echo "$@"; [ "$2" = cuda/12 ] && export CUDA=here; }\n'
+    )
+    return str(folder)
+
+
+def test_modules_are_loaded_where_no_login_shell_has_defined_them(tmp_path: Path) -> None:
+    """And before `setup`, which may build on them."""
+    site = read(tmp_path, 'cluster = "slurm"\nmodules = ["cuda/12"]\nsetup = ["echo $CUDA"]')
+    done = run_lines(site, MODULESHOME=module_command(tmp_path))
+    assert (done.returncode, done.stdout) == (0, "load cuda/12\nhere\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [(True, "modules of the site profile: cuda/13 cannot be loaded"), (False, "no command module")],
+)
+def test_a_module_that_is_missing_ends_the_job(tmp_path: Path, known: bool, said: str) -> None:
+    site = read(tmp_path, 'cluster = "slurm"\nmodules = ["cuda/13", "cuda/12"]')
+    variables = {"MODULESHOME": module_command(tmp_path)} if known else {}
+    done = run_lines(site, "echo goes on", **variables)
+    assert done.returncode == 1
+    assert "goes on" not in done.stdout
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("exclusive = true, hold = false", {"requeue": True, "exclusive": True}),
+        ("requeue = false", {"no-requeue": True}),
+        ("no-requeue = true", {"no-requeue": True}),
+        ("requeue = true, nice = 0", {"requeue": True, "nice": 0}),
+    ],
+)
+def test_an_option_of_sbatch_that_is_a_flag(
+    tmp_path: Path, text: str, options: dict[str, Any]
+) -> None:
+    site = read(tmp_path, f'cluster = "slurm"\nsbatch = {{ {text} }}')
+    asked = site.options("train")["parameters"]["slurm_additional_parameters"]
+    assert sbatch_options(asked) == options
 
 
 def test_where_it_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

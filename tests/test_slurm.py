@@ -195,6 +195,29 @@ def test_a_time_that_no_partition_allows_is_told(slurm: SlurmForTests, tmp_path:
         assert job.cancel().waits_for is None
 
 
+def profile(folder: Path, text: str) -> dict[str, Any]:
+    (folder / "site.toml").write_text(f'cluster = "slurm"\n{text}')
+    options: dict[str, Any] = hpc_jobs.read_site(folder / "site.toml", []).options("train")
+    return options["parameters"]  # type: ignore[no-any-return]
+
+
+def test_a_module_that_is_missing_is_told(slurm: SlurmForTests, tmp_path: Path) -> None:
+    job = submit(tmp_path, add, 1, 2, parameters=profile(tmp_path, 'modules = ["cuda/12"]'))
+    record = job.wait(LONGEST_S)
+    assert (record.state, "its log may say why" in str(record.error)) == ("killed", True)
+    assert "modules of the site profile: there is no command module" in hpc_jobs.read_log(record)
+
+
+def test_a_job_that_is_not_to_be_queued_again(slurm: SlurmForTests, tmp_path: Path) -> None:
+    asked = profile(tmp_path, "sbatch = { requeue = false, overcommit = false }")
+    job = submit(tmp_path, note_and_wait, tmp_path, parameters=asked)
+    began(tmp_path)
+    number = job.record().where.split()[1]
+    assert "Requeue=0" in slurm.run("scontrol", "show", "job", number)
+    (tmp_path / "go").touch()
+    job.result(LONGEST_S)
+
+
 def test_requeue_by_hand(slurm: SlurmForTests, tmp_path: Path) -> None:
     job = submit(tmp_path, note_and_wait, tmp_path)
     began(tmp_path)
