@@ -6,6 +6,7 @@ States are asked of the controller (`squeue`), which every cluster has; accounti
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import subprocess
@@ -17,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from hpc_jobs.batch_script import THREADS, restart_after_a_kill, sbatch_options
+from hpc_jobs.on_node import OnNode
+from hpc_jobs.scratch import SCRATCH_VARIABLE
 
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_QUESTIONS = 1.0
 SECONDS_FOR_AN_ANSWER = 30
 MOST_TIMEOUTS = 3
-DEFAULT_TIME_MIN = 24 * 60
 UNREACHABLE = "UNREACHABLE"
 WAITING = frozenset(
     {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "CONFIGURING"}
@@ -61,7 +63,8 @@ def submit_calls(
     cancelled : Path
         A file that is there once somebody asked for an end: then nothing is queued again.
     parameters : dict
-        For submitit's `AutoExecutor`, and `slurm_python`.
+        For submitit's `AutoExecutor`, and `slurm_python`. Without `timeout_min`, the time is left
+        to Slurm.
 
     Returns
     -------
@@ -74,7 +77,7 @@ def submit_calls(
     """
     import submitit
 
-    parameters = {"timeout_min": DEFAULT_TIME_MIN} | parameters
+    parameters = dict(parameters)
     python = parameters.pop("slurm_python", None)
     options = sbatch_options(parameters.get("slurm_additional_parameters") or {})
     requeued = "requeue" in options
@@ -95,8 +98,11 @@ def submit_calls(
                 slurm_max_num_timeout=MOST_TIMEOUTS if requeued else 0,
             )
             executor.update_parameters(name=name, stderr_to_stdout=True, **parameters)
+            if not {"timeout_min", "slurm_time"} & set(parameters):
+                # It would ask for five minutes, and takes no None for "do not ask" itself.
+                executor._executor.update_parameters(time=None)
             with executor.batch():
-                jobs = [executor.submit(call) for call in calls]
+                jobs = [executor.submit(OnNode(call, requeued)) for call in calls]
             return [(job.job_id, job.paths.stdout.name) for job in jobs]
     except (submitit.core.utils.FailedJobError, RuntimeError, OSError) as error:
         said = str(error).strip().splitlines()
@@ -132,6 +138,18 @@ def why_waiting(scheduler_id: str) -> str | None:
     return reason
 
 
+def time_limit_min(scheduler_id: str) -> float | None:
+    """How long Slurm lets a job run, perhaps without end; None where it does not say so."""
+    done = _squeue("--format=%l", "--jobs", scheduler_id)
+    said = done.stdout.split()[0] if done.stdout.split() else ""
+    if said == "UNLIMITED":
+        return math.inf
+    if done.returncode or not re.fullmatch(r"(\d+-)?\d+(:\d+)+", said):
+        return None
+    parts = reversed([int(part) for part in re.split("[-:]", said)])
+    return sum(part * unit for part, unit in zip(parts, (1, 60, 3600, 86400), strict=False)) / 60
+
+
 def why_ended(state: str | None) -> str:
     """For people: why a job that left no outcome is over."""
     if state is None:
@@ -144,6 +162,11 @@ def with_remedy(error: str) -> str:
     if "timed-out too many times" in error:
         return (
             "its time was up again and again: give it more time in the site profile, and start it "
+            "again, and it goes on where it was"
+        )
+    if "checkpoint function returned None" in error:
+        return (
+            "Slurm took its node, and the site profile says that it is not queued again: start it "
             "again, and it goes on where it was"
         )
     return error
@@ -230,7 +253,10 @@ def _not_within_a_job() -> Iterator[None]:
 
     Not submitit's `clean_env`, which takes SLURM_CONF along, by which the commands find Slurm.
     """
-    hidden = {name: os.environ.pop(name) for name in list(os.environ) if _OF_A_JOB.match(name)}
+    names = [name for name in os.environ if _OF_A_JOB.match(name)] + [SCRATCH_VARIABLE]
+    if os.environ.get("TMPDIR") == os.environ.get(SCRATCH_VARIABLE):
+        names.append("TMPDIR")
+    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -34,3 +35,12 @@ def rank_and_size(fails: int | None = None) -> tuple[int, int, str]:
         time.sleep(600)
     threads = os.environ.get("OMP_NUM_THREADS", "")
     return rank, int(os.environ["SLURM_NTASKS"]), threads
+
+
+def note_scratch(folder: Path) -> None:
+    """Note what this process has as its scratch folder, and leave something there."""
+    scratch = Path(os.environ["PLANKTRAIT_SCRATCH"])
+    (scratch / "image").touch()
+    path = folder / f"rank-{os.environ['SLURM_PROCID']}"
+    path.with_suffix(".part").write_text(f"{scratch}\n{tempfile.gettempdir()}\n")
+    path.with_suffix(".part").rename(path)

@@ -41,6 +41,7 @@ def test_a_section_changes_what_it_names(tmp_path: Path) -> None:
     assert train["timeout_min"] == 26 * 60 + 30
     assert (train["slurm_partition"], train["gpus_per_node"]) == ("gpu", 1)
     assert "if ! module load cuda/12; then" in train["slurm_setup"]
+    assert train["slurm_setup"][-1] == 'export PLANKTRAIT_SCRATCH="/scratch/$USER"'
     assert (predict["slurm_partition"], predict["mem_gb"]) == ("cpu", 16)
     assert "gpus_per_node" not in predict
     assert predict["slurm_array_parallelism"] == 4
@@ -100,37 +101,18 @@ def test_an_interpreter_may_have_a_space_in_its_path(tmp_path: Path) -> None:
         assert site.options("train")["parameters"]["slurm_python"] == words
 
 
-@pytest.mark.parametrize("possible", [True, False])
-def test_a_scratch_folder_that_cannot_be_made_is_not_used(tmp_path: Path, possible: bool) -> None:
-    """The job then decodes into the home, as without one."""
-    scratch = tmp_path / "our scratch"
-    if not possible:
-        scratch.touch()
-    site = read(tmp_path, f'cluster = "slurm"\nscratch = "{tmp_path}/$NAME"')
-    lines = site.options("train")["parameters"]["slurm_setup"]
-    shell = "\n".join([*lines, 'echo "${PLANKTRAIT_SCRATCH-none} $TMPDIR"'])
-    environment = {"PATH": os.environ["PATH"], "NAME": scratch.name, "TMPDIR": "/tmp"}
-    done = subprocess.run(
-        ["bash", "-c", shell],
-        env=environment | {"PLANKTRAIT_SCRATCH": "/of/another/node"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    if possible:
-        assert done.stdout == f"{scratch} {scratch}\n"
-        assert scratch.is_dir()
-    else:
-        assert done.stdout == "none /tmp\n"
-        assert "decoded images go into the home" in done.stderr
-
-
 def run_lines(site: Any, *more: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """The lines before a job, in a shell as Slurm starts it: no login shell."""
     lines = [*site.options("train")["parameters"]["slurm_setup"], *more]
     environment = {"PATH": os.environ["PATH"], **variables}
     command = ["bash", "-c", "\n".join(lines)]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_the_shell_reads_the_scratch_folder(tmp_path: Path) -> None:
+    site = read(tmp_path, 'cluster = "slurm"\nscratch = "/scratch/$NAME"')
+    done = run_lines(site, 'echo "$PLANKTRAIT_SCRATCH"', NAME="our name", PLANKTRAIT_SCRATCH="/of")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "/scratch/our name\n", "")
 
 
 def module_command(folder: Path) -> str:
