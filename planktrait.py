@@ -369,7 +369,7 @@ def pretrain(
         images_of_export,
         labels_of_export,
     )
-    from ml_backend.training_jobs import pretrain_project
+    from ml_backend.training_jobs import images_scratch, pretrain_project
     from simclr.run_folder import count_images
 
     settings = given(
@@ -404,7 +404,13 @@ def pretrain(
             manifest, skipped = read_source(source)  # type: ignore[arg-type]
             labels = column_labels(manifest, label_column)
         list_skipped(skipped)
-        folder = learn_features(manifest, output or Path("encoder"), labels=labels, **settings)
+        folder = learn_features(
+            manifest,
+            output or Path("encoder"),
+            labels=labels,
+            cache_folder=images_scratch(),
+            **settings,
+        )
         show({"images": count_images(folder), "encoder": folder})
 
 
@@ -568,6 +574,7 @@ def train(
         from label_studio_config.schema import LabelSchema
         from ml_backend.registry import Registry
         from ml_backend.train import train as train_tasks
+        from ml_backend.training_jobs import images_scratch
 
         report = train_tasks(
             read_export(export),  # type: ignore[arg-type]
@@ -575,6 +582,7 @@ def train(
             resolve_image=partial(resolve_image, root_of(home, images)),
             registry=Registry(models),
             encoder=encoder,
+            cache_folder=images_scratch(),
         )
         list_skipped(report.skipped)
         show_metrics(report.metrics)
@@ -882,7 +890,8 @@ def jobs(
             for job in records:
                 done = job.progress
                 how_far = f"{done.stage} {done.done}/{done.total} {done.message}" if done else ""
-                table.add_row(job.id, job.name, job.where, job.state, job.error or how_far)
+                waits = f"waits for {job.waits_for}. " if job.waits_for else ""
+                table.add_row(job.id, job.name, job.where, job.state, job.error or waits + how_far)
             out.print(table)
 
 

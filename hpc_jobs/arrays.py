@@ -28,6 +28,7 @@ def record_of_array(job_folder: Path, job: dict[str, Any]) -> JobRecord:
     state = _state({part.state for part in parts})
     shown = min(parts, key=lambda part: WORTH_A_LOOK.index(part.state), default=None)
     wrong = [part for part in parts if part.error]
+    waits = [part.waits_for for part in parts if part.waits_for]
     results = [part.result for part in parts]
     over = state not in {"queued", "running"}
     return JobRecord(
@@ -44,6 +45,7 @@ def record_of_array(job_folder: Path, job: dict[str, Any]) -> JobRecord:
         folder=job_folder,
         result=results if state == "finished" else None,
         where=where_of(job),
+        waits_for=waits[0] if waits and state == "queued" else None,
         parts=parts,
     )
 

@@ -83,6 +83,8 @@ class JobRecord:
         The folder of this job.
     where : str
         "here", or "Slurm" with its number there.
+    waits_for : str or None
+        Of a queued job, what Slurm says that it waits for.
     parts : tuple of JobRecord
         The tasks of an array; () of any other job.
     """
@@ -100,6 +102,7 @@ class JobRecord:
     folder: Path
     result: Any = None
     where: str = "here"
+    waits_for: str | None = None
     parts: tuple[JobRecord, ...] = ()
 
     @property
@@ -123,6 +126,7 @@ class JobRecord:
             "result": self.result,
             "log": None if self.log is None else str(self.log),
             "where": self.where,
+            "waits_for": self.waits_for,
             "parts": {
                 state: sum(part.state == state for part in self.parts)
                 for state in sorted({part.state for part in self.parts})
@@ -173,6 +177,9 @@ def read_job(job_folder: Path) -> JobRecord | None:
         folder=job_folder,
         result=(read_json(job_folder / OUTCOME_FILE) or {}).get("result"),
         where=where_of(job),
+        waits_for=slurm.why_waiting(job["scheduler_id"])
+        if state == "queued" and job.get("scheduler_id")
+        else None,
     )
 
 

@@ -222,8 +222,7 @@ def _run_here(call: JobCall) -> None:
 
 def _submit_to_slurm(calls: list[JobCall], job_folder: Path, parameters: dict[str, Any]) -> None:
     """Queue the calls; ids and logs are noted in job.json of the job, and of each part."""
-    # An array has no outcome of its own.
-    ended = [job_folder / name for name in (CANCELLED_FILE, OUTCOME_FILE)]
+    ended = (CANCELLED_FILE, OUTCOME_FILE)
     try:
         queued = slurm.submit_calls(calls, job_folder, ended, job_folder.name, parameters)
     except slurm.SlurmError as error:

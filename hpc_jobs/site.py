@@ -22,9 +22,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
+from hpc_jobs.batch_script import load_modules
+from hpc_jobs.scratch import SCRATCH_VARIABLE
+
 SITE_VARIABLE = "PLANKTRAIT_SITE"
 SITE_FILE = "planktrait-site.toml"
-SCRATCH_VARIABLE = "PLANKTRAIT_SCRATCH"
 Cluster = Literal["local", "slurm"]
 
 
@@ -114,21 +116,15 @@ class Settings(BaseModel):
         return None
 
     def _lines(self) -> list[str]:
-        lines = [f"module load {shlex.quote(name)}" for name in self.modules or ()]
+        """Of shell before the job: what is loaded first, others may build on."""
+        lines = load_modules(self.modules or [])
         lines += [
             f"export {name}={shlex.quote(value)}"
             for name, value in (self.environment or {}).items()
         ]
         if self.scratch is not None:
-            # Between double quotes: a site writes "/scratch/$USER".
-            lines += [
-                f'if mkdir -p "{self.scratch}"; then',
-                f'  export {SCRATCH_VARIABLE}="{self.scratch}" TMPDIR="{self.scratch}"',
-                "else",
-                f"  unset {SCRATCH_VARIABLE}",
-                '  echo "no scratch folder on $(hostname): decoded images go into the home" >&2',
-                "fi",
-            ]
+            # Between double quotes: a site writes "/scratch/$USER". Each node makes it itself.
+            lines.append(f'export {SCRATCH_VARIABLE}="{self.scratch}"')
         return lines + list(self.setup or ())
 
 

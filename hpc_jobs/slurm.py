@@ -6,11 +6,10 @@ States are asked of the controller (`squeue`), which every cluster has; accounti
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
-import shlex
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -18,16 +17,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hpc_jobs import failures
+from hpc_jobs.batch_script import THREADS, after_the_call, sbatch_options
+from hpc_jobs.on_node import OnNode
+from hpc_jobs.scratch import SCRATCH_VARIABLE
 
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_QUESTIONS = 1.0
 SECONDS_FOR_AN_ANSWER = 30
-MOST_RESTARTS = 3
 MOST_TIMEOUTS = 3
-KILLED = 137  # 128 + SIGKILL, as a shell tells it
-DEFAULT_TIME_MIN = 24 * 60
 UNREACHABLE = "UNREACHABLE"
 WAITING = frozenset(
     {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "CONFIGURING"}
@@ -39,6 +37,7 @@ ENDED = frozenset(
     }
 )
 _REMEDIES = {
+    "FAILED": ": its log may say why (killed, or it could not begin)",
     "TIMEOUT": ": give it more time in the site profile, and start it again",
     "OUT_OF_MEMORY": ": give it more memory in the site profile, and start it again",
 }
@@ -53,7 +52,7 @@ class SlurmError(RuntimeError):
 def submit_calls(
     calls: Sequence[Any],
     folder: Path,
-    ended: Sequence[Path],
+    ended: Sequence[str],
     name: str,
     parameters: dict[str, Any],
 ) -> list[tuple[str, str]]:
@@ -65,11 +64,12 @@ def submit_calls(
         What submitit pickles; each takes no arguments.
     folder : Path
         Of the job, for pickles, results and logs; the nodes must see it.
-    ended : sequence of Path
-        Files one of which is there once the job has ended, or somebody asked for it: then nothing
-        is queued again.
+    ended : sequence of str
+        Files one of which is in the folder of the job, or of the part of an array, once it has
+        ended or somebody asked for it: then nothing is queued again.
     parameters : dict
-        For submitit's `AutoExecutor`, and `slurm_python`.
+        For submitit's `AutoExecutor`, and `slurm_python`. Without `timeout_min`, the time is left
+        to Slurm.
 
     Returns
     -------
@@ -82,12 +82,14 @@ def submit_calls(
     """
     import submitit
 
-    parameters = {"timeout_min": DEFAULT_TIME_MIN} | parameters
+    parameters = dict(parameters)
     python = parameters.pop("slurm_python", None)
-    parameters["slurm_setup"] = [*_SETUP, *(parameters.get("slurm_setup") or ())]
-    parameters["slurm_teardown"] = _after_the_end(folder, ended, python)
-    parameters["slurm_additional_parameters"] = {"requeue": True} | dict(
-        parameters.get("slurm_additional_parameters") or {}
+    options = sbatch_options(parameters.get("slurm_additional_parameters") or {})
+    requeued = "requeue" in options
+    parameters["slurm_additional_parameters"] = options
+    parameters["slurm_setup"] = [*THREADS, *(parameters.get("slurm_setup") or ())]
+    parameters["slurm_teardown"] = after_the_call(
+        folder, ended, python, requeued, of_array=len(calls) > 1
     )
     # Distributed work waits for ever for a process that is gone.
     parameters["slurm_srun_args"] = [
@@ -100,11 +102,14 @@ def submit_calls(
                 folder=folder,
                 cluster="slurm",
                 slurm_python=python,
-                slurm_max_num_timeout=MOST_TIMEOUTS,
+                slurm_max_num_timeout=MOST_TIMEOUTS if requeued else 0,
             )
             executor.update_parameters(name=name, stderr_to_stdout=True, **parameters)
+            if not {"timeout_min", "slurm_time"} & set(parameters):
+                # It would ask for five minutes, and takes no None for "do not ask" itself.
+                executor._executor.update_parameters(time=None)
             with executor.batch():
-                jobs = [executor.submit(call) for call in calls]
+                jobs = [executor.submit(OnNode(call, requeued)) for call in calls]
             return [(job.job_id, job.paths.stdout.name) for job in jobs]
     except (submitit.core.utils.FailedJobError, RuntimeError, OSError) as error:
         said = str(error).strip().splitlines()
@@ -126,7 +131,30 @@ def state_of(scheduler_id: str) -> str | None:
         if time.monotonic() - asked_s > SECONDS_BETWEEN_QUESTIONS:
             states = _ask(main)
             _answers[main] = (time.monotonic(), states)
-    return UNREACHABLE if states is None else states.get(scheduler_id)
+    return UNREACHABLE if states is None else states.get(scheduler_id, (None, None))[0]
+
+
+def why_waiting(scheduler_id: str) -> str | None:
+    """For people: what a queued job waits for, as Slurm said when it was asked for its state."""
+    with _lock:
+        _, states = _answers.get(scheduler_id.partition("_")[0], (0.0, None))
+    reason = (states or {}).get(scheduler_id, (None, None))[1]
+    if reason and re.search("TimeLimit|MaxWall", reason):
+        remedy = "it asks for too much time: change that in the site profile, and start it again"
+        return f"{reason} ({remedy})"
+    return reason
+
+
+def time_limit_min(scheduler_id: str) -> float | None:
+    """How long Slurm lets a job run, perhaps without end; None where it does not say so."""
+    done = _squeue("--format=%l", "--jobs", scheduler_id)
+    said = done.stdout.split()[0] if done.stdout.split() else ""
+    if said == "UNLIMITED":
+        return math.inf
+    if done.returncode or not re.fullmatch(r"(\d+-)?\d+(:\d+)+", said):
+        return None
+    parts = reversed([int(part) for part in re.split("[-:]", said)])
+    return sum(part * unit for part, unit in zip(parts, (1, 60, 3600, 86400), strict=False)) / 60
 
 
 def why_ended(state: str | None) -> str:
@@ -141,6 +169,11 @@ def with_remedy(error: str) -> str:
     if "timed-out too many times" in error:
         return (
             "its time was up again and again: give it more time in the site profile, and start it "
+            "again, and it goes on where it was"
+        )
+    if "checkpoint function returned None" in error:
+        return (
+            "Slurm took its node, and the site profile says that it is not queued again: start it "
             "again, and it goes on where it was"
         )
     return error
@@ -178,51 +211,25 @@ def end(scheduler_id: str) -> None:
 
 
 _lock = threading.Lock()
-_answers: dict[str, tuple[float, dict[str, str] | None]] = {}
+_States = dict[str, tuple[str | None, str | None]]
+"""By Slurm's id: the state, and what it waits for."""
+_answers: dict[str, tuple[float, _States | None]] = {}
 _numbers: tuple[float, dict[str, str] | None] = (float("-inf"), None)
 _silent_since_s = float("-inf")
-_SETUP = (
-    # Numeric libraries would take all processors of the node; srun does not hand this on itself.
-    'if [ -n "$SLURM_CPUS_PER_TASK" ]; then',
-    '  export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
-    '  export OMP_NUM_THREADS="$SLURM_CPUS_PER_TASK" MKL_NUM_THREADS="$SLURM_CPUS_PER_TASK"',
-    '  export OPENBLAS_NUM_THREADS="$SLURM_CPUS_PER_TASK"',
-    "fi",
-)
 
 
-def _after_the_end(folder: Path, ended: Sequence[Path], python: str | None) -> list[str]:
-    """Lines for the batch script. Slurm itself queues again what a node's loss has ended."""
-    noted = shlex.quote(str(folder))
-    nobody = " && ".join(f"[ ! -e {shlex.quote(str(path))} ]" for path in ended)
-    return [
-        "status=$?",
-        'run="${SLURM_RESTART_COUNT:-0}"',
-        "again=no",
-        # Of several processes, a failure ends the others by a kill.
-        f'if [ "$status" -eq {KILLED} ] || [ -e {noted}/{failures.OF_ANOTHER}-"$run".json ]; then',
-        f'  if [ "$run" -lt {MOST_RESTARTS} ] && [ ! -e {noted}/{failures.OWN}-"$run".json ]'
-        f" && {nobody}; then",
-        "    again=yes",
-        "  fi",
-        "fi",
-        'if [ "$again" = yes ]; then',
-        '  scontrol requeue "$SLURM_JOB_ID"',
-        'elif [ "$status" -ne 0 ]; then',
-        f"  {python or shlex.quote(sys.executable)} -m hpc_jobs.after_processes {noted}",
-        "fi",
-        'exit "$status"',
-    ]
-
-
-def _ask(main: str) -> dict[str, str] | None:
-    done = _squeue("--array", "--format=%i %T", "--jobs", main)
+def _ask(main: str) -> _States | None:
+    done = _squeue("--array", "--format=%i %T %r", "--jobs", main)
     if done.returncode:
         if "Invalid job id" in done.stderr:
             return {}
         logger.warning("Slurm cannot be asked for job %s: %s", main, done.stderr.strip())
         return None
-    return dict(line.split(None, 1) for line in done.stdout.splitlines() if line.strip())
+    states: _States = {}
+    for line in done.stdout.splitlines():
+        scheduler_id, state, reason = (*line.split(None, 2), "", "", "")[:3]
+        states[scheduler_id] = (state, None if reason in {"", "None"} else reason)
+    return states
 
 
 def _squeue(*options: str) -> subprocess.CompletedProcess[str]:
@@ -253,7 +260,10 @@ def _not_within_a_job() -> Iterator[None]:
 
     Not submitit's `clean_env`, which takes SLURM_CONF along, by which the commands find Slurm.
     """
-    hidden = {name: os.environ.pop(name) for name in list(os.environ) if _OF_A_JOB.match(name)}
+    names = [name for name in os.environ if _OF_A_JOB.match(name)] + [SCRATCH_VARIABLE]
+    if os.environ.get("TMPDIR") == os.environ.get(SCRATCH_VARIABLE):
+        names.append("TMPDIR")
+    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield
     finally:

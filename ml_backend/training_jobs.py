@@ -7,13 +7,12 @@ imports this module, so what is heavy is imported when it is used.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpc_jobs import progress
-from hpc_jobs.site import SCRATCH_VARIABLE
+from hpc_jobs.scratch import scratch_folder
 from label_studio_config.api import ApiError
 from label_studio_config.home import Home
 from label_studio_config.manifest import Manifest
@@ -172,10 +171,14 @@ def outcome_of(report: TrainingReport) -> dict[str, Any]:
 
 
 def images_cache(home: Home) -> Path:
-    """Where trainings and SimCLR of all projects keep decoded images: in the home, or in the fast
-    folder that the site profile names on a cluster's nodes."""
-    scratch = os.environ.get(SCRATCH_VARIABLE)
-    return Path(scratch) / "images" if scratch else home.cache_folder / "images"
+    """Where trainings and SimCLR of all projects keep decoded images."""
+    return images_scratch() or home.cache_folder / "images"
+
+
+def images_scratch() -> Path | None:
+    """For decoded images, in the fast folder that the site profile names on a cluster's nodes."""
+    scratch = scratch_folder()
+    return scratch / "images" if scratch else None
 
 
 def fetch_images(home: Home, project_id: int) -> tuple[Manifest, dict[str, str]]:

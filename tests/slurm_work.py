@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -60,3 +61,12 @@ def sum_together(folder: Path) -> int:
         dist.all_reduce(stop)
     dist.destroy_process_group()
     return run
+
+
+def note_scratch(folder: Path) -> None:
+    """Note what this process has as its scratch folder, and leave something there."""
+    scratch = Path(os.environ["PLANKTRAIT_SCRATCH"])
+    (scratch / "image").touch()
+    path = folder / f"rank-{os.environ['SLURM_PROCID']}"
+    path.with_suffix(".part").write_text(f"{scratch}\n{tempfile.gettempdir()}\n")
+    path.with_suffix(".part").rename(path)

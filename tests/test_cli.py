@@ -150,9 +150,10 @@ def test_methods_are_those_that_there_are(run):
 
 
 @pytest.mark.slow
-def test_pretrain_goes_on_from_an_encoder_by_another_method(run, phantoms):
+def test_pretrain_goes_on_from_an_encoder_by_another_method(run, phantoms, tmp_path, monkeypatch):
     options = ("--epochs", 1, "--image-size-px", 32)
     assert run("pretrain", phantoms, "--backbone", "test_resnet", *options).exit_code == 0
+    monkeypatch.setenv("PLANKTRAIT_SCRATCH", str(tmp_path / "fast"))
     answer = run(
         "pretrain", phantoms, "--encoder", "encoder/encoder", "--method", "dcl",
         "--temperature", 0.15, "--view-share", 1.0, "--epochs", 1, "--output", "second",
@@ -163,13 +164,15 @@ def test_pretrain_goes_on_from_an_encoder_by_another_method(run, phantoms):
     assert record["preprocessing"]["image_size_px"] == 32
     assert (record["settings"]["temperature"], record["settings"]["view_share"]) == (0.15, 1.0)
     assert "initial_weights" in record
+    # Decoded images: where a node has a fast folder, there.
+    assert [Path(folder).is_dir() for folder in ("fast/images", "second/cache")] == [True, False]
     refused = run("pretrain", phantoms, "--method", "byol", "--temperature", 0.1)
     assert refused.exit_code == 1
     assert "byol has no temperature" in refused.output
 
 
 @pytest.mark.slow
-def test_learn_predict_and_embed_from_files(run, phantoms, tmp_path):
+def test_learn_predict_and_embed_from_files(run, phantoms, tmp_path, monkeypatch):
     truth = pd.read_csv(phantoms / "truth.csv").set_index("image_id")["group"]
     tasks = []
     for number, path in enumerate(sorted(phantoms.glob("images/*/*.png")), start=1):
@@ -202,11 +205,13 @@ def test_learn_predict_and_embed_from_files(run, phantoms, tmp_path):
     assert embedded.exit_code == 0, embedded.output
     assert len(pd.read_parquet("embeddings.parquet")) == 60
 
+    monkeypatch.setenv("PLANKTRAIT_SCRATCH", str(tmp_path / "fast"))
     trained = run(
         "train", "--export", "export.json", "--images", phantoms, "--config", "functional_groups",
         "--encoder", encoder,
     )  # fmt: skip
     assert trained.exit_code == 0, trained.output
+    assert [Path(folder).is_dir() for folder in ("fast/images", "models/.cache")] == [True, False]
     assert "models-v0001" in run("models", "list", "--models", "models").output
     (phantoms / "broken.png").write_bytes(b"no image")
     (phantoms / "empty.png").touch()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hpc_jobs import SiteError, find_site, read_site
+from hpc_jobs.batch_script import sbatch_options
 from hpc_jobs.command_line import read_part
 from label_studio_config.home import Home
 from label_studio_config.serve_settings import planned_settings
@@ -43,10 +44,8 @@ def test_a_section_changes_what_it_names(tmp_path: Path) -> None:
     train, predict = (site.options(kind)["parameters"] for kind in ("train", "predict"))
     assert train["timeout_min"] == 26 * 60 + 30
     assert (train["slurm_partition"], train["gpus_per_node"]) == ("gpu", 1)
-    assert train["slurm_setup"][:2] == [
-        "module load cuda/12",
-        'if mkdir -p "/scratch/$USER"; then',
-    ]
+    assert "if ! module load cuda/12; then" in train["slurm_setup"]
+    assert train["slurm_setup"][-1] == 'export PLANKTRAIT_SCRATCH="/scratch/$USER"'
     assert (predict["slurm_partition"], predict["mem_gb"]) == ("cpu", 16)
     assert "gpus_per_node" not in predict
     assert predict["slurm_array_parallelism"] == 4
@@ -106,29 +105,64 @@ def test_an_interpreter_may_have_a_space_in_its_path(tmp_path: Path) -> None:
         assert site.options("train")["parameters"]["slurm_python"] == words
 
 
-@pytest.mark.parametrize("possible", [True, False])
-def test_a_scratch_folder_that_cannot_be_made_is_not_used(tmp_path: Path, possible: bool) -> None:
-    """The job then decodes into the home, as without one."""
-    scratch = tmp_path / "our scratch"
-    if not possible:
-        scratch.touch()
-    site = read(tmp_path, f'cluster = "slurm"\nscratch = "{tmp_path}/$NAME"')
-    lines = site.options("train")["parameters"]["slurm_setup"]
-    shell = "\n".join([*lines, 'echo "${PLANKTRAIT_SCRATCH-none} $TMPDIR"'])
-    environment = {"PATH": os.environ["PATH"], "NAME": scratch.name, "TMPDIR": "/tmp"}
-    done = subprocess.run(
-        ["bash", "-c", shell],
-        env=environment | {"PLANKTRAIT_SCRATCH": "/of/another/node"},
-        capture_output=True,
-        text=True,
-        check=True,
+def run_lines(site: Any, *more: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The lines before a job, in a shell as Slurm starts it: no login shell."""
+    lines = [*site.options("train")["parameters"]["slurm_setup"], *more]
+    environment = {"PATH": os.environ["PATH"], **variables}
+    command = ["bash", "-c", "\n".join(lines)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_the_shell_reads_the_scratch_folder(tmp_path: Path) -> None:
+    site = read(tmp_path, 'cluster = "slurm"\nscratch = "/scratch/$NAME"')
+    done = run_lines(site, 'echo "$PLANKTRAIT_SCRATCH"', NAME="our name", PLANKTRAIT_SCRATCH="/of")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "/scratch/our name\n", "")
+
+
+def module_command(folder: Path) -> str:
+    """MODULESHOME of a command that knows `cuda/12`."""
+    (folder / "init").mkdir()
+    (folder / "init" / "bash").write_text(
+        'module() { echo "$@"; [ "$2" = cuda/12 ] && export CUDA=here; }\n'
     )
-    if possible:
-        assert done.stdout == f"{scratch} {scratch}\n"
-        assert scratch.is_dir()
-    else:
-        assert done.stdout == "none /tmp\n"
-        assert "decoded images go into the home" in done.stderr
+    return str(folder)
+
+
+def test_modules_are_loaded_where_no_login_shell_has_defined_them(tmp_path: Path) -> None:
+    """And before `setup`, which may build on them."""
+    site = read(tmp_path, 'cluster = "slurm"\nmodules = ["cuda/12"]\nsetup = ["echo $CUDA"]')
+    done = run_lines(site, MODULESHOME=module_command(tmp_path))
+    assert (done.returncode, done.stdout) == (0, "load cuda/12\nhere\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [(True, "modules of the site profile: cuda/13 cannot be loaded"), (False, "no command module")],
+)
+def test_a_module_that_is_missing_ends_the_job(tmp_path: Path, known: bool, said: str) -> None:
+    site = read(tmp_path, 'cluster = "slurm"\nmodules = ["cuda/13", "cuda/12"]')
+    variables = {"MODULESHOME": module_command(tmp_path)} if known else {}
+    done = run_lines(site, "echo goes on", **variables)
+    assert done.returncode == 1
+    assert "goes on" not in done.stdout
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("exclusive = true, hold = false", {"requeue": True, "exclusive": True}),
+        ("requeue = false", {"no-requeue": True}),
+        ("no-requeue = true", {"no-requeue": True}),
+        ("requeue = true, nice = 0", {"requeue": True, "nice": 0}),
+    ],
+)
+def test_an_option_of_sbatch_that_is_a_flag(
+    tmp_path: Path, text: str, options: dict[str, Any]
+) -> None:
+    site = read(tmp_path, f'cluster = "slurm"\nsbatch = {{ {text} }}')
+    asked = site.options("train")["parameters"]["slurm_additional_parameters"]
+    assert sbatch_options(asked) == options
 
 
 def test_where_it_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

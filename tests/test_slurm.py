@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from hpc_jobs.files import update_json
 from hpc_jobs.once import drop_pending
 from hpc_jobs.records import JOB_FILE
 from tests.slurm_fixtures import SlurmForTests, await_true
-from tests.slurm_work import add, note_and_wait, rank_and_size, sum_together
+from tests.slurm_work import add, note_and_wait, note_scratch, rank_and_size, sum_together
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -140,7 +142,7 @@ def test_one_process_of_two_is_killed_too_often(
     slurm: SlurmForTests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What waits for the job starts after it."""
-    monkeypatch.setattr("hpc_jobs.slurm.MOST_RESTARTS", 0)
+    monkeypatch.setattr("hpc_jobs.batch_script.MOST_RESTARTS", 0)
     (tmp_path / "jobs").mkdir()
     job = submit_once(tmp_path, sum_together, tmp_path, parameters={"tasks_per_node": 2}).job
     assert submit_once(tmp_path, add, 1, 2).coalesced
@@ -165,6 +167,7 @@ def test_cancel_before_the_start(slurm: SlurmForTests, tmp_path: Path) -> None:
     with slurm.full():
         waiting = submit(tmp_path, note_and_wait, tmp_path)
         assert waiting.record().state == "queued"
+        assert waiting.record().waits_for == "PartitionDown"
         assert waiting.cancel().state == "cancelled"
     assert not list(tmp_path.glob("*.began"))
 
@@ -220,6 +223,86 @@ def test_its_time_was_up_too_often(
     record = job.wait(LONGEST_S)
     assert record.state == "failed"
     assert "give it more time in the site profile" in str(record.error)
+
+
+@contextmanager
+def partition(slurm: SlurmForTests, **settings: str) -> Iterator[None]:
+    """With other limits of time."""
+    told = [f"{name}={value}" for name, value in settings.items()]
+    slurm.run("scontrol", "update", "PartitionName=all", *told)
+    try:
+        yield
+    finally:
+        slurm.run(
+            "scontrol", "update", "PartitionName=all", "DefaultTime=INFINITE", "MaxTime=INFINITE"
+        )
+
+
+def test_a_time_that_is_not_asked_for_is_left_to_slurm(
+    slurm: SlurmForTests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And its end is counted as with one that is."""
+    monkeypatch.setattr("hpc_jobs.slurm.MOST_TIMEOUTS", 0)
+    with partition(slurm, DefaultTime="5", MaxTime="60"):
+        job = submit(tmp_path, note_and_wait, tmp_path)
+    began(tmp_path)
+    number = job.record().where.split()[1]
+    assert slurm.run("squeue", "--noheader", "--jobs", number, "--format=%l") == "5:00"
+    slurm.run("scancel", "--signal=USR2", number)
+    record = job.wait(LONGEST_S)
+    assert record.state == "failed"
+    assert "give it more time in the site profile" in str(record.error)
+
+
+def test_a_time_that_no_partition_allows_is_told(slurm: SlurmForTests, tmp_path: Path) -> None:
+    with partition(slurm, MaxTime="60"):
+        job = submit(tmp_path, add, 1, 2, parts=2, parameters={"timeout_min": 61})
+
+        def told() -> str:
+            return str(job.record().as_json()["waits_for"])
+
+        await_true(lambda: told().startswith("PartitionTimeLimit"), LONGEST_S, told)
+        assert "too much time: change that in the site profile" in told()
+        assert job.cancel().waits_for is None
+
+
+def profile(folder: Path, text: str) -> dict[str, Any]:
+    (folder / "site.toml").write_text(f'cluster = "slurm"\n{text}')
+    options: dict[str, Any] = hpc_jobs.read_site(folder / "site.toml", []).options("train")
+    return options["parameters"]  # type: ignore[no-any-return]
+
+
+def test_a_scratch_folder_on_each_node(slurm: SlurmForTests, tmp_path: Path) -> None:
+    site = tmp_path / "not there yet"
+    parameters = profile(tmp_path, f'scratch = "{site}"')
+    parameters |= {"nodes": 2, "tasks_per_node": 1, "cpus_per_task": 1}
+    submit(tmp_path, note_scratch, tmp_path, parameters=parameters).result(LONGEST_S)
+    noted = [tmp_path / f"rank-{rank}" for rank in (0, 1)]
+    await_true(lambda: all(path.exists() for path in noted), LONGEST_S, slurm.logs)
+    told = [path.read_text().splitlines() for path in noted]
+    assert [folder for folder, _ in told] == [temporary for _, temporary in told]
+    assert len({folder for folder, _ in told}) == 2
+    assert {str(Path(folder).parent) for folder, _ in told} == {str(site)}
+    await_true(lambda: not list(site.iterdir()), LONGEST_S, lambda: str(list(site.iterdir())))
+
+
+def test_a_module_that_is_missing_is_told(slurm: SlurmForTests, tmp_path: Path) -> None:
+    job = submit(tmp_path, add, 1, 2, parameters=profile(tmp_path, 'modules = ["cuda/12"]'))
+    record = job.wait(LONGEST_S)
+    assert (record.state, "its log may say why" in str(record.error)) == ("killed", True)
+    assert "modules of the site profile: there is no command module" in hpc_jobs.read_log(record)
+
+
+def test_a_job_that_is_not_to_be_queued_again(slurm: SlurmForTests, tmp_path: Path) -> None:
+    asked = profile(tmp_path, "sbatch = { requeue = false, overcommit = false }")
+    job = submit(tmp_path, note_and_wait, tmp_path, parameters=asked)
+    began(tmp_path)
+    number = job.record().where.split()[1]
+    assert "Requeue=0" in slurm.run("scontrol", "show", "job", number)
+    slurm.run("scancel", "--signal=USR2", number)
+    record = job.wait(LONGEST_S)
+    assert record.state == "failed"
+    assert "the site profile says that it is not queued again" in str(record.error)
 
 
 def test_requeue_by_hand(slurm: SlurmForTests, tmp_path: Path) -> None:

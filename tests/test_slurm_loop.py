@@ -154,6 +154,7 @@ def test_jobs_are_listed_with_logs_and_ended(
         lines = {line.split()[1]: line for line in listed.splitlines() if "predict" in line}
         assert "Slurm" in lines[waiting.id]
         assert "queued" in lines[waiting.id]
+        assert "waits for PartitionDown" in lines[waiting.id]
         assert "nowhere" in lines[refused.id]
         assert "failed" in lines[refused.id]
         assert "Traceback" in planktrait(folder, "jobs", "--log", refused.id)

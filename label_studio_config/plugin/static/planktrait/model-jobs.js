@@ -33,7 +33,7 @@ function card(job, seeLog, changed) {
 function bar(job) {
   const progress = job.progress;
   const known = progress?.share != null;
-  const words = progress ? `${progress.stage} ${progress.total ? `${progress.done} of ${progress.total}` : ""} ${progress.message ?? ""}` : "waiting";
+  const words = job.waits_for ? `waits for ${job.waits_for}` : progress ? `${progress.stage} ${progress.total ? `${progress.done} of ${progress.total}` : ""} ${progress.message ?? ""}` : "waiting";
   const wrap = make("div", { class: "facts" }, words.trim(), make("progress", known ? { max: 1, value: progress.share, "aria-label": words } : { "aria-label": words }));
   return wrap;
 }
