@@ -70,6 +70,8 @@ def push_project(
         A batch could not be written. What was written before stays; a repeat goes on from there.
     ManifestError, OutsideRootError, ShardError, SchemaError
         Before anything is written.
+    DatabaseError
+        The environment names another database than the home's; before anything is written.
     """
     manifest, skipped = _manifest(Path(source), metadata)
     if url is not None:
