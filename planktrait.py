@@ -20,8 +20,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 from hpc_jobs.command_line import SubmittedCommand, in_job, run_command
 
@@ -144,10 +144,11 @@ def serve(
 
     with told_plainly():
         place = home_of(home)
-        errors.print(f"Home: {place.folder}")
-        errors.print(
-            f"Log in as [bold]{place.secrets.user_email}[/] with the password in "
-            f"{place.secrets_file} (user_password)."
+        tell(f"Home: {place.folder}")
+        tell(
+            "Log in as ",
+            (place.secrets.user_email, "bold"),
+            f" with the password in {place.secrets_file} (user_password).",
         )
         hosting.serve(
             place,
@@ -158,12 +159,11 @@ def serve(
             allowed_hosts=allow_host or (),
             backend_application="ml_backend.server:create_app()",
             workers=workers,
-            report=errors.print,
+            report=tell,
             started=partial(go_on_with_interrupted, place),
         )
         for job in hpc_jobs.end_with_servers(place.jobs_folder):
-            said = f"Ended {job.name}: the next start goes on with it, or tells of it."
-            errors.print(said, markup=False, highlight=False)
+            tell(f"Ended {job.name}: the next start goes on with it, or tells of it.")
 
 
 @app.command()
@@ -752,7 +752,7 @@ def reindex(project: ProjectOption = None, home: HomeOption = None) -> None:
     with told_plainly():
         table = Table("project", "title", "tasks", "suggestions")
         for one in make_anew(home_of(home), project, progress.report)["projects"]:
-            table.add_row(*map(str, one.values()))
+            table.add_row(*map(plain, one.values()))
         out.print(table)
 
 
@@ -808,7 +808,7 @@ def models_list(
         for version in registry.list():
             made, recall = version.metrics.get("made_at"), version.macro_recall()
             mark = "live" if live is not None and version.name == live.name else ""
-            table.add_row(version.name, made, number(recall), mark)
+            table.add_row(plain(version.name), plain(made or ""), number(recall), mark)
         out.print(table)
 
 
@@ -873,7 +873,7 @@ def jobs(
             job = named(records, log)
             for one in job.parts or (job,):
                 if one is not job:
-                    out.rule(f"{one.folder.name}: {one.state}")
+                    out.rule(plain(f"{one.folder.name}: {one.state}"))
                 out.print(hpc_jobs.read_log(one), markup=False, highlight=False)
         else:
             # The id whole, also where the terminal is narrow: it is what --log and --cancel take.
@@ -882,7 +882,8 @@ def jobs(
             for job in records:
                 done = job.progress
                 how_far = f"{done.stage} {done.done}/{done.total} {done.message}" if done else ""
-                table.add_row(job.id, job.name, job.where, job.state, job.error or how_far)
+                cells = (job.id, job.name, job.where, job.state, job.error or how_far)
+                table.add_row(*map(plain, cells))
             out.print(table)
 
 
@@ -1030,11 +1031,12 @@ def quantify(
             depth_bin_m=depth_bin_m,
         )
         for note in counted.notes:
-            errors.print(f"[yellow]{note}[/]", highlight=False)
+            tell((note, "yellow"))
         if not counted.checked:
-            errors.print(
-                f"[yellow]{NOT_VALIDATED}[/] Import with --blind-share, annotate those images, "
-                "and give --project or --export."
+            tell(
+                (NOT_VALIDATED, "yellow"),
+                " Import with --blind-share, annotate those images, and give --project or "
+                "--export.",
             )
         show(
             {
@@ -1095,7 +1097,7 @@ def go_on_with_interrupted(place: Any) -> None:
         how = "start it again, and it goes on where it was."
         if one.again is not None:
             how = f"begun again, it goes on where it was ({one.again.id})."
-        errors.print(f"Interrupted: {one.job.name}: {how}", markup=False, highlight=False)
+        tell(f"Interrupted: {one.job.name}: {how}")
 
 
 def home_of(folder: Path | None) -> Any:
@@ -1156,11 +1158,21 @@ def spelt_out(facts: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     }
 
 
+def plain(value: Any) -> Text:
+    """What people wrote, as they wrote it: a [bracket] in a path or title is no markup."""
+    return Text(str(value))
+
+
+def tell(*parts: str | tuple[str, str], soft_wrap: bool = False) -> None:
+    """One message beside the results: of text, as it stands, and of pairs of text and style."""
+    errors.print(Text.assemble(*parts), soft_wrap=soft_wrap)
+
+
 def show(facts: dict[str, Any]) -> None:
     """A small table of facts."""
     table = Table(show_header=False)
     for name, value in facts.items():
-        table.add_row(name, str(value))
+        table.add_row(plain(name), plain(value))
     out.print(table)
 
 
@@ -1172,7 +1184,7 @@ def show_metrics(metrics: dict[str, dict[str, dict[str, Any]]]) -> None:
             cells = (
                 values.get(key) for key in ("macro_recall", "micro_accuracy", "ece", "n_images")
             )
-            table.add_row(side, control, *(number(cell) for cell in cells))
+            table.add_row(side, plain(control), *(number(cell) for cell in cells))
     out.print(table)
 
 
@@ -1188,15 +1200,13 @@ def list_skipped(
     from label_studio_config.skipped_file import write_skipped
 
     for skip in skipped[:most]:
-        errors.print(f"[yellow]skipped[/] {skip.path}: {skip.reason}", highlight=False)
+        tell(("skipped", "yellow"), f" {skip.path}: {skip.reason}")
     if len(skipped) > most:
-        errors.print(f"[yellow]… and {len(skipped) - most} more[/]")
+        tell((f"… and {len(skipped) - most} more", "yellow"))
     if file is not None:
         write_skipped(file, skipped, root)
         if skipped:
-            errors.print(
-                f"All {len(skipped)} are listed in {file}", highlight=False, soft_wrap=True
-            )
+            tell(f"All {len(skipped)} are listed in {file}", soft_wrap=True)
 
 
 def list_part_skipped(
@@ -1223,7 +1233,7 @@ def told_plainly() -> Iterator[None]:
     except (ValueError, RuntimeError) as error:
         if type(error).__module__.split(".")[0] not in ROOMS:
             raise  # not one of ours: a fault of the program, whose traceback is needed
-        errors.print(f"[red]Error:[/] {escape(str(error))}", highlight=False)
+        tell(("Error:", "red"), f" {error}")
         logging.getLogger(__name__).debug("where it happened", exc_info=True)
         raise typer.Exit(1) from None
 

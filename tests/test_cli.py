@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from hpc_jobs import submit
+from label_studio_config.home import Home
 from label_studio_config.manifest import Manifest
 from label_studio_config.phantoms import draw_phantoms
 from planktrait import app
@@ -90,6 +93,28 @@ def test_errors_are_one_line_with_the_remedy(run, words, said):
     assert answer.exit_code == 1
     assert said in " ".join(answer.output.split())
     assert "Traceback" not in answer.output
+
+
+def test_what_people_wrote_is_shown_as_it_stands(run, tmp_path):
+    """A [bracket] is markup, and a :word: a picture, to what draws the tables."""
+    folder = tmp_path / "cruise [2024]" / "[/nets]"
+    folder.mkdir(parents=True)
+    Image.new("L", (8, 8), 80).save(folder / "a.png")
+    (folder / "[").mkdir()
+    (folder / "[" / "b] :fish:.png").write_bytes(b"no image")
+    answer = run("manifest", folder, folder / "[bold]m.parquet")
+    assert answer.exit_code == 0, answer.output
+    said = "".join(answer.output.split())
+    assert "skipped[/b]:fish:.png:unreadable" in said
+    assert "/cruise[2024]/[/nets]/[bold]m.skipped.csv" in said
+    assert said.count("[bold]m.parquet") == 1
+    answer = run("manifest", tmp_path / "[/away]:fish:", "m.parquet")
+    assert f"Error:{tmp_path}/[/away]:fish:isnofolder" in "".join(answer.output.split())
+    job = submit(os.listdir, "/nowhere/[/x] [2024]", name="push [2024]", folder=Home().jobs_folder)
+    assert job.wait().state == "failed"
+    said = " ".join(run("jobs").output.split())
+    assert "│ push [2024] │" in said
+    assert "/nowhere/[/x] [2024]" in said
 
 
 def test_a_manifest_is_written_once_for_all_that_follows(run, tmp_path):
