@@ -685,7 +685,7 @@ def push(
     ] = True,
     url: Annotated[
         str | None,
-        typer.Option(help="Another Label Studio, over HTTP; --project is its number there."),
+        typer.Option(help="Another Label Studio, over HTTP; --project is a project there."),
     ] = None,
     token: Annotated[
         str | None,
@@ -704,26 +704,16 @@ def push(
 
     A first try: `planktrait predict cruise.parquet --project P`, then
     `planktrait push cruise.parquet --predictions predictions --project P`. It writes into Label
-    Studio's database; with the project's number even while the server is stopped. Only what is new
-    or has changed is written, and a run that was killed goes on where it stopped. Blind images get
-    no suggestion.
+    Studio's database, also while the server is stopped. Only what is new or has changed is
+    written, and a run that was killed goes on where it stopped. Blind images get no suggestion.
     """
     from ml_backend.push import push_project
 
     with told_plainly():
         place = home_of(home)
-        if project.isdigit():
-            # Nobody is asked: Label Studio may be stopped.
-            number = int(project)
-        elif url is None:
-            from label_studio_config.project import find_project
-
-            number = find_project(place, project).id
-        else:
-            raise UsageError("with --url, give the project's number: it stands in its address")
         told = push_project(
             place.folder,
-            number,
+            project,
             source,
             predictions,
             metadata=metadata,
@@ -735,7 +725,8 @@ def push(
             images_address=images_address,
         )
         bad = told.pop("bad")
-        list_skipped(bad, place.logs_folder / f"push-project-{number}-skipped.csv")
+        file = place.logs_folder / f"push-project-{told['project']}-skipped.csv"
+        list_skipped(bad, file)
         show({**spelt_out(told, EARLIER), "left out": len(bad)})
 
 

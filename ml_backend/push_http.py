@@ -18,6 +18,7 @@ from label_studio_config.home import LOCAL_FILES_URL
 from label_studio_config.manifest import Manifest, Skipped
 from label_studio_config.prediction_shards import Shards
 from label_studio_config.project import require_usable
+from label_studio_config.project_choice import choose_project
 from label_studio_config.task_import import checked_columns, new_rows, tasks_of_rows
 from ml_backend.prune_http import prune_over_http
 
@@ -53,7 +54,7 @@ class _There(NamedTuple):
 def push_over_http(
     url: str,
     token: str | None,
-    project: int,
+    project: str | int,
     manifest: Manifest,
     predictions: Path | str | None,
     *,
@@ -72,12 +73,14 @@ def push_over_http(
     ------
     ApiError
         Label Studio refuses; a repeat goes on where it stopped.
-    ManifestError, SchemaError, ShardError
+    ManifestError, ProjectError, SchemaError, ShardError
         Before anything is written.
     """
     if not token:
         raise ApiError(f"{url}: give a token of an account there (Account & Settings)")
     api = Api.at(url, token)
+    there = ((one["id"], one["title"]) for one in api.pages("/api/projects/"))
+    project = choose_project(project, there)
     known = api.get(f"/api/projects/{project}/")
     schema = require_usable(known["label_config"])
     shards = Shards(predictions, schema) if predictions is not None else None
@@ -97,6 +100,7 @@ def push_over_http(
             tasks, before = None if run.ours else pages, known.get("model_version")
             run.counts.update(prune_over_http(api, project, version, tasks, before))
     return {
+        "project": project,
         "images": len(manifest),
         "present": run.present,
         "model_version": version if shards is not None else "",

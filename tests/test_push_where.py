@@ -6,11 +6,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from label_studio_config.database import DatabaseError
 from label_studio_config.home import Home
-from ml_backend.push import push_project
-from tests.push_fixtures import manifest_of
+from label_studio_config.project import ProjectError, create_project, find_project
+from ml_backend.push import PushError, push_project
+from planktrait import app
+from tests.label_studio_fixtures import LabelStudioForTests
+from tests.push_fixtures import CONFIG, in_django, manifest_of, new_project
 
 
 @pytest.fixture
@@ -33,3 +37,61 @@ def test_a_home_never_gets_a_second_database(home: Home, tmp_path: Path) -> None
     with pytest.raises(DatabaseError, match="are in PostgreSQL, but the environment says SQLite"):
         push_project(home.folder, 1, path)
     assert not database.exists()
+
+
+def type_in(*words: object) -> str:
+    """What `planktrait` says, which must not be an error."""
+    answer = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "250"})
+    assert answer.exit_code == 0, answer.output
+    return answer.output
+
+
+def test_a_title_may_be_a_number(home: Home, tmp_path: Path) -> None:
+    """Also where no server answers."""
+    path = manifest_of(home.images_root, 1).write(tmp_path / "m.parquet")
+    number = new_project(home)
+    rename = "from projects.models import Project\nProject.objects.filter(id={}).update(title={!r})"
+    for title in ("2024", "-5", "Cruise [7]"):
+        in_django(home, rename.format(number, title))
+        type_in("push", path, f"--project={title}", "--home", home.folder)
+        assert f" {title} " in type_in("reindex", f"--project={title}", "--home", home.folder)
+    # The number of one is the title of another.
+    other = new_project(home)
+    in_django(home, rename.format(other, str(number)))
+    for words in (("push", path), ("reindex",)):
+        asked = [*words, "--project", number, "--home", home.folder]
+        answer = CliRunner().invoke(app, list(map(str, asked)), env={"COLUMNS": "250"})
+        assert answer.exit_code == 1
+        said = (
+            f"'{number}' is the title of project {other} and the number of 'Cruise [7]': give "
+            f"{other} for the first, 'Cruise [7]' for the second"
+        )
+        assert said in " ".join(answer.output.split())
+    assert push_project(home.folder, other, path)["added"] == 1
+    in_django(home, rename.format(other, "Cruise [7]"))
+    with pytest.raises(PushError, match=f"projects {number}, {other} are all called"):
+        push_project(home.folder, "Cruise [7]", path)
+
+
+def test_a_title_that_is_a_number_is_found_on_a_server(
+    label_studio: LabelStudioForTests, tmp_path: Path
+) -> None:
+    home = label_studio.home
+    first, second = (create_project(home, title, CONFIG) for title in ("2024", "Number, not title"))
+    path = manifest_of(home.images_root, 1).write(tmp_path / "m.parquet")
+    where = {"url": label_studio.url, "token": home.secrets.api_token}
+    assert push_project(tmp_path, "2024", path, **where)["project"] == first.id
+    assert find_project(home, "2024").id == first.id
+    in_django(
+        home,
+        "from projects.models import Project\n"
+        f"Project.objects.filter(id={second.id}).update(title='{first.id}')\n",
+    )
+    try:
+        assert find_project(home, first.id).id == first.id
+        with pytest.raises(ProjectError, match=f"title of project {second.id} and the number of"):
+            find_project(home, str(first.id))
+        with pytest.raises(ProjectError, match=f"title of project {second.id} and the number of"):
+            push_project(tmp_path, str(first.id), path, **where)
+    finally:
+        label_studio.client.projects.update(second.id, title="Number, not title")

@@ -74,12 +74,14 @@ class PushReport:
 
     Attributes
     ----------
+    project : its number
     images, present : of the manifest; those that were tasks already
     pruned, kept : predictions of earlier versions that are gone, or stay for an annotation's sake
     unreplaced, shown : those that stay since their task has none of this version, or since people
         may have a task of that version open
     """
 
+    project: int
     images: int
     present: int
     model_version: str = ""
@@ -176,7 +178,7 @@ class _Run:
         )
         self.row_of = {image_id: row for row, image_id in enumerate(ids_before)}
         self.image_ids = manifest.image_ids
-        self.told = PushReport(len(manifest), len(manifest) - len(self.left))
+        self.told = PushReport(project.id, len(manifest), len(manifest) - len(self.left))
         catch_up(project)
 
     def push_shards(self, shards: Shards) -> None:
