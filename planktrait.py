@@ -694,8 +694,10 @@ def push(
     images_address: Annotated[
         str | None,
         typer.Option(
-            help="With --url: what stands before an image's path in its address there "
-            "[/data/local-files/?d=]."
+            help="With --url: what stands before an image's path in the manifest in its address "
+            "there. A Label Studio of ours needs none where it sees the images in the same "
+            "folder as this machine: it knows their addresses. Of another, Local Files "
+            "(/data/local-files/?d=) are taken, whose document root is to be the manifest's."
         ),
     ] = None,
     home: HomeOption = None,

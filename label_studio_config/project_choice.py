@@ -27,7 +27,8 @@ def choose_project(wanted: str | int, known: Iterable[tuple[int, str]]) -> int:
         There is none, naming those there are; or more than one is meant.
     """
     titles = dict(known)
-    called = [] if isinstance(wanted, int) else [n for n, title in titles.items() if title == wanted]
+    is_title = isinstance(wanted, str)
+    called = [number for number, title in titles.items() if is_title and title == wanted]
     numbered = [number for number in titles if str(number) == str(wanted)]
     if len({*called, *numbered}) == 1:
         return (called or numbered)[0]
@@ -40,5 +41,8 @@ def choose_project(wanted: str | int, known: Iterable[tuple[int, str]]) -> int:
             f"{wanted!r} is the title of project {called[0]} and the number of {other!r}: give "
             f"{called[0]} for the first, {other!r} for the second"
         )
-    there = ", ".join(f"{number} {title!r}" for number, title in titles.items()) or "none yet"
-    raise ProjectError(f"no project {wanted!r} (there are: {there}): run `planktrait project create`")
+    known_ones = ", ".join(f"{number} {title!r}" for number, title in titles.items())
+    raise ProjectError(
+        f"no project {wanted!r} (there are: {known_ones or 'none yet'}): run "
+        "`planktrait project create`"
+    )

@@ -54,13 +54,14 @@ def push_project(
         of this version; not those that annotations refer to, nor of the newest earlier version,
         nor of the one that people see or saw when the push began
     token : of an account at `url`
-    images_address : with `url`, what stands before an image's path in its address there
+    images_address : with `url`, what stands before an image's path in the manifest in its address
+        there; see `push_over_http`
 
     Returns
     -------
     dict
-        project (its number), images, present, added, blind, suggested, replaced, unchanged, pruned, model_version;
-        predictions of earlier versions that stay: kept (annotations refer to them), unreplaced
+        project (its number), images, present, added, blind, suggested, replaced, unchanged,
+        pruned, model_version; predictions of earlier versions that stay: kept (annotations refer to them), unreplaced
         (their task has none of this version), shown (people may have a task of that version
         open);
         `bad`: `Skipped` for each row that was left out.
@@ -68,7 +69,8 @@ def push_project(
     Raises
     ------
     PushError
-        There is no such project, or a batch could not be written. What was written before stays; a repeat goes on from there.
+        There is no such project, or a batch could not be written. What was written before stays;
+        a repeat goes on from there.
     ManifestError, OutsideRootError, ShardError, SchemaError
         Before anything is written.
     DatabaseError

@@ -124,7 +124,7 @@ def push(
         raise SuggestionError(f"there is no project {project_id}")
     schema = require_usable(project.label_config)
     shards = Shards(predictions, schema) if predictions is not None else None
-    manifest, addresses, ids_before = ready(home, manifest, options.blind_share)
+    manifest, addresses, ids_before = ready(home.images_root, manifest, options.blind_share)
     show_images(project, home)
     with one_at_a_time(home, project_id):
         run = _Run(project, manifest, addresses, ids_before, options, report)
