@@ -102,8 +102,6 @@ def push_project(
 def _manifest(
     source: Path, metadata: str | os.PathLike[str] | None
 ) -> tuple[Manifest, list[Skipped]]:
-    if source.suffix == ".parquet" and metadata is None:
-        return Manifest.read(source), []
     manifest, skipped = read_source(source, None if metadata is None else Path(metadata))
     manifest, not_shown = showable(manifest)
     return manifest, skipped + not_shown

@@ -6,15 +6,20 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from label_studio_config.database import DatabaseError
 from label_studio_config.home import Home
+from label_studio_config.manifest import Manifest, ManifestError
+from label_studio_config.pack import pack
 from label_studio_config.project import ProjectError, create_project, find_project
-from ml_backend.push import PushError, push_project
+from label_studio_config.project_choice import choose_project
+from label_studio_config.sources import read_source
+from ml_backend.push import push_project
 from planktrait import app
 from tests.label_studio_fixtures import LabelStudioForTests
-from tests.push_fixtures import CONFIG, in_django, manifest_of, new_project
+from tests.push_fixtures import CONFIG, in_django, kept_django, manifest_of, new_project
 
 
 @pytest.fixture
@@ -39,6 +44,24 @@ def test_a_home_never_gets_a_second_database(home: Home, tmp_path: Path) -> None
     assert not database.exists()
 
 
+def test_what_a_browser_cannot_show_is_no_task(home: Home, tmp_path: Path) -> None:
+    number = new_project(home)
+    manifest = manifest_of(home.images_root, 3)
+    paths = manifest.table["path"].str.replace("-0001.png", "-0001.TIF")
+    manifest = Manifest(manifest.table.assign(path=paths), manifest.root)
+    told = push_project(home.folder, number, manifest.write(tmp_path / "m.parquet"))
+    assert told["added"] == 2
+    assert [(one.path, one.reason.split(":")[0]) for one in told["bad"]] == [
+        (paths[1], "browsers cannot show TIFF")
+    ]
+    for name in ("a.png", "b.png"):
+        Image.new("L", (8, 8), 80).save(home.images_root / name)
+    packed = pack(read_source(home.images_root)[0], home.images_root / "packed").folder
+    for source in (packed, packed / "index.parquet"):
+        with pytest.raises(ManifestError, match="packed images cannot be shown: give the folder"):
+            push_project(home.folder, number, source)
+
+
 def type_in(*words: object) -> str:
     """What `planktrait` says, which must not be an error."""
     answer = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "250"})
@@ -49,28 +72,35 @@ def type_in(*words: object) -> str:
 def test_a_title_may_be_a_number(home: Home, tmp_path: Path) -> None:
     """Also where no server answers."""
     path = manifest_of(home.images_root, 1).write(tmp_path / "m.parquet")
-    number = new_project(home)
+    number, other = new_project(home), new_project(home)
     rename = "from projects.models import Project\nProject.objects.filter(id={}).update(title={!r})"
-    for title in ("2024", "-5", "Cruise [7]"):
-        in_django(home, rename.format(number, title))
-        type_in("push", path, f"--project={title}", "--home", home.folder)
-        assert f" {title} " in type_in("reindex", f"--project={title}", "--home", home.folder)
-    # The number of one is the title of another.
-    other = new_project(home)
-    in_django(home, rename.format(other, str(number)))
+    with kept_django(home):
+        in_django(home, rename.format(number, "2024"))
+        type_in("push", path, "--project", "2024", "--home", home.folder)
+        in_django(home, rename.format(number, "-5 [m]"))
+        assert push_project(home.folder, "-5 [m]", path)["present"] == 1
+        assert " -5 [m] " in type_in("reindex", "--project=-5 [m]", "--home", home.folder)
+        # The number of one is the title of another.
+        in_django(home, rename.format(other, str(number)))
     for words in (("push", path), ("reindex",)):
         asked = [*words, "--project", number, "--home", home.folder]
         answer = CliRunner().invoke(app, list(map(str, asked)), env={"COLUMNS": "250"})
         assert answer.exit_code == 1
         said = (
-            f"'{number}' is the title of project {other} and the number of 'Cruise [7]': give "
-            f"{other} for the first, 'Cruise [7]' for the second"
+            f"'{number}' is the title of project {other} and the number of '-5 [m]': give {other} "
+            "for the first, '-5 [m]' for the second"
         )
         assert said in " ".join(answer.output.split())
-    assert push_project(home.folder, other, path)["added"] == 1
-    in_django(home, rename.format(other, "Cruise [7]"))
-    with pytest.raises(PushError, match=f"projects {number}, {other} are all called"):
-        push_project(home.folder, "Cruise [7]", path)
+
+
+def test_a_title_that_several_have_needs_a_number() -> None:
+    known = [(3, "Cruise"), (4, "Cruise"), (5, "5")]
+    with pytest.raises(ProjectError, match="projects 3, 4 are all called 'Cruise': give a number"):
+        choose_project("Cruise", known)
+    assert choose_project("4", known) == choose_project(4, known) == 4
+    assert choose_project("5", known) == 5
+    with pytest.raises(ProjectError, match=r"there are: 3 'Cruise', 4 'Cruise', 5 '5'"):
+        choose_project("6", known)
 
 
 def test_a_title_that_is_a_number_is_found_on_a_server(
