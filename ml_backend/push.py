@@ -61,9 +61,9 @@ def push_project(
     -------
     dict
         project (its number), images, present, added, blind, suggested, replaced, unchanged,
-        pruned, model_version; predictions of earlier versions that stay: kept (annotations refer to them), unreplaced
-        (their task has none of this version), shown (people may have a task of that version
-        open);
+        pruned, model_version; predictions of earlier versions that stay: kept (annotations refer
+        to them), unreplaced (their task has none of this version), shown (people may have a task
+        of that version open);
         `bad`: `Skipped` for each row that was left out.
 
     Raises
