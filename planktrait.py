@@ -463,7 +463,8 @@ def pack(
     from label_studio_config.sources import read_source
 
     with told_plainly():
-        manifest, skipped = read_source(source, metadata)
+        # Bad images are found when they are packed: no need to decode each one twice.
+        manifest, skipped = read_source(source, metadata, decode=False, report=progress.report)
         packed = pack_images(
             manifest, folder, shard_bytes=shard_mb * 1_000_000, report=progress.report
         )
