@@ -890,7 +890,9 @@ def submit(
     tasks: Annotated[
         int,
         typer.Option(
-            min=1, help="An array of so many tasks that share the shards (predict, embed)."
+            min=1,
+            help="An array of so many tasks that share the shards (predict, embed); no more than "
+            "there are shards, where a manifest or a packed folder tells.",
         ),
     ] = 1,
     site: Annotated[
@@ -1063,6 +1065,8 @@ def submit_command(
             raise UsageError("--tasks is for predict and embed, whose shards can be shared")
         if tasks > 1 and Path(options["output"]).suffix == ".parquet":
             raise UsageError("--tasks writes shards: give a folder as --output, no file")
+        if tasks > 1:
+            tasks = no_idle_tasks(tasks, options["source"], options["shard_size"])
         place = home_of(options["home"])
         job = hpc_jobs.submit(
             run_command,
@@ -1080,6 +1084,18 @@ def submit_command(
             record = job.wait()
             if record.state != "finished":
                 raise hpc_jobs.JobError(f"{job.id} {record.state}: {record.error or ''}")
+
+
+def no_idle_tasks(tasks: int, source: Path, shard_size: int) -> int:
+    """No more tasks than there are shards, where that is known before the images are read."""
+    from label_studio_config.manifest import known_count
+
+    count = known_count(source)
+    shards = max(1, -(-(count or 1) // shard_size))
+    if count is None or tasks <= shards:
+        return tasks
+    tell(f"{count} images are {shards} shard(s) of {shard_size}: {shards} task(s), not {tasks}")
+    return shards
 
 
 def go_on_with_interrupted(place: Any) -> None:

@@ -141,6 +141,32 @@ def test_a_manifest_is_written_once_for_all_that_follows(run, tmp_path):
     assert packed.exit_code == 0, packed.output
 
 
+@pytest.mark.parametrize("kind", ["predict", "embed"])
+def test_no_task_is_submitted_that_has_no_shard(run, tmp_path, monkeypatch, phantoms, kind):
+    import hpc_jobs
+
+    asked = []
+
+    def submitted(*call, parts, **options):
+        asked.append(parts)
+        raise hpc_jobs.JobError("kept back")
+
+    monkeypatch.setattr("hpc_jobs.submit", submitted)
+    assert run("manifest", phantoms, "m.parquet").exit_code == 0
+    assert run("pack", "m.parquet", "packed").exit_code == 0
+    words = {"predict": ["--project", "P"], "embed": ["--encoder", "e", "--output", "out"]}[kind]
+    for source in ("m.parquet", "packed", phantoms, "nowhere.parquet"):
+        for tasks, size in ((2, 20), (8, 25), (8, 600)):
+            call = ("submit", "--tasks", tasks, kind, source, "--shard-size", size, *words)
+            answer = run(*call)
+            assert "kept back" in answer.output
+            # Phantoms are one folder with 60 images.
+            is_limited = tasks == 8 and source in ("m.parquet", "packed")
+            said = f"60 images are {-(-60 // size)} shard(s) of {size}: {-(-60 // size)} task(s)"
+            assert (said in answer.output) == is_limited
+    assert asked == [2, 3, 1] * 2 + [2, 8, 8] * 2
+
+
 def test_a_saved_export_needs_no_home(run, tmp_path):
     export = tmp_path / "export.json"
     data = {"image": "/data/local-files/?d=a.png", "image_id": "a"}
