@@ -20,8 +20,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 from hpc_jobs.command_line import SubmittedCommand, in_job, run_command
 
@@ -144,10 +144,11 @@ def serve(
 
     with told_plainly():
         place = home_of(home)
-        errors.print(f"Home: {place.folder}")
-        errors.print(
-            f"Log in as [bold]{place.secrets.user_email}[/] with the password in "
-            f"{place.secrets_file} (user_password)."
+        tell(f"Home: {place.folder}")
+        tell(
+            "Log in as ",
+            (place.secrets.user_email, "bold"),
+            f" with the password in {place.secrets_file} (user_password).",
         )
         hosting.serve(
             place,
@@ -158,12 +159,11 @@ def serve(
             allowed_hosts=allow_host or (),
             backend_application="ml_backend.server:create_app()",
             workers=workers,
-            report=errors.print,
+            report=tell,
             started=partial(go_on_with_interrupted, place),
         )
         for job in hpc_jobs.end_with_servers(place.jobs_folder):
-            said = f"Ended {job.name}: the next start goes on with it, or tells of it."
-            errors.print(said, markup=False, highlight=False)
+            tell(f"Ended {job.name}: the next start goes on with it, or tells of it.")
 
 
 @app.command()
@@ -469,7 +469,8 @@ def pack(
     from label_studio_config.sources import read_source
 
     with told_plainly():
-        manifest, skipped = read_source(source, metadata)
+        # Bad images are found when they are packed: no need to decode each one twice.
+        manifest, skipped = read_source(source, metadata, decode=False, report=progress.report)
         packed = pack_images(
             manifest, folder, shard_bytes=shard_mb * 1_000_000, report=progress.report
         )
@@ -693,7 +694,7 @@ def push(
     ] = True,
     url: Annotated[
         str | None,
-        typer.Option(help="Another Label Studio, over HTTP; --project is its number there."),
+        typer.Option(help="Another Label Studio, over HTTP; --project is a project there."),
     ] = None,
     token: Annotated[
         str | None,
@@ -702,8 +703,10 @@ def push(
     images_address: Annotated[
         str | None,
         typer.Option(
-            help="With --url: what stands before an image's path in its address there "
-            "[/data/local-files/?d=]."
+            help="With --url: what stands before an image's path in the manifest in its address "
+            "there. A Label Studio of ours needs none where it sees the images in the same "
+            "folder as this machine: it knows their addresses. Of another, Local Files "
+            "(/data/local-files/?d=) are taken, whose document root is to be the manifest's."
         ),
     ] = None,
     home: HomeOption = None,
@@ -712,26 +715,16 @@ def push(
 
     A first try: `planktrait predict cruise.parquet --project P`, then
     `planktrait push cruise.parquet --predictions predictions --project P`. It writes into Label
-    Studio's database; with the project's number even while the server is stopped. Only what is new
-    or has changed is written, and a run that was killed goes on where it stopped. Blind images get
-    no suggestion.
+    Studio's database, also while the server is stopped. Only what is new or has changed is
+    written, and a run that was killed goes on where it stopped. Blind images get no suggestion.
     """
     from ml_backend.push import push_project
 
     with told_plainly():
         place = home_of(home)
-        if project.isdigit():
-            # Nobody is asked: Label Studio may be stopped.
-            number = int(project)
-        elif url is None:
-            from label_studio_config.project import find_project
-
-            number = find_project(place, project).id
-        else:
-            raise UsageError("with --url, give the project's number: it stands in its address")
         told = push_project(
             place.folder,
-            number,
+            project,
             source,
             predictions,
             metadata=metadata,
@@ -743,7 +736,8 @@ def push(
             images_address=images_address,
         )
         bad = told.pop("bad")
-        list_skipped(bad, place.logs_folder / f"push-project-{number}-skipped.csv")
+        file = place.logs_folder / f"push-project-{told['project']}-skipped.csv"
+        list_skipped(bad, file)
         show({**spelt_out(told, EARLIER), "left out": len(bad)})
 
 
@@ -760,7 +754,7 @@ def reindex(project: ProjectOption = None, home: HomeOption = None) -> None:
     with told_plainly():
         table = Table("project", "title", "tasks", "suggestions")
         for one in make_anew(home_of(home), project, progress.report)["projects"]:
-            table.add_row(*map(str, one.values()))
+            table.add_row(*map(plain, one.values()))
         out.print(table)
 
 
@@ -816,7 +810,7 @@ def models_list(
         for version in registry.list():
             made, recall = version.metrics.get("made_at"), version.macro_recall()
             mark = "live" if live is not None and version.name == live.name else ""
-            table.add_row(version.name, made, number(recall), mark)
+            table.add_row(plain(version.name), plain(made or ""), number(recall), mark)
         out.print(table)
 
 
@@ -881,7 +875,7 @@ def jobs(
             job = named(records, log)
             for one in job.parts or (job,):
                 if one is not job:
-                    out.rule(f"{one.folder.name}: {one.state}")
+                    out.rule(plain(f"{one.folder.name}: {one.state}"))
                 out.print(hpc_jobs.read_log(one), markup=False, highlight=False)
         else:
             # The id whole, also where the terminal is narrow: it is what --log and --cancel take.
@@ -891,7 +885,8 @@ def jobs(
                 done = job.progress
                 how_far = f"{done.stage} {done.done}/{done.total} {done.message}" if done else ""
                 waits = f"waits for {job.waits_for}. " if job.waits_for else ""
-                table.add_row(job.id, job.name, job.where, job.state, job.error or waits + how_far)
+                cells = (job.id, job.name, job.where, job.state, job.error or waits + how_far)
+                table.add_row(*map(plain, cells))
             out.print(table)
 
 
@@ -904,7 +899,9 @@ def submit(
     tasks: Annotated[
         int,
         typer.Option(
-            min=1, help="An array of so many tasks that share the shards (predict, embed)."
+            min=1,
+            help="An array of so many tasks that share the shards (predict, embed); no more than "
+            "there are shards, where a manifest or a packed folder tells.",
         ),
     ] = 1,
     site: Annotated[
@@ -1039,11 +1036,12 @@ def quantify(
             depth_bin_m=depth_bin_m,
         )
         for note in counted.notes:
-            errors.print(f"[yellow]{note}[/]", highlight=False)
+            tell((note, "yellow"))
         if not counted.checked:
-            errors.print(
-                f"[yellow]{NOT_VALIDATED}[/] Import with --blind-share, annotate those images, "
-                "and give --project or --export."
+            tell(
+                (NOT_VALIDATED, "yellow"),
+                " Import with --blind-share, annotate those images, and give --project or "
+                "--export.",
             )
         show(
             {
@@ -1076,6 +1074,8 @@ def submit_command(
             raise UsageError("--tasks is for predict and embed, whose shards can be shared")
         if tasks > 1 and Path(options["output"]).suffix == ".parquet":
             raise UsageError("--tasks writes shards: give a folder as --output, no file")
+        if tasks > 1:
+            tasks = no_idle_tasks(tasks, options["source"], options["shard_size"])
         place = home_of(options["home"])
         job = hpc_jobs.submit(
             run_command,
@@ -1095,6 +1095,18 @@ def submit_command(
                 raise hpc_jobs.JobError(f"{job.id} {record.state}: {record.error or ''}")
 
 
+def no_idle_tasks(tasks: int, source: Path, shard_size: int) -> int:
+    """No more tasks than there are shards, where that is known before the images are read."""
+    from label_studio_config.manifest import known_count
+
+    count = known_count(source)
+    shards = max(1, -(-(count or 1) // shard_size))
+    if count is None or tasks <= shards:
+        return tasks
+    tell(f"{count} images are {shards} shard(s) of {shard_size}: {shards} task(s), not {tasks}")
+    return shards
+
+
 def go_on_with_interrupted(place: Any) -> None:
     """At the start of the servers: take up jobs that were cut off, and tell of them."""
     import hpc_jobs
@@ -1106,12 +1118,12 @@ def go_on_with_interrupted(place: Any) -> None:
     except hpc_jobs.SiteError as error:
         warning = f"No job starts: {error}"
     if warning is not None:
-        errors.print(warning, markup=False, highlight=False)
+        tell(warning)
     for one in hpc_jobs.take_up_interrupted(place.jobs_folder, goes_on):
         how = "start it again, and it goes on where it was."
         if one.again is not None:
             how = f"begun again, it goes on where it was ({one.again.id})."
-        errors.print(f"Interrupted: {one.job.name}: {how}", markup=False, highlight=False)
+        tell(f"Interrupted: {one.job.name}: {how}")
 
 
 def home_of(folder: Path | None) -> Any:
@@ -1172,11 +1184,21 @@ def spelt_out(facts: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     }
 
 
+def plain(value: Any) -> Text:
+    """What people wrote, as they wrote it: a [bracket] in a path or title is no markup."""
+    return Text(str(value))
+
+
+def tell(*parts: str | tuple[str, str], soft_wrap: bool = False) -> None:
+    """One message beside the results: of text, as it stands, and of pairs of text and style."""
+    errors.print(Text.assemble(*parts), soft_wrap=soft_wrap)
+
+
 def show(facts: dict[str, Any]) -> None:
     """A small table of facts."""
     table = Table(show_header=False)
     for name, value in facts.items():
-        table.add_row(name, str(value))
+        table.add_row(plain(name), plain(value))
     out.print(table)
 
 
@@ -1188,7 +1210,7 @@ def show_metrics(metrics: dict[str, dict[str, dict[str, Any]]]) -> None:
             cells = (
                 values.get(key) for key in ("macro_recall", "micro_accuracy", "ece", "n_images")
             )
-            table.add_row(side, control, *(number(cell) for cell in cells))
+            table.add_row(side, plain(control), *(number(cell) for cell in cells))
     out.print(table)
 
 
@@ -1204,15 +1226,13 @@ def list_skipped(
     from label_studio_config.skipped_file import write_skipped
 
     for skip in skipped[:most]:
-        errors.print(f"[yellow]skipped[/] {skip.path}: {skip.reason}", highlight=False)
+        tell(("skipped", "yellow"), f" {skip.path}: {skip.reason}")
     if len(skipped) > most:
-        errors.print(f"[yellow]… and {len(skipped) - most} more[/]")
+        tell((f"… and {len(skipped) - most} more", "yellow"))
     if file is not None:
         write_skipped(file, skipped, root)
         if skipped:
-            errors.print(
-                f"All {len(skipped)} are listed in {file}", highlight=False, soft_wrap=True
-            )
+            tell(f"All {len(skipped)} are listed in {file}", soft_wrap=True)
 
 
 def list_part_skipped(
@@ -1244,8 +1264,7 @@ def told_plainly() -> Iterator[None]:
         full = full_disk(error)
         if not ours and full is None:
             raise  # a fault of the program, whose traceback is needed
-        said = str(error) if ours else str(full)
-        errors.print(f"[red]Error:[/] {escape(said)}", highlight=False)
+        tell(("Error:", "red"), f" {error if ours else full}")
         logging.getLogger(__name__).debug("where it happened", exc_info=True)
         raise typer.Exit(1) from None
 

@@ -91,7 +91,7 @@ def import_with_api(client: Client, home: Any, count: int, first: int, folder: P
     manifest = make_manifest(home.images_root, count, first)
     write_shards(folder, manifest, first)
     shards = Shards(folder, LabelSchema.from_xml(config()))
-    manifest, addresses, _ = ready(home, manifest)
+    manifest, addresses, _ = ready(home.images_root, manifest)
     row_of = {image_id: row for row, image_id in enumerate(manifest.image_ids)}
     rates = []
     for batch in shards.batches(A_CALL):

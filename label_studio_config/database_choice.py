@@ -57,6 +57,24 @@ def require_same_kind(home: Home, database: Database) -> None:
         )
 
 
+def require_database(home: Home) -> Database:
+    """The database of this environment, which must be there and of the kind that the home has.
+
+    Raises
+    ------
+    DatabaseError
+        Whoever opened it would otherwise make an empty one.
+    """
+    database = database_of(home)
+    require_same_kind(home, database)
+    if isinstance(database, Sqlite) and not database.file.exists():
+        raise DatabaseError(
+            f"{home.folder} has no database yet: start it once with `planktrait serve --images "
+            "FOLDER`, or name another home with --home"
+        )
+    return database
+
+
 def _setting(environment: Mapping[str, str], name: str, default: str) -> str:
     found = (environment.get(prefix + name) for prefix in _PREFIXES)
     return next((value for value in found if value is not None), default)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from label_studio_config.database_choice import require_database
 from label_studio_config.home import Home
 from label_studio_config.hosting import server_environment
 
@@ -54,8 +55,11 @@ def run_django(
 
     Raises
     ------
+    DatabaseError
+        The environment names another database than the home was served with, or there is none yet.
     DjangoCommandError
     """
+    require_database(home)
     with tempfile.TemporaryDirectory(dir=home.cache_folder) as folder:
         log = Path(folder) / "log"
         with log.open("w") as errors:

@@ -207,7 +207,7 @@ class Home:
 
     def image_url(self, path: str | os.PathLike[str]) -> str:
         """The address of an image in a task, from its path relative to the images root."""
-        return f"{LOCAL_FILES_URL}?d={quote(Path(path).as_posix())}"
+        return image_url(path)
 
     def resolve_image(self, url_or_path: str | os.PathLike[str]) -> Path:
         """As `resolve_image`, under this home's images root."""
@@ -218,6 +218,11 @@ class Home:
         from label_studio_sdk import LabelStudio
 
         return LabelStudio(base_url=self.settings.label_studio_url, api_key=self.secrets.api_token)
+
+
+def image_url(path: str | os.PathLike[str]) -> str:
+    """The address of an image in a task, from its path relative to an images root."""
+    return f"{LOCAL_FILES_URL}?d={quote(Path(path).as_posix())}"
 
 
 def _close_to_others(folder: Path) -> None:

@@ -16,6 +16,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from label_studio_config.packed import INDEX_FILE, PLAN_FILE
+
 # How the images that `paths` names are opened, packed or not.
 from label_studio_config.packed import image_stamp as image_stamp
 from label_studio_config.packed import open_image as open_image
@@ -172,6 +174,22 @@ class Manifest:
                 raise ManifestError(f"{path} does not say where its images are: give the root")
             root = json.loads(note)["root"]
         return cls(table.to_pandas(), root)
+
+
+def known_count(source: Path | str) -> int | None:
+    """How many images a manifest or a packed folder names; None where only reading tells.
+
+    Nothing but the end of the table is read, and nothing is refused.
+    """
+    source = Path(source).expanduser()
+    is_packed = source.is_dir() and (source / PLAN_FILE).is_file()
+    table = source / INDEX_FILE if is_packed else source
+    if table.suffix.lower() != ".parquet" or not table.is_file():
+        return None
+    try:
+        return int(pq.read_metadata(table).num_rows)
+    except (pa.ArrowException, OSError):
+        return None
 
 
 def _checked(table: pd.DataFrame) -> pd.DataFrame:

@@ -20,12 +20,11 @@ from typing import Any
 
 import pandas as pd
 from filelock import FileLock
-from PIL import Image, UnidentifiedImageError
 
 from label_studio_config.manifest import Manifest, Skipped
 from label_studio_config.packed import INDEX_FILE, PLAN_FILE, PackedImage, open_image
 from label_studio_config.skipped_file import write_skipped
-from label_studio_config.source_images import Report
+from label_studio_config.source_images import Report, why_undecodable
 
 SHARD_BYTES = 256_000_000
 SKIPPED_FILE = "skipped.csv"
@@ -45,7 +44,7 @@ class Packed:
     folder : Path
     images, shards : int
     skipped : list of Skipped
-        Images that cannot be read, which are left out.
+        Images that cannot be read or are oversized, which are left out.
     """
 
     folder: Path
@@ -69,6 +68,7 @@ def pack(
     Parameters
     ----------
     manifest : Manifest
+        Its images need not have been decoded: those that cannot be used are left out.
     folder : Path or str
         Of the shards.
     shard_bytes : int
@@ -177,14 +177,7 @@ def _read(path: Path) -> tuple[bytes, str | None]:
         return b"", f"cannot be read: {error.strerror or error}"
     if not content:
         return content, "empty file (0 bytes)"
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
-    except UnidentifiedImageError:
-        return content, "unreadable: not an image"
-    except Exception as error:  # Pillow's decoders raise anything on damaged files
-        return content, f"unreadable: {error}"
-    return content, None
+    return content, why_undecodable(io.BytesIO(content))
 
 
 def _write_shard(

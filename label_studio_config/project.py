@@ -13,6 +13,8 @@ from typing import Any
 from label_studio_config.api import Api
 from label_studio_config.backend_connection import connect_backend
 from label_studio_config.home import Home
+from label_studio_config.project_choice import ProjectError as ProjectError
+from label_studio_config.project_choice import choose_project
 from label_studio_config.schema import LabelSchema, SchemaError
 from label_studio_config.tabs import ensure_tabs
 
@@ -27,10 +29,6 @@ SAMPLINGS = {
     "uniform": "Uniform sampling",
     "uncertainty": "Uncertainty sampling",
 }
-
-
-class ProjectError(ValueError):
-    """A project that cannot be made or found; the message names it and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -139,27 +137,22 @@ def require_usable(xml: str) -> LabelSchema:
 
 
 def find_project(home: Home, name_or_id: str | int) -> ProjectInfo:
-    """An existing project, by its name or number.
+    """An existing project, by its name or number: see `choose_project`.
 
     Raises
     ------
     ProjectError
-        If there is none, naming those there are.
+        There is none, or more than one is meant.
     """
     api = Api(home)
-    projects = list(api.pages("/api/projects/"))
-    for project in projects:
-        if project["title"] == name_or_id or str(project["id"]) == str(name_or_id):
-            return ProjectInfo(
-                id=project["id"],
-                name=project["title"],
-                url=f"{api.url}/projects/{project['id']}/data",
-                created=False,
-                schema=LabelSchema.from_xml(project["label_config"]),
-            )
-    known = ", ".join(repr(project["title"]) for project in projects) or "none yet"
-    raise ProjectError(
-        f"no project {name_or_id!r} (there are: {known}): run `planktrait project create`"
+    projects = {project["id"]: project for project in api.pages("/api/projects/")}
+    number = choose_project(name_or_id, ((one["id"], one["title"]) for one in projects.values()))
+    return ProjectInfo(
+        id=number,
+        name=projects[number]["title"],
+        url=f"{api.url}/projects/{number}/data",
+        created=False,
+        schema=LabelSchema.from_xml(projects[number]["label_config"]),
     )
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from label_studio_config.database import Sqlite
-from label_studio_config.database_choice import database_of, require_same_kind
 from label_studio_config.django_command import DjangoCommandError, run_django
 from label_studio_config.home import Home
 
@@ -40,17 +38,10 @@ def reindex(
     Raises
     ------
     DatabaseError
-        The environment names another database than the home was served with.
+        As `run_django`.
     ReindexError
     """
-    database = database_of(home)
-    require_same_kind(home, database)
-    if isinstance(database, Sqlite) and not database.file.exists():
-        raise ReindexError(
-            f"{home.folder} has no database yet: start it once with `planktrait serve --images "
-            "FOLDER`, or name another home with --home"
-        )
-    arguments = ["planktrait_reindex", *(["--project", project] if project is not None else [])]
+    arguments = ["planktrait_reindex", *([f"--project={project}"] if project is not None else [])]
     try:
         return run_django(home, arguments, report)
     except DjangoCommandError as error:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
@@ -48,9 +49,15 @@ def why_unusable(
             return "not found"
         if path.stat().st_size == 0:
             return "empty file (0 bytes)"
-        if not decode:
-            return None
-        with Image.open(path) as image:
+    except OSError as error:
+        return f"unreadable: {error}"
+    return why_undecodable(path, max_pixels) if decode else None
+
+
+def why_undecodable(file: Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> str | None:
+    """Why the content of a file is no image that can be used, or None when it is one."""
+    try:
+        with Image.open(file) as image:
             width, height = image.size
             if width * height > max_pixels:
                 return (

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 from label_studio_config.api import Api
 from label_studio_config.blind import can_say_blind, is_blind_data
-from label_studio_config.home import Home, OutsideRootError
+from label_studio_config.home import Home, OutsideRootError, image_url
 from label_studio_config.manifest import Manifest, ManifestError
 from label_studio_config.source_images import Report
 
@@ -73,7 +74,7 @@ def import_manifest(
     ApiError
         If Label Studio refuses; a repeat goes on where it stopped.
     """
-    manifest, addresses, _ = ready(home, manifest, blind_share)
+    manifest, addresses, _ = ready(home.images_root, manifest, blind_share)
     api = Api(home)
     path = f"/api/planktrait/projects/{project_id}"
     api.post(f"{path}/images-folder")
@@ -103,7 +104,7 @@ def what_is_new(
     OutsideRootError, ManifestError, ApiError
         As `import_manifest`.
     """
-    manifest, addresses, _ = ready(home, manifest, blind_share)
+    manifest, addresses, _ = ready(home.images_root, manifest, blind_share)
     known = Api(home).get(f"/api/planktrait/projects/{project_id}/images")["images"]
     new = new_rows(manifest, addresses, known)
     ids, marked = manifest.image_ids, manifest.table.get("blind")
@@ -183,9 +184,13 @@ def new_rows(manifest: Manifest, addresses: list[str], known: Iterable[Sequence[
 
 
 def ready(
-    home: Home, manifest: Manifest, blind_share: float = 0.0
+    images_root: Path, manifest: Manifest, blind_share: float = 0.0
 ) -> tuple[Manifest, list[str], list[str]]:
     """The manifest as its tasks will hold it, each image's address, and the ids it had before.
+
+    Parameters
+    ----------
+    images_root : of the home whose Label Studio shows the images
 
     Raises
     ------
@@ -194,8 +199,9 @@ def ready(
     """
     if not 0.0 <= blind_share <= 1.0:
         raise ValueError(f"blind_share is {blind_share}: a share from 0 to 1")
-    manifest, ids_before = _with_stable_ids(home, checked_columns(manifest))
-    return manifest, _addresses(home, manifest), ids_before
+    manifest, ids_before = _with_stable_ids(images_root, checked_columns(manifest))
+    addresses = [image_url(path) for path in _paths_below_root(images_root, manifest)]
+    return manifest, addresses, ids_before
 
 
 def tasks_of_rows(
@@ -239,12 +245,12 @@ def _load(
     return n_blind
 
 
-def _with_stable_ids(home: Home, manifest: Manifest) -> tuple[Manifest, list[str]]:
+def _with_stable_ids(images_root: Path, manifest: Manifest) -> tuple[Manifest, list[str]]:
     """The manifest with ids that do not depend on which folder was given; the ids it had."""
     is_path = manifest.table["image_id"] == manifest.table["path"]
     if not is_path.any():
         return manifest, manifest.image_ids
-    below_root = pd.Series(_paths_below_root(home, manifest), index=manifest.table.index)
+    below_root = pd.Series(_paths_below_root(images_root, manifest), index=manifest.table.index)
     image_ids = manifest.table["image_id"].where(~is_path, below_root)
     # Two names of one file, by a link, are one image.
     twin = is_path & image_ids.duplicated()
@@ -252,13 +258,9 @@ def _with_stable_ids(home: Home, manifest: Manifest) -> tuple[Manifest, list[str
     return Manifest(manifest.table.assign(image_id=image_ids)[~twin], manifest.root), before
 
 
-def _addresses(home: Home, manifest: Manifest) -> list[str]:
-    return [home.image_url(path) for path in _paths_below_root(home, manifest)]
-
-
-def _paths_below_root(home: Home, manifest: Manifest) -> list[str]:
+def _paths_below_root(images_root: Path, manifest: Manifest) -> list[str]:
     """Each image's path below the images root, links followed; none may lie outside."""
-    root = os.path.realpath(home.images_root)
+    root = os.path.realpath(images_root)
     below_root = root if root.endswith(os.sep) else f"{root}{os.sep}"
     remedy = "restart `planktrait serve --images ROOT` with a ROOT that holds them"
     real_folders: dict[str, str] = {}

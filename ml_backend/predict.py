@@ -27,7 +27,14 @@ from ml_backend.model import TraitModel
 from ml_backend.predict_pieces import BATCH_SIZE, extractor_of, predict_in_pieces
 from ml_backend.predictions import Predictions
 from simclr.inference import FeatureExtractor
-from simclr.marked_shards import RECORD_KEY, only, read_mark, refuse_surplus
+from simclr.marked_shards import (
+    RECORD_KEY,
+    only,
+    read_mark,
+    refuse_other_size,
+    refuse_surplus,
+    shards_of_part,
+)
 
 SHARD_SIZE = 20_000
 IMAGES_A_PIECE = 1024
@@ -108,8 +115,8 @@ def write_predictions(
     Raises
     ------
     ShardsError
-        The folder holds shards of another model, other images or another config, or more shards
-        than these images give.
+        The folder holds shards of another model, other images, another config or another size, or
+        more shards than these images give.
     simclr.quantise.QuantisationError
         With `int8`.
     """
@@ -117,14 +124,13 @@ def write_predictions(
     folder.mkdir(parents=True, exist_ok=True)
     schema = schema or model.schema
     n_shards = -(-len(manifest) // shard_size)
+    numbers = shards_of_part(n_shards, part)
+    refuse_other_size(folder, manifest, shard_size)
     refuse_surplus(folder, n_shards)
-    graph = int8_graph(model, manifest, folder) if int8 and n_shards else None
+    graph = int8_graph(model, manifest, folder) if int8 and numbers else None
     of_graph = None if graph is None else _digest(graph)
     marks = _Marks(model.fingerprint, model_version, schema.fingerprint, of_graph)
-    shards = [
-        _Shard.of(folder, number, shard_size, len(manifest))
-        for number in range(part[0], n_shards, part[1])
-    ]
+    shards = [_Shard.of(folder, number, shard_size, len(manifest)) for number in numbers]
     skipped: dict[Path, list[Skipped]] = {}
     for shard in shards:
         remove_abandoned(shard.path)

@@ -24,7 +24,7 @@ class PushError(ValueError):
 
 def push_project(
     home_folder: str | os.PathLike[str],
-    project: int,
+    project: str | int,
     source: str | os.PathLike[str],
     predictions: str | os.PathLike[str] | None = None,
     *,
@@ -44,6 +44,7 @@ def push_project(
 
     Parameters
     ----------
+    project : its title or number, with `url` there
     source : a manifest (.parquet), or what `read_source` takes
     predictions : folder of the shards of `planktrait predict`; None for tasks alone
     metadata : as `read_source` takes it
@@ -53,23 +54,27 @@ def push_project(
         of this version; not those that annotations refer to, nor of the newest earlier version,
         nor of the one that people see or saw when the push began
     token : of an account at `url`
-    images_address : with `url`, what stands before an image's path in its address there
+    images_address : with `url`, what stands before an image's path in the manifest in its address
+        there; see `push_over_http`
 
     Returns
     -------
     dict
-        images, present, added, blind, suggested, replaced, unchanged, pruned, model_version;
-        predictions of earlier versions that stay: kept (annotations refer to them), unreplaced
-        (their task has none of this version), shown (people may have a task of that version
-        open);
+        project (its number), images, present, added, blind, suggested, replaced, unchanged,
+        pruned, model_version; predictions of earlier versions that stay: kept (annotations refer
+        to them), unreplaced (their task has none of this version), shown (people may have a task
+        of that version open);
         `bad`: `Skipped` for each row that was left out.
 
     Raises
     ------
     PushError
-        A batch could not be written. What was written before stays; a repeat goes on from there.
+        There is no such project, or a batch could not be written. What was written before stays;
+        a repeat goes on from there.
     ManifestError, OutsideRootError, ShardError, SchemaError
         Before anything is written.
+    DatabaseError
+        The environment names another database than the home's; before anything is written.
     """
     manifest, skipped = _manifest(Path(source), metadata)
     if url is not None:
@@ -97,8 +102,6 @@ def push_project(
 def _manifest(
     source: Path, metadata: str | os.PathLike[str] | None
 ) -> tuple[Manifest, list[Skipped]]:
-    if source.suffix == ".parquet" and metadata is None:
-        return Manifest.read(source), []
     manifest, skipped = read_source(source, None if metadata is None else Path(metadata))
     manifest, not_shown = showable(manifest)
     return manifest, skipped + not_shown
@@ -106,7 +109,7 @@ def _manifest(
 
 def _through_database(
     home: Home,
-    project: int,
+    project: str | int,
     manifest: Manifest,
     predictions: str | os.PathLike[str] | None,
     blind_share: float,
@@ -116,10 +119,12 @@ def _through_database(
     """Run `planktrait_push` in Label Studio's environment and pass its progress on."""
     with tempfile.TemporaryDirectory(dir=home.cache_folder) as folder:
         path = manifest.write(Path(folder) / "manifest.parquet")
-        command = ["planktrait_push", str(project), str(path), "--blind-share", str(blind_share)]
+        command = ["planktrait_push", "--blind-share", str(blind_share)]
         if predictions is not None:
             command += ["--predictions", str(Path(predictions).resolve())]
         command += ["--hide"] * (not show) + ["--prune"] * prune
+        # A title may begin with a dash.
+        command += ["--", str(project), str(path)]
         try:
             told = run_django(home, command, progress.report)
         except DjangoCommandError as error:

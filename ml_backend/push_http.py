@@ -14,11 +14,12 @@ from urllib.parse import quote
 from hpc_jobs import progress
 from label_studio_config.api import Api, ApiError
 from label_studio_config.blind import is_blind_data
-from label_studio_config.home import LOCAL_FILES_URL
+from label_studio_config.home import LOCAL_FILES_URL, OutsideRootError
 from label_studio_config.manifest import Manifest, Skipped
 from label_studio_config.prediction_shards import Shards
 from label_studio_config.project import require_usable
-from label_studio_config.task_import import checked_columns, new_rows, tasks_of_rows
+from label_studio_config.project_choice import choose_project
+from label_studio_config.task_import import checked_columns, new_rows, ready, tasks_of_rows
 from ml_backend.prune_http import prune_over_http
 
 BATCH_SIZE = 1000
@@ -53,7 +54,7 @@ class _There(NamedTuple):
 def push_over_http(
     url: str,
     token: str | None,
-    project: int,
+    project: str | int,
     manifest: Manifest,
     predictions: Path | str | None,
     *,
@@ -64,27 +65,39 @@ def push_over_http(
 ) -> Json:
     """As `push_project`, through the API of the Label Studio at `url`.
 
-    An image's address there is `images_address` and its path in the manifest; by default that of
-    Local Files (`/data/local-files/?d=`), with paths below that server's document root. An id that
-    is a path stays as it is.
+    An image's address and id are those that a push into the database of a Label Studio of ours
+    gives it: it says which its images root is. With `images_address` the address is that and the
+    path in the manifest; likewise in another Label Studio, by default with the address of its
+    Local Files (`/data/local-files/?d=`): then the manifest's root is to be its document root. An
+    id that is a path stays as it is there.
 
     Raises
     ------
     ApiError
         Label Studio refuses; a repeat goes on where it stopped.
-    ManifestError, SchemaError, ShardError
+    OutsideRootError
+        An image does not lie under the images root of that Label Studio; before anything is
+        written.
+    ManifestError, ProjectError, SchemaError, ShardError
         Before anything is written.
     """
     if not token:
         raise ApiError(f"{url}: give a token of an account there (Account & Settings)")
     api = Api.at(url, token)
+    there = ((one["id"], one["title"]) for one in api.pages("/api/projects/"))
+    project = choose_project(project, there)
     known = api.get(f"/api/projects/{project}/")
     schema = require_usable(known["label_config"])
     shards = Shards(predictions, schema) if predictions is not None else None
-    manifest = checked_columns(manifest)
-    prefix = f"{LOCAL_FILES_URL}?d=" if images_address is None else images_address
-    addresses = [prefix + quote(path) for path in manifest.table["path"]]
-    run = _Run(api, project, manifest, addresses, blind_share)
+    ours = _is_ours(api, project)
+    if ours and images_address is None:
+        manifest, addresses, ids_before = _ready_for_ours(api, project, manifest, blind_share)
+    else:
+        prefix = f"{LOCAL_FILES_URL}?d=" if images_address is None else images_address
+        manifest = checked_columns(manifest)
+        addresses = [prefix + quote(path) for path in manifest.table["path"]]
+        ids_before = manifest.image_ids
+    run = _Run(api, project, ours, manifest, addresses, ids_before, blind_share)
     if shards is not None:
         run.push_shards(shards)
         version = shards.model_version
@@ -97,6 +110,7 @@ def push_over_http(
             tasks, before = None if run.ours else pages, known.get("model_version")
             run.counts.update(prune_over_http(api, project, version, tasks, before))
     return {
+        "project": project,
         "images": len(manifest),
         "present": run.present,
         "model_version": version if shards is not None else "",
@@ -111,15 +125,46 @@ def push_over_http(
     }
 
 
+def _is_ours(api: Api, project: int) -> bool:
+    try:
+        api.get(f"/api/planktrait/projects/{project}/tasks", limit=1, full=0)
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        return False
+    return True
+
+
+def _ready_for_ours(
+    api: Api, project: int, manifest: Manifest, blind_share: float
+) -> tuple[Manifest, list[str], list[str]]:
+    """As `ready`, and the members of the project may see the images."""
+    root = api.post(f"/api/planktrait/projects/{project}/images-folder")["path"]
+    try:
+        return ready(Path(root), manifest, blind_share)
+    except OutsideRootError as error:
+        raise OutsideRootError(
+            f"{error}; or, where the images lie elsewhere than here, give with --images-address "
+            "what stands before a path of the manifest in its address there, such as "
+            f"{LOCAL_FILES_URL}?d="
+        ) from error
+
+
 class _Run:
     """One push: what is there, which rows are left."""
 
     def __init__(
-        self, api: Api, project: int, manifest: Manifest, addresses: list[str], blind_share: float
+        self,
+        api: Api,
+        project: int,
+        ours: bool,
+        manifest: Manifest,
+        addresses: list[str],
+        ids_before: list[str],
+        blind_share: float,
     ) -> None:
-        self.api, self.project = api, project
+        self.api, self.project, self.ours = api, project, ours
         self.manifest, self.addresses, self.blind_share = manifest, addresses, blind_share
-        self.ours = self._is_ours()
         self.there: dict[str, _There] = {}
         ids: list[tuple[str, str]] = []
         for task in self.tasks("look at the tasks that are there"):
@@ -129,7 +174,7 @@ class _Run:
                 ids.append((str(task["data"].get("image_id")), address))
         self.left = dict.fromkeys(new_rows(manifest, addresses, ids))
         self.present = len(manifest) - len(self.left)
-        self.row_of = {image_id: row for row, image_id in enumerate(manifest.image_ids)}
+        self.row_of = {image_id: row for row, image_id in enumerate(ids_before)}
         self.counts: Counter[str] = Counter()
         self.bad: list[Skipped] = []
 
@@ -163,16 +208,6 @@ class _Run:
             self.api.post(path, {"model_version": version})
         else:
             self.api.patch(f"/api/projects/{self.project}/", {"model_version": version})
-
-    def _is_ours(self) -> bool:
-        try:
-            path = f"/api/planktrait/projects/{self.project}/tasks"
-            self.api.get(path, limit=1, full=0)
-        except ApiError as error:
-            if error.status != 404:
-                raise
-            return False
-        return True
 
     def tasks(self, stage: str) -> Iterator[Json]:
         """Every task in full, a page in memory at a time."""

@@ -31,6 +31,66 @@ def only(manifest: Manifest, *places: range) -> Manifest:
     return manifest if mask.all() else manifest.select(mask)
 
 
+def shards_of_part(n_shards: int, part: tuple[int, int]) -> range:
+    """The numbers of the shards that call k of n makes; whoever gets none is told."""
+    numbers = range(part[0], n_shards, part[1])
+    if n_shards and not numbers:
+        logger.warning(
+            "--part %d/%d: there are %d shard(s), and others make them: nothing to do here",
+            *part,
+            n_shards,
+        )
+    return numbers
+
+
+def refuse_other_size(folder: Path, manifest: Manifest, shard_size: int) -> None:
+    """Shards of these images, but of more or fewer each, belong to nothing else: say so.
+
+    Raises
+    ------
+    ShardsError
+    """
+    held = ((path, _image_ids(path)) for path in sorted(folder.glob("part-*.parquet")))
+    path, found = next((one for one in held if one[1] is not None), (folder, None))
+    if found is None:
+        return
+    image_ids, n_skipped = found
+    row_of = {image_id: row for row, image_id in enumerate(manifest.image_ids)}
+    rows = [row_of.get(image_id, -1) for image_id in image_ids]
+    if min(rows) < 0:
+        return
+    number, n, n_all = int(path.stem.removeprefix("part-")), len(rows) + n_skipped, len(manifest)
+    places = range(number * shard_size, min((number + 1) * shard_size, n_all))
+    if n == len(places) and rows[0] in places and rows[-1] in places:
+        return
+    if number * n <= rows[0] and rows[-1] < (number + 1) * n:
+        size = n
+    elif number and n_all - n <= rows[0] and (n_all - n) % number == 0:
+        size = (n_all - n) // number  # the last one
+    else:
+        return
+    is_last = not path.with_name(f"part-{number + 1:05d}.parquet").exists()
+    fewer = ", or of fewer images" if is_last and size == n and n < len(places) else ""
+    raise ShardsError(
+        f"{path} is of another --shard-size{fewer}: it holds {n} of these images, and "
+        f"--shard-size {shard_size} puts {len(places)} there: give --shard-size {size}, choose an "
+        "empty folder, or remove the old shards"
+    )
+
+
+def _image_ids(path: Path) -> tuple[list[str], int] | None:
+    """The images of a shard and how many it left out; None where it has none, or is damaged."""
+    if not path.stem.removeprefix("part-").isdecimal():
+        return None
+    try:
+        file = pq.ParquetFile(path)
+        record = json.loads((file.metadata.metadata or {}).get(RECORD_KEY.encode(), b"{}"))
+        image_ids = file.read(["image_id"]).column("image_id").to_pylist()
+    except (pa.ArrowException, OSError, ValueError, KeyError):
+        return None
+    return (image_ids, len(record["skipped"])) if image_ids and "skipped" in record else None
+
+
 def refuse_surplus(folder: Path, n_shards: int) -> None:
     """A longer earlier run left shards that a reader of the folder would take for these images.
 

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from hpc_jobs import submit
+from label_studio_config.home import Home
 from label_studio_config.manifest import Manifest
 from label_studio_config.phantoms import draw_phantoms
 from planktrait import app
@@ -94,6 +96,28 @@ def test_errors_are_one_line_with_the_remedy(run, words, said):
     assert "Traceback" not in answer.output
 
 
+def test_what_people_wrote_is_shown_as_it_stands(run, tmp_path):
+    """A [bracket] is markup, and a :word: a picture, to what draws the tables."""
+    folder = tmp_path / "cruise [2024]" / "[/nets]"
+    folder.mkdir(parents=True)
+    Image.new("L", (8, 8), 80).save(folder / "a.png")
+    (folder / "[").mkdir()
+    (folder / "[" / "b] :fish:.png").write_bytes(b"no image")
+    answer = run("manifest", folder, folder / "[bold]m.parquet")
+    assert answer.exit_code == 0, answer.output
+    said = "".join(answer.output.split())
+    assert "skipped[/b]:fish:.png:unreadable" in said
+    assert "/cruise[2024]/[/nets]/[bold]m.skipped.csv" in said
+    assert said.count("[bold]m.parquet") == 1
+    answer = run("manifest", tmp_path / "[/away]:fish:", "m.parquet")
+    assert f"Error:{tmp_path}/[/away]:fish:isnofolder" in "".join(answer.output.split())
+    job = submit(os.listdir, "/nowhere/[/x] [2024]", name="push [2024]", folder=Home().jobs_folder)
+    assert job.wait().state == "failed"
+    said = " ".join(run("jobs").output.split())
+    assert "│ push [2024] │" in said
+    assert "/nowhere/[/x] [2024]" in said
+
+
 def test_a_manifest_is_written_once_for_all_that_follows(run, tmp_path):
     folder = tmp_path / "cruise"
     folder.mkdir()
@@ -116,6 +140,32 @@ def test_a_manifest_is_written_once_for_all_that_follows(run, tmp_path):
     assert manifest.table["sample_id"].tolist() == ["haul-1", "haul-2", None]
     packed = run("pack", "cruise.parquet", "packed")
     assert packed.exit_code == 0, packed.output
+
+
+@pytest.mark.parametrize("kind", ["predict", "embed"])
+def test_no_task_is_submitted_that_has_no_shard(run, tmp_path, monkeypatch, phantoms, kind):
+    import hpc_jobs
+
+    asked = []
+
+    def submitted(*call, parts, **options):
+        asked.append(parts)
+        raise hpc_jobs.JobError("kept back")
+
+    monkeypatch.setattr("hpc_jobs.submit", submitted)
+    assert run("manifest", phantoms, "m.parquet").exit_code == 0
+    assert run("pack", "m.parquet", "packed").exit_code == 0
+    words = {"predict": ["--project", "P"], "embed": ["--encoder", "e", "--output", "out"]}[kind]
+    for source in ("m.parquet", "packed", phantoms, "nowhere.parquet"):
+        for tasks, size in ((2, 20), (8, 25), (8, 600)):
+            call = ("submit", "--tasks", tasks, kind, source, "--shard-size", size, *words)
+            answer = run(*call)
+            assert "kept back" in answer.output
+            # Phantoms are one folder with 60 images.
+            is_limited = tasks == 8 and source in ("m.parquet", "packed")
+            said = f"60 images are {-(-60 // size)} shard(s) of {size}: {-(-60 // size)} task(s)"
+            assert (said in answer.output) == is_limited
+    assert asked == [2, 3, 1] * 2 + [2, 8, 8] * 2
 
 
 def test_a_saved_export_needs_no_home(run, tmp_path):

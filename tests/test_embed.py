@@ -151,8 +151,11 @@ def test_damaged_shards_are_made_anew_and_foreign_ones_refused(
         file.write(bytes(100))
     write_embedding_shards(encoder, nine, tmp_path / "out", shard_size=3)
     np.testing.assert_allclose([read_embeddings(file)[1] for file in files], whole, atol=1e-4)
-    with pytest.raises(ShardsError, match="of other images"):
+    with pytest.raises(ShardsError, match=r"of another --shard-size: .* give --shard-size 3,"):
         write_embedding_shards(encoder, nine, tmp_path / "out", shard_size=4)
+    other = nine.select(nine.image_ids[::-1])
+    with pytest.raises(ShardsError, match="of other images"):
+        write_embedding_shards(encoder, other, tmp_path / "out", shard_size=3)
     few = nine.select(nine.image_ids[:6])
     with pytest.raises(ShardsError, match=r"part-00002\.parquet is left from a run with more"):
         write_embedding_shards(encoder, few, tmp_path / "out", shard_size=3)

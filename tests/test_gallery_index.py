@@ -250,7 +250,7 @@ def test_the_index_is_made_anew_from_label_studios_tables(new_gallery):
     assert made == grown
     refused = reindex(gallery, "--project", "999999")
     assert refused.exit_code == 1
-    assert "there is no project '999999'; known are " in " ".join(refused.output.split())
+    assert "no project '999999' (there are: " in " ".join(refused.output.split())
     everything = reindex(gallery)
     assert everything.exit_code == 0
     assert gallery.project.name in everything.output

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 from typer.testing import CliRunner
 
 from label_studio_config.manifest import Manifest, ManifestError
@@ -191,3 +191,32 @@ def test_embed_reads_packed_images_as_single_ones(manifest: Manifest, tmp_path: 
     )
     assert ids == packed_ids
     np.testing.assert_allclose(packed_features, features, atol=1e-6)
+
+
+def test_a_folder_is_packed_with_each_image_decoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import planktrait
+
+    folder = tmp_path / "images"
+    draw_shapes(folder, 5)
+    Image.new("1", (8000, 6000)).save(folder / "mosaic.png")
+    (folder / "broken.png").write_bytes(b"no image")
+    (folder / "empty.png").touch()
+    decoded = []
+
+    def load(image: ImageFile.ImageFile) -> object:
+        decoded.append(image.size)
+        return whole(image)
+
+    whole = ImageFile.ImageFile.load
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    words = ["pack", str(folder), str(tmp_path / "packed")]
+    answer = CliRunner().invoke(planktrait.app, words, env={"COLUMNS": "200"})
+    assert answer.exit_code == 0, answer.output
+    assert len(decoded) == 5
+    assert "check images 8/8" in caplog.text
+    assert "skipped empty.png: empty file" in answer.output
+    assert "skipped broken.png: unreadable: not an image" in answer.output
+    assert "skipped mosaic.png: oversized: 8000 × 6000 px" in answer.output
+    assert len(read_source(tmp_path / "packed")[0]) == 5

@@ -265,6 +265,34 @@ def test_shards_of_a_longer_run_are_refused(manifest: Manifest, tmp_path: Path) 
         write_predictions(make_model(), first, tmp_path, model_version="p-v0001", shard_size=4)
 
 
+@pytest.mark.parametrize("size", [2, 4, 6, 20])
+def test_shards_of_another_size_are_named_as_such(
+    manifest: Manifest, tmp_path: Path, size: int
+) -> None:
+    shards, _ = write_predictions(make_model(), manifest, tmp_path, shard_size=5)
+    with pytest.raises(
+        ShardsError, match=r"00000.*of another --shard-size: .* give --shard-size 5,"
+    ):
+        write_predictions(make_model(), manifest, tmp_path, shard_size=size)
+    shards[0].unlink()
+    shards[1].unlink()  # as of one call among several
+    with pytest.raises(ShardsError, match="give --shard-size 5,"):
+        write_predictions(make_model(), manifest, tmp_path, shard_size=size)
+
+
+def test_shards_of_fewer_images_are_named_as_such(manifest: Manifest, tmp_path: Path) -> None:
+    first = manifest.select(manifest.image_ids[:7])
+    write_predictions(make_model(), first, tmp_path, shard_size=20)
+    with pytest.raises(ShardsError, match="of another --shard-size, or of fewer images"):
+        write_predictions(make_model(), manifest, tmp_path, shard_size=20)
+
+
+def test_a_part_without_shards_says_so(manifest: Manifest, tmp_path: Path, caplog) -> None:
+    shards, _ = write_predictions(make_model(), manifest, tmp_path, shard_size=5, part=(3, 8))
+    assert not shards
+    assert "--part 3/8: there are 3 shard(s), and others make them" in caplog.text
+
+
 def test_numbers_alone_have_no_confidence(manifest: Manifest) -> None:
     model = make_model()
     only = TraitModel(model.encoder, [replace(model.head("diameter"))], model.schema)

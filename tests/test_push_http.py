@@ -7,9 +7,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
+from PIL import Image
 
 from label_studio_config.api import Api, ApiError
-from label_studio_config.home import Home
+from label_studio_config.home import Home, OutsideRootError
 from label_studio_config.project import create_project
 from label_studio_config.results import write_result
 from ml_backend.prune_http import prune_over_http
@@ -142,6 +143,33 @@ def test_into_ours_over_http(label_studio, tmp_path):
     ):
         with pytest.raises(ApiError, match=said):
             Api(home).call("DELETE", suggestions, params=asked)
+
+
+def test_images_of_a_folder_below_the_images_root_have_one_address(label_studio, tmp_path):
+    home = label_studio.home
+    project = create_project(home, "A folder over HTTP", CONFIG)
+    folder = home.images_root / "over http"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("L", (8, 8), 80).save(folder / name)
+    shard(tmp_path / "v1" / "part-00000.parquet", ["a.png", "b.png"], "folder-v1")
+    where = {"url": label_studio.url, "token": home.secrets.api_token}
+    told = push_project(tmp_path, project.id, folder, tmp_path / "v1", **where)
+    assert counts(told) == {"added": 2, "suggested": 2}
+    tasks = label_studio.get(f"/api/tasks?project={project.id}&fields=all")["tasks"]
+    assert [task["data"]["image_id"] for task in tasks] == ["over http/a.png", "over http/b.png"]
+    for task in tasks:
+        assert label_studio.request("GET", task["data"]["image"]).ok
+    for way in ({}, where):
+        told = push_project(home.folder, project.id, folder, tmp_path / "v1", **way)
+        assert counts(told) == {"unchanged": 2}
+    # As whoever has the images elsewhere than the server.
+    there = {**where, "images_address": "/data/local-files/?d=over%20http/"}
+    shutil.copytree(folder, tmp_path / "copy")
+    told = push_project(tmp_path, project.id, tmp_path / "copy", **there)
+    assert (told["present"], counts(told)) == (2, {})
+    with pytest.raises(OutsideRootError, match="give with --images-address what stands before"):
+        push_project(tmp_path, project.id, tmp_path / "copy", **where)
 
 
 REFUSED = "model_version: name the version"

@@ -74,12 +74,14 @@ class PushReport:
 
     Attributes
     ----------
+    project : its number
     images, present : of the manifest; those that were tasks already
     pruned, kept : predictions of earlier versions that are gone, or stay for an annotation's sake
     unreplaced, shown : those that stay since their task has none of this version, or since people
         may have a task of that version open
     """
 
+    project: int
     images: int
     present: int
     model_version: str = ""
@@ -122,7 +124,7 @@ def push(
         raise SuggestionError(f"there is no project {project_id}")
     schema = require_usable(project.label_config)
     shards = Shards(predictions, schema) if predictions is not None else None
-    manifest, addresses, ids_before = ready(home, manifest, options.blind_share)
+    manifest, addresses, ids_before = ready(home.images_root, manifest, options.blind_share)
     show_images(project, home)
     with one_at_a_time(home, project_id):
         run = _Run(project, manifest, addresses, ids_before, options, report)
@@ -176,7 +178,7 @@ class _Run:
         )
         self.row_of = {image_id: row for row, image_id in enumerate(ids_before)}
         self.image_ids = manifest.image_ids
-        self.told = PushReport(len(manifest), len(manifest) - len(self.left))
+        self.told = PushReport(project.id, len(manifest), len(manifest) - len(self.left))
         catch_up(project)
 
     def push_shards(self, shards: Shards) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
+from projects.models import Project
 
 from label_studio_config.django_command import say
 from label_studio_config.manifest import Manifest
 from label_studio_config.other_process import ProcessKilledError
 from label_studio_config.plugin.push import BATCH_SIZE, PushOptions, push
+from label_studio_config.project_choice import choose_project
 
 CACHE_KB = 256 * 1024
 
@@ -28,7 +30,7 @@ class Command(BaseCommand):
     help = "Load tasks and predictions from a manifest and prediction shards into a project."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("project", type=int)
+        parser.add_argument("project", help="title or number")
         parser.add_argument("manifest", type=Path, help="a Parquet file")
         parser.add_argument("--predictions", type=Path, help="folder of `planktrait predict`")
         parser.add_argument("--blind-share", type=float, default=0.0)
@@ -50,7 +52,7 @@ class Command(BaseCommand):
             manifest = Manifest.read(given["manifest"])
             told = push(
                 settings.PLANKTRAIT_HOME,
-                given["project"],
+                choose_project(given["project"], Project.objects.values_list("id", "title")),
                 manifest,
                 given["predictions"],
                 options,

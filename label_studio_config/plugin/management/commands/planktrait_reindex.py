@@ -14,6 +14,7 @@ from label_studio_config.django_command import say
 from label_studio_config.plugin.gallery_catch_up import CHUNK, reindex
 from label_studio_config.plugin.gallery_index import forget_project
 from label_studio_config.plugin.models import Crop, IndexState, SuggestedLabel
+from label_studio_config.project_choice import ProjectError, choose_project
 
 
 class Command(BaseCommand):
@@ -39,15 +40,11 @@ def _projects(chosen: str | None) -> list[Project]:
     projects = Project.objects.order_by("id")
     if chosen is None:
         return list(projects)
-    found = list(projects.filter(id=int(chosen)) if chosen.isdigit() else [])
-    found = found or list(projects.filter(title=chosen))
-    if not found:
-        known = ", ".join(f"{one.id} ({one.title})" for one in projects[:20]) or "none"
-        raise CommandError(f"there is no project {chosen!r}; known are {known}")
-    if len(found) > 1:
-        numbers = ", ".join(str(one.id) for one in found)
-        raise CommandError(f"projects {numbers} are all called {chosen!r}: give a number")
-    return found
+    try:
+        number = choose_project(chosen, projects.values_list("id", "title"))
+    except ProjectError as error:
+        raise CommandError(str(error)) from error
+    return [projects.get(id=number)]
 
 
 def _reindexed(project: Project) -> dict[str, Any]:
