@@ -876,7 +876,7 @@ def jobs(
             for one in job.parts or (job,):
                 if one is not job:
                     out.rule(plain(f"{one.folder.name}: {one.state}"))
-                out.print(hpc_jobs.read_log(one), markup=False, highlight=False)
+                out.print(plain(hpc_jobs.read_log(one)), soft_wrap=True)
         else:
             # The id whole, also where the terminal is narrow: it is what --log and --cancel take.
             names = (Column("job", no_wrap=True), "what", "where", Column("state", no_wrap=True))
@@ -1189,9 +1189,9 @@ def plain(value: Any) -> Text:
     return Text(str(value))
 
 
-def tell(*parts: str | tuple[str, str], soft_wrap: bool = False) -> None:
-    """One message beside the results: of text, as it stands, and of pairs of text and style."""
-    errors.print(Text.assemble(*parts), soft_wrap=soft_wrap)
+def tell(*parts: str | tuple[str, str]) -> None:
+    """One line beside the results: of text, as it stands, and of pairs of text and style."""
+    errors.print(Text.assemble(*parts), soft_wrap=True)
 
 
 def show(facts: dict[str, Any]) -> None:
@@ -1232,7 +1232,7 @@ def list_skipped(
     if file is not None:
         write_skipped(file, skipped, root)
         if skipped:
-            tell(f"All {len(skipped)} are listed in {file}", soft_wrap=True)
+            tell(f"All {len(skipped)} are listed in {file}")
 
 
 def list_part_skipped(

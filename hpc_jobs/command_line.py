@@ -71,6 +71,10 @@ def run_command(
         _in_job.reset(token)
 
 
+class PartError(ValueError):
+    """An option `--part` that names no part."""
+
+
 def read_part(text: str | None) -> tuple[int, int]:
     """Of an option `--part K/N`: (k, n), from (0, 1) on.
 
@@ -79,7 +83,7 @@ def read_part(text: str | None) -> tuple[int, int]:
 
     Raises
     ------
-    ValueError
+    PartError
         It is no such part.
     """
     if text is None:
@@ -87,4 +91,4 @@ def read_part(text: str | None) -> tuple[int, int]:
     first, _, second = text.partition("/")
     if first.isdecimal() and second.isdecimal() and int(first) < int(second):
         return int(first), int(second)
-    raise ValueError(f"--part {text}: give K/N with K from 0 to N - 1, e.g. 0/4")
+    raise PartError(f"--part {text}: give K/N with K from 0 to N - 1, e.g. 0/4")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from label_studio_config.database import Database, DatabaseError, Sqlite
 from label_studio_config.home import Home
@@ -28,8 +27,8 @@ def database_of(home: Home, environment: Mapping[str, str] = os.environ) -> Data
     """
     kind = _setting(environment, "DJANGO_DB", "sqlite")
     if kind == "sqlite":
-        default = home.folder / "label-studio" / "label_studio.sqlite3"
-        return Sqlite(Path(_setting(environment, "DATABASE_NAME", str(default))))
+        name = _setting(environment, "DATABASE_NAME", "label-studio/label_studio.sqlite3")
+        return Sqlite(home.folder / name)  # where the servers run
     if kind in ("default", "postgresql"):
         names = ("HOST", "PORT", "USER", "PASSWORD", "NAME")
         defaults = ("localhost", "5432", "postgres", "postgres", "postgres")

@@ -6,6 +6,7 @@ Every function can be repeated: what exists is left or updated, nothing is doubl
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,11 @@ def require_usable(xml: str) -> LabelSchema:
     return schema
 
 
+def projects_of(api: Api, **asked: Any) -> Iterator[dict[str, Any]]:
+    """The id, title and label_config of each project; not the counters, which take long."""
+    return api.pages("/api/projects/", include="id,title,label_config", **asked)
+
+
 def find_project(home: Home, name_or_id: str | int) -> ProjectInfo:
     """An existing project, by its name or number: see `choose_project`.
 
@@ -145,7 +151,7 @@ def find_project(home: Home, name_or_id: str | int) -> ProjectInfo:
         There is none, or more than one is meant.
     """
     api = Api(home)
-    projects = {project["id"]: project for project in api.pages("/api/projects/")}
+    projects = {project["id"]: project for project in projects_of(api)}
     number = choose_project(name_or_id, ((one["id"], one["title"]) for one in projects.values()))
     return ProjectInfo(
         id=number,
@@ -232,10 +238,11 @@ def _options(
 
 def _find(api: Api, name: str) -> dict[str, Any] | None:
     # Label Studio's own filter looks for a part of the title.
-    for project in api.pages("/api/projects/", title=name):
-        if project["title"] == name:
-            return project
-    return None
+    found = [project for project in projects_of(api, title=name) if project["title"] == name]
+    if len(found) > 1:
+        numbers = ", ".join(f"#{project['id']}" for project in found)
+        raise ProjectError(f"projects {numbers} are all called {name!r}: rename all but one")
+    return found[0] if found else None
 
 
 def _create(api: Api, name: str, changes: dict[str, Any]) -> dict[str, Any]:

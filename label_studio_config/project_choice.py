@@ -2,11 +2,15 @@
 
 >>> choose_project("2024", [(7, "2024"), (8, "Cruise 8")])
 7
+>>> choose_project("#7", [(7, "Cruise 7"), (8, "7")])
+7
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+MOST_TOLD = 20
 
 
 class ProjectError(ValueError):
@@ -18,7 +22,7 @@ def choose_project(wanted: str | int, known: Iterable[tuple[int, str]]) -> int:
 
     Parameters
     ----------
-    wanted : its title or its number; an int is a number, never a title
+    wanted : its title or its number; an int, or a text such as "#7", is a number, never a title
     known : number and title of each project
 
     Raises
@@ -27,22 +31,20 @@ def choose_project(wanted: str | int, known: Iterable[tuple[int, str]]) -> int:
         There is none, naming those there are; or more than one is meant.
     """
     titles = dict(known)
-    is_title = isinstance(wanted, str)
-    called = [number for number, title in titles.items() if is_title and title == wanted]
-    numbered = [number for number in titles if str(number) == str(wanted)]
-    if len({*called, *numbered}) == 1:
-        return (called or numbered)[0]
-    if len(called) > 1:
-        numbers = ", ".join(map(str, called))
-        raise ProjectError(f"projects {numbers} are all called {wanted!r}: give a number")
-    if called:
-        other = titles[numbered[0]]
-        raise ProjectError(
-            f"{wanted!r} is the title of project {called[0]} and the number of {other!r}: give "
-            f"{called[0]} for the first, {other!r} for the second"
-        )
-    known_ones = ", ".join(f"{number} {title!r}" for number, title in titles.items())
+    text = f"#{wanted}" if isinstance(wanted, int) else wanted
+    found = {
+        number
+        for number, title in titles.items()
+        if title == wanted or f"#{number}" == text or str(number) == text
+    }
+    if len(found) == 1:
+        return found.pop()
+    if found:
+        meant = ", ".join(f"#{number} {titles[number]!r}" for number in sorted(found))
+        raise ProjectError(f"{wanted!r} means more than one project ({meant}): give its #number")
+    some = [f"{number} {title!r}" for number, title in titles.items()]
+    more = [f"{len(some) - MOST_TOLD} more"] * (len(some) > MOST_TOLD)
     raise ProjectError(
-        f"no project {wanted!r} (there are: {known_ones or 'none yet'}): run "
-        "`planktrait project create`"
+        f"no project {wanted!r} (there are: {', '.join(some[:MOST_TOLD] + more) or 'none yet'}): "
+        "create it, or give one of those"
     )

@@ -49,7 +49,7 @@ def why_unusable(
             return "not found"
         if path.stat().st_size == 0:
             return "empty file (0 bytes)"
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # a link that leads to itself, too
         return f"unreadable: {error}"
     return why_undecodable(path, max_pixels) if decode else None
 

@@ -132,6 +132,11 @@ def read_source(
             raise ManifestError(f"{source} is packed with its metadata: pack it again with the new")
         return Manifest.read(index, index.parent.resolve()), []
     if source.suffix.lower() == ".parquet" and source.is_file():
+        if metadata_csv is not None:
+            raise ManifestError(
+                f"{source} has its metadata already: give the folder of its images instead, or "
+                "make it anew with the table (planktrait manifest)"
+            )
         return Manifest.read(source), []
     is_table = source.suffix.lower() == ".tsv" and source.is_file()
     if metadata_csv is None and (is_table or any(source.glob("ecotaxa_*.tsv"))):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc_jobs import progress
+from label_studio_config.database_choice import require_database
 from label_studio_config.django_command import DjangoCommandError, run_django
 from label_studio_config.home import Home
 from label_studio_config.manifest import Manifest, Skipped
@@ -76,14 +77,21 @@ def push_project(
     DatabaseError
         The environment names another database than the home's; before anything is written.
     """
-    manifest, skipped = _manifest(Path(source), metadata)
-    if url is not None:
-        from ml_backend.push_http import push_over_http
+    from ml_backend.push_http import find_over_http, push_over_http
 
+    # A folder of images takes long to read: what can be told before is told before.
+    if url is None:
+        require_database(Home(home_folder))
+    else:
+        api, number = find_over_http(url, token, project)
+    everything, skipped = read_source(
+        Path(source), None if metadata is None else Path(metadata), report=progress.report
+    )
+    manifest, not_shown = showable(everything)
+    if url is not None:
         told = push_over_http(
-            url,
-            token,
-            project,
+            api,
+            number,
             manifest,
             None if predictions is None else Path(predictions),
             blind_share=blind_share,
@@ -95,16 +103,11 @@ def push_project(
         told = _through_database(
             Home(home_folder), project, manifest, predictions, blind_share, show, prune
         )
-    told["bad"] = [*skipped, *told["bad"]]
+    # Shards hold also what browsers cannot show.
+    left_out = set(everything.image_ids) - set(manifest.image_ids) if not_shown else set()
+    bad = [one for one in told["bad"] if one.path not in left_out]
+    told["bad"] = [*skipped, *not_shown, *bad]
     return told
-
-
-def _manifest(
-    source: Path, metadata: str | os.PathLike[str] | None
-) -> tuple[Manifest, list[Skipped]]:
-    manifest, skipped = read_source(source, None if metadata is None else Path(metadata))
-    manifest, not_shown = showable(manifest)
-    return manifest, skipped + not_shown
 
 
 def _through_database(
@@ -124,7 +127,8 @@ def _through_database(
             command += ["--predictions", str(Path(predictions).resolve())]
         command += ["--hide"] * (not show) + ["--prune"] * prune
         # A title may begin with a dash.
-        command += ["--", str(project), str(path)]
+        wanted = f"#{project}" if isinstance(project, int) else project
+        command += ["--", wanted, str(path)]
         try:
             told = run_django(home, command, progress.report)
         except DjangoCommandError as error:

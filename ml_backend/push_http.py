@@ -17,7 +17,7 @@ from label_studio_config.blind import is_blind_data
 from label_studio_config.home import LOCAL_FILES_URL, OutsideRootError
 from label_studio_config.manifest import Manifest, Skipped
 from label_studio_config.prediction_shards import Shards
-from label_studio_config.project import require_usable
+from label_studio_config.project import projects_of, require_usable
 from label_studio_config.project_choice import choose_project
 from label_studio_config.task_import import checked_columns, new_rows, ready, tasks_of_rows
 from ml_backend.prune_http import prune_over_http
@@ -51,10 +51,24 @@ class _There(NamedTuple):
         return cls(int(task["id"]), is_blind_data(task["data"]), predictions)
 
 
+def find_over_http(url: str, token: str | None, project: str | int) -> tuple[Api, int]:
+    """The Label Studio at `url`, and the number of a project there.
+
+    Raises
+    ------
+    ApiError
+        There is no token, or Label Studio refuses.
+    ProjectError
+    """
+    if not token:
+        raise ApiError(f"{url}: give a token of an account there (Account & Settings)")
+    api = Api.at(url, token)
+    return api, choose_project(project, ((one["id"], one["title"]) for one in projects_of(api)))
+
+
 def push_over_http(
-    url: str,
-    token: str | None,
-    project: str | int,
+    api: Api,
+    project: int,
     manifest: Manifest,
     predictions: Path | str | None,
     *,
@@ -63,7 +77,7 @@ def push_over_http(
     prune: bool = False,
     images_address: str | None = None,
 ) -> Json:
-    """As `push_project`, through the API of the Label Studio at `url`.
+    """As `push_project`, through the API of a Label Studio.
 
     An image's address and id are those that a push into the database of a Label Studio of ours
     gives it: it says which its images root is. With `images_address` the address is that and the
@@ -78,25 +92,24 @@ def push_over_http(
     OutsideRootError
         An image does not lie under the images root of that Label Studio; before anything is
         written.
-    ManifestError, ProjectError, SchemaError, ShardError
+    ManifestError, SchemaError, ShardError
         Before anything is written.
     """
-    if not token:
-        raise ApiError(f"{url}: give a token of an account there (Account & Settings)")
-    api = Api.at(url, token)
-    there = ((one["id"], one["title"]) for one in api.pages("/api/projects/"))
-    project = choose_project(project, there)
     known = api.get(f"/api/projects/{project}/")
     schema = require_usable(known["label_config"])
     shards = Shards(predictions, schema) if predictions is not None else None
     ours = _is_ours(api, project)
+    folder = f"/api/planktrait/projects/{project}/images-folder"
     if ours and images_address is None:
-        manifest, addresses, ids_before = _ready_for_ours(api, project, manifest, blind_share)
+        root = Path(api.get(folder)["path"])
+        manifest, addresses, ids_before = _ready_for_ours(root, manifest, blind_share)
     else:
         prefix = f"{LOCAL_FILES_URL}?d=" if images_address is None else images_address
         manifest = checked_columns(manifest)
         addresses = [prefix + quote(path) for path in manifest.table["path"]]
         ids_before = manifest.image_ids
+    if ours and all(address.startswith(LOCAL_FILES_URL) for address in addresses):
+        api.post(folder)  # the members of the project may see them
     run = _Run(api, project, ours, manifest, addresses, ids_before, blind_share)
     if shards is not None:
         run.push_shards(shards)
@@ -136,12 +149,11 @@ def _is_ours(api: Api, project: int) -> bool:
 
 
 def _ready_for_ours(
-    api: Api, project: int, manifest: Manifest, blind_share: float
+    root: Path, manifest: Manifest, blind_share: float
 ) -> tuple[Manifest, list[str], list[str]]:
-    """As `ready`, and the members of the project may see the images."""
-    root = api.post(f"/api/planktrait/projects/{project}/images-folder")["path"]
+    """As `ready`, with the remedy where this machine has the images elsewhere."""
     try:
-        return ready(Path(root), manifest, blind_share)
+        return ready(root, manifest, blind_share)
     except OutsideRootError as error:
         raise OutsideRootError(
             f"{error}; or, where the images lie elsewhere than here, give with --images-address "

@@ -70,11 +70,13 @@ def refuse_other_size(folder: Path, manifest: Manifest, shard_size: int) -> None
     else:
         return
     is_last = not path.with_name(f"part-{number + 1:05d}.parquet").exists()
-    fewer = ", or of fewer images" if is_last and size == n and n < len(places) else ""
+    may_be_fewer = is_last and size == n and n < len(places)
+    cause = ", or of fewer images" if may_be_fewer else ""
+    remedy = "" if may_be_fewer else f"give --shard-size {size}, "
     raise ShardsError(
-        f"{path} is of another --shard-size{fewer}: it holds {n} of these images, and "
-        f"--shard-size {shard_size} puts {len(places)} there: give --shard-size {size}, choose an "
-        "empty folder, or remove the old shards"
+        f"{path} is of another --shard-size{cause}: it holds {n} of these images, and "
+        f"--shard-size {shard_size} puts {len(places)} there: {remedy}choose an empty folder, or "
+        "remove the old shards"
     )
 
 

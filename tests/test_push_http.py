@@ -163,11 +163,19 @@ def test_images_of_a_folder_below_the_images_root_have_one_address(label_studio,
     for way in ({}, where):
         told = push_project(home.folder, project.id, folder, tmp_path / "v1", **way)
         assert counts(told) == {"unchanged": 2}
-    # As whoever has the images elsewhere than the server.
+    # As whoever has the images elsewhere than the server, and in a project whose members see none.
+    storages = f"/api/storages/localfiles/{project.storage_id}"
+    label_studio.request("DELETE", storages)
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    with pytest.raises(OutsideRootError, match="give with --images-address"):
+        push_project(tmp_path, project.id, copy, **where)
+    listed = f"/api/storages/localfiles?project={project.id}"
+    assert label_studio.get(listed) == []
     there = {**where, "images_address": "/data/local-files/?d=over%20http/"}
-    shutil.copytree(folder, tmp_path / "copy")
-    told = push_project(tmp_path, project.id, tmp_path / "copy", **there)
+    told = push_project(tmp_path, project.id, copy, **there)
     assert (told["present"], counts(told)) == (2, {})
+    assert [one["path"] for one in label_studio.get(listed)] == [str(home.images_root)]
     with pytest.raises(OutsideRootError, match="give with --images-address what stands before"):
         push_project(tmp_path, project.id, tmp_path / "copy", **where)
 

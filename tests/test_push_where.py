@@ -19,7 +19,7 @@ from label_studio_config.sources import read_source
 from ml_backend.push import push_project
 from planktrait import app
 from tests.label_studio_fixtures import LabelStudioForTests
-from tests.push_fixtures import CONFIG, in_django, kept_django, manifest_of, new_project
+from tests.push_fixtures import CONFIG, in_django, kept_django, manifest_of, new_project, shard
 
 
 @pytest.fixture
@@ -39,6 +39,8 @@ def test_a_home_never_gets_a_second_database(home: Home, tmp_path: Path) -> None
     with pytest.raises(DatabaseError, match="has no database yet: start it once"):
         push_project(home.folder, 1, path)
     home.change_settings(database="PostgreSQL")
+    with pytest.raises(DatabaseError, match="are in PostgreSQL"):
+        push_project(home.folder, 1, tmp_path / "a folder that would take long to read")
     with pytest.raises(DatabaseError, match="are in PostgreSQL, but the environment says SQLite"):
         push_project(home.folder, 1, path)
     assert not database.exists()
@@ -49,10 +51,14 @@ def test_what_a_browser_cannot_show_is_no_task(home: Home, tmp_path: Path) -> No
     manifest = manifest_of(home.images_root, 3)
     paths = manifest.table["path"].str.replace("-0001.png", "-0001.TIF")
     manifest = Manifest(manifest.table.assign(path=paths), manifest.root)
-    told = push_project(home.folder, number, manifest.write(tmp_path / "m.parquet"))
+    shard(tmp_path / "v1" / "part-00000.parquet", [*manifest.image_ids, "gone"], "v1")
+    told = push_project(
+        home.folder, number, manifest.write(tmp_path / "m.parquet"), tmp_path / "v1"
+    )
     assert told["added"] == 2
     assert [(one.path, one.reason.split(":")[0]) for one in told["bad"]] == [
-        (paths[1], "browsers cannot show TIFF")
+        (paths[1], "browsers cannot show TIFF"),
+        ("gone", "not in the manifest"),
     ]
     for name in ("a.png", "b.png"):
         Image.new("L", (8, 8), 80).save(home.images_root / name)
@@ -87,16 +93,20 @@ def test_a_title_may_be_a_number(home: Home, tmp_path: Path) -> None:
         answer = CliRunner().invoke(app, list(map(str, asked)), env={"COLUMNS": "250"})
         assert answer.exit_code == 1
         said = (
-            f"'{number}' is the title of project {other} and the number of '-5 [m]': give {other} "
-            "for the first, '-5 [m]' for the second"
+            f"'{number}' means more than one project (#{number} '-5 [m]', #{other} '{number}'): "
+            "give its #number"
         )
         assert said in " ".join(answer.output.split())
 
 
 def test_a_title_that_several_have_needs_a_number() -> None:
     known = [(3, "Cruise"), (4, "Cruise"), (5, "5")]
-    with pytest.raises(ProjectError, match="projects 3, 4 are all called 'Cruise': give a number"):
+    with pytest.raises(ProjectError, match=r"\(#3 'Cruise', #4 'Cruise'\): give its #number"):
         choose_project("Cruise", known)
+    # Whatever they are called, each can be named.
+    odd = [(3, "5"), (5, "3"), (7, "7"), (9, "7")]
+    assert [choose_project(f"#{number}", odd) for number, _ in odd] == [3, 5, 7, 9]
+    assert choose_project(7, odd) == 7
     assert choose_project("4", known) == choose_project(4, known) == 4
     assert choose_project("5", known) == 5
     with pytest.raises(ProjectError, match=r"there are: 3 'Cruise', 4 'Cruise', 5 '5'"):
@@ -119,9 +129,9 @@ def test_a_title_that_is_a_number_is_found_on_a_server(
     )
     try:
         assert find_project(home, first.id).id == first.id
-        with pytest.raises(ProjectError, match=f"title of project {second.id} and the number of"):
+        with pytest.raises(ProjectError, match="means more than one project"):
             find_project(home, str(first.id))
-        with pytest.raises(ProjectError, match=f"title of project {second.id} and the number of"):
+        with pytest.raises(ProjectError, match="means more than one project"):
             push_project(tmp_path, str(first.id), path, **where)
     finally:
         label_studio.client.projects.update(second.id, title="Number, not title")

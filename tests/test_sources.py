@@ -49,15 +49,24 @@ def test_bad_images_are_listed_with_their_reason(folder: Path) -> None:
     (folder / "a" / "._one.png").write_bytes(b"resource fork")
     outside = save_image(folder.parent / f"{folder.name}-outside.png")
     os.symlink(outside, folder / "a" / "link.png")
+    os.symlink("circle.png", folder / "circle.png")
     manifest, skipped = read_folder(folder, max_pixels=100_000)
     assert len(manifest) == 3
     reasons = {Path(item.path).name: item.reason for item in skipped}
-    assert set(reasons) == {"empty.png", "text.png", "cut.jpg", "huge.png", "link.png"}
+    assert set(reasons) == {
+        "empty.png",
+        "text.png",
+        "cut.jpg",
+        "huge.png",
+        "link.png",
+        "circle.png",
+    }
     assert "0 bytes" in reasons["empty.png"]
     assert "not an image" in reasons["text.png"]
     assert "unreadable" in reasons["cut.jpg"]
     assert "500 × 300" in reasons["huge.png"]
     assert "outside" in reasons["link.png"]
+    assert reasons["circle.png"].startswith("unreadable: ")
 
 
 def test_no_usable_image_is_an_error_that_says_why(tmp_path: Path) -> None:

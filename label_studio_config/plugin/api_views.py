@@ -64,7 +64,14 @@ class ProjectView(Guarded):
 
 
 class ImagesFolder(ProjectView):
-    """POST: let the members of a project see the images under the images root."""
+    """GET: the images root. POST: let the members of a project see the images under it."""
+
+    def get(self, request: Request, pk: int) -> Response:
+        self.project(request, pk)
+        try:
+            return Response({"path": str(settings.PLANKTRAIT_HOME.images_root)})
+        except HomeError as error:
+            raise ValidationError(str(error)) from error
 
     def post(self, request: Request, pk: int) -> Response:
         project = self.project(request, pk)
