@@ -14,22 +14,29 @@ from pathlib import Path
 
 from hpc_jobs import failures
 from hpc_jobs.call import end
-from hpc_jobs.records import OUTCOME_FILE
+from hpc_jobs.files import read_json
+from hpc_jobs.records import JOB_FILE, OUTCOME_FILE, outcome
 
 
 def after_processes(job_folder: Path, why: str | None = None) -> None:
-    """Write the outcome of a job that has failed without one.
+    """Write the outcome of a job that has failed without one; of any other nothing.
 
     Parameters
     ----------
     why : str, optional
-        What the batch script knows; by default what the processes have noted, if anything.
+        What the batch script knows; by default what submitit has told, or what the processes have
+        noted.
     """
-    if why is None:
-        failure = failures.last(job_folder, failures.run_number())
-        why = None if failure is None else failure.told
-    if why is not None and not (job_folder / OUTCOME_FILE).exists():
+    if (job_folder / OUTCOME_FILE).exists():
+        return
+    told = outcome(job_folder, read_json(job_folder / JOB_FILE) or {})
+    failure = failures.last(job_folder, failures.run_number())
+    if why is not None:
         end(job_folder, "failed", why)
+    elif told is not None:
+        end(job_folder, told[0], told[2])
+    elif failure is not None:
+        end(job_folder, "failed", failure.told)
 
 
 if __name__ == "__main__":

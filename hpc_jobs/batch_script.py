@@ -12,6 +12,7 @@ from hpc_jobs import failures
 
 MOST_RESTARTS = 3
 KILLED = 137  # 128 + SIGKILL, as a shell tells it
+TERMINATED = 143  # 128 + SIGTERM
 TOO_LITTLE_MEMORY = "out of memory: raise memory_gb in the site profile, and start it again"
 OUT_OF_MEMORY = 253  # as srun tells it, where Slurm watches the memory
 CGROUPS = Path("/sys/fs/cgroup")
@@ -24,6 +25,8 @@ THREADS = (
     '  export OPENBLAS_NUM_THREADS="$SLURM_CPUS_PER_TASK"',
     "fi",
 )
+
+GO_ON = "set +eu  # whatever the setup has set: what stands after the call is to be reached"
 
 
 def sbatch_options(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,11 +82,12 @@ def after_the_call(
 ) -> list[str]:
     """Lines that queue a job again whose process was killed, or write that it failed.
 
-    Slurm itself queues again what a node's loss has ended. One that took too much memory is not
-    begun again. Of that there are three signs, and none at all on some clusters: srun's status, the
-    kernel's count in the job's control group (of this node), and Slurm's own words in the log. Of
-    several processes, a failure of one ends the others by a kill: what the first one notes counts,
-    see `failures`.
+    By a kill is meant SIGKILL, and SIGTERM, which a preemption sends; `scancel` sends that to the
+    script too. Slurm itself queues again what a node's loss has ended. One that took too much
+    memory is not begun again. Of that there are three signs, and none at all on some clusters:
+    srun's status, the kernel's count in the job's control group (of this node), and Slurm's own
+    words in the log. Of several processes, a failure of one ends the others by a kill: what the
+    first one notes counts, see `failures`.
 
     Parameters
     ----------
@@ -99,12 +103,17 @@ def after_the_call(
         Where the kernel tells of control groups.
     """
     words = "^slurmstepd: error: .*oom[-_ ]kill|^srun: error: .*Out Of Memory"
+    folder = shlex.quote(str(job_folder))
+    of_task = "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
+    identity = of_task if of_array else "$SLURM_JOB_ID"
     part = '/part-$(printf %03d "$SLURM_ARRAY_TASK_ID")' if of_array else ""
-    is_open = " && ".join(f'[ ! -e "$job/{name}" ]' for name in ended)
+    not_ended = " && ".join(f'[ ! -e "$job/{name}" ]' for name in ended)
     outcome = f"{python or shlex.quote(sys.executable)} -m hpc_jobs.after_processes"
     return [
         "status=$?",
-        f"job={shlex.quote(str(job_folder))}{part}",
+        f"job={folder}{part}",
+        # One task of an array has the number of the whole array for its own.
+        f'id="{identity}"',
         'run="${SLURM_RESTART_COUNT:-0}"',
         # Slurm's group of the whole job, which counts for all its steps.
         rf"group=$(sed -n 's|^0::\(.*/job_[0-9]*\)/step_.*|\1|p' {shlex.quote(str(own_cgroup))})",
@@ -116,15 +125,18 @@ def after_the_call(
         f"  [ -f /proc/$$/fd/1 ] && grep -qE '{words}' /proc/$$/fd/1",
         "}",
         "killed() {",
-        f'  [ ! -e "$job/{failures.OWN}-$run.json" ] || return 1',
-        f'  [ "$status" -eq {KILLED} ] || [ -e "$job/{failures.OF_ANOTHER}-$run.json" ]',
+        f'  [ -e "$job/{failures.OWN}-$run.json" ] && return 1',
+        # What submitit writes, also where our own part was not reached.
+        f'  [ -e {folder}/"$id"_0_result.pkl ] && return 1',
+        f'  [ "$status" -eq {KILLED} ] || [ "$status" -eq {TERMINATED} ]'
+        f' || [ -e "$job/{failures.OF_ANOTHER}-$run.json" ]',
         "}",
         "if out_of_memory; then",
         *_told(TOO_LITTLE_MEMORY),
         f'  {outcome} "$job" {shlex.quote(TOO_LITTLE_MEMORY)}',
         f'elif {"true" if requeued else "false"} && killed && [ "$run" -lt {MOST_RESTARTS} ]'
-        f" && {is_open}; then",
-        '  scontrol requeue "$SLURM_JOB_ID"',
+        f" && {not_ended}; then",
+        '  scontrol requeue "$id"',
         'elif [ "$status" -ne 0 ]; then',
         f'  {outcome} "$job"',
         "fi",

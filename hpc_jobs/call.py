@@ -89,8 +89,8 @@ class JobCall:
             (self.job_folder / RESERVE_FILE).write_bytes(os.urandom(RESERVED_BYTES))
         process = ProcessIdentity.of(os.getpid())
         started = {"process": process.as_json(), "time": time.time(), "run": failures.run_number()}
-        write_json(self.job_folder / STARTED_FILE, started)
         try:
+            write_json(self.job_folder / STARTED_FILE, started)
             with _heartbeat(self.job_folder):
                 result = self.function(*self.args, **self.kwargs)
         except KeyboardInterrupt:

@@ -51,6 +51,7 @@ def _note_time_limit() -> None:
         return
     from hpc_jobs import slurm
 
+    submission._timeout_min = math.inf  # until Slurm has answered
     # Only the first process queues the job again.
     first = os.environ.get("SLURM_PROCID", "0") == "0"
     limit = slurm.time_limit_min(os.environ["SLURM_JOB_ID"]) if first else math.inf

@@ -213,35 +213,44 @@ def _state(
 ) -> tuple[State, float | None, str | None]:
     """State, time of the end and error. The processes are asked before the outcome is read again,
     since a job may end between two looks."""
-    ended = _outcome(job_folder, job)
+    ended = outcome(job_folder, job)
     if ended:
         return ended
     process = ProcessIdentity.from_json(started.get("process"))
     if job["executor"] == "slurm" and not job.get("scheduler_id"):
         job = _found_in_slurm(job_folder, job)
     if job["executor"] == "slurm" and job.get("scheduler_id"):
-        state, error = _state_in_slurm(job["scheduler_id"], process)
+        noted = failures.last(job_folder, started.get("run", 0))
+        state, error = _state_in_slurm(job["scheduler_id"], process, noted)
     else:
         state, error = _state_of_process(job_folder, job, process)
     if state in ACTIVE_STATES:
         return state, None, None
-    failure = failures.last(job_folder, started.get("run", 0))
     if (job_folder / CANCELLED_FILE).exists():
         state, error = "cancelled", None
-    elif failure is not None:  # the batch script did not come to write it
-        state, error = "failed", failure.told
-    return _outcome(job_folder, job) or (state, _last_sign(job_folder), error)
+    return outcome(job_folder, job) or (state, _last_sign(job_folder), error)
 
 
-def _state_in_slurm(scheduler_id: str, process: ProcessIdentity | None) -> tuple[State, str | None]:
-    """Without an outcome: by the process where it is on this machine, else by the scheduler."""
+def _state_in_slurm(
+    scheduler_id: str, process: ProcessIdentity | None, noted: failures.Failure | None
+) -> tuple[State, str | None]:
+    """Without an outcome: by the process where it is on this machine, else by the scheduler.
+
+    Where several processes have noted a failure, the batch script has not come to write it.
+    """
     if process is not None and process.is_alive():
         return "running", None
     said = slurm.state_of(scheduler_id)
     if said in slurm.WAITING:
         return "queued", None
+    if said == "CANCELLED":
+        return "cancelled", slurm.why_ended(said)
     if said is None or said in slurm.ENDED:
-        return ("cancelled" if said == "CANCELLED" else "killed"), slurm.why_ended(said)
+        # Whatever ends a job, its processes may miss each other.
+        of_itself = noted is not None and not noted.of_another
+        if noted is not None and (of_itself or said in {None, "FAILED", "NODE_FAIL"}):
+            return "failed", noted.told
+        return "killed", slurm.why_ended(said)
     # Also where it is COMPLETED: what it wrote is still on its way through the file system.
     return ("queued" if process is None else "running"), None
 
@@ -307,12 +316,11 @@ def _state_of_process(
     return "killed", "its process ended without an outcome (killed, or the machine went)"
 
 
-def _outcome(
-    job_folder: Path, job: dict[str, Any]
-) -> tuple[State, float | None, str | None] | None:
-    outcome = read_json(job_folder / OUTCOME_FILE)
-    if isinstance(outcome, dict) and not (outcome["state"] == GIVEN_UP and _is_there(job_folder)):
-        return outcome["state"], outcome["time"], outcome["error"]
+def outcome(job_folder: Path, job: dict[str, Any]) -> tuple[State, float | None, str | None] | None:
+    """State, time of the end and error, as the job itself or submitit has left them."""
+    left = read_json(job_folder / OUTCOME_FILE)
+    if isinstance(left, dict) and not (left["state"] == GIVEN_UP and _is_there(job_folder)):
+        return left["state"], left["time"], left["error"]
     # A call that cannot even be unpickled fails before our own code runs; submitit keeps why.
     for path in results_of(job_folder, job):
         try:

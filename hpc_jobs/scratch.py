@@ -85,7 +85,8 @@ def _remove_if_unused(folder: Path, lock: int) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _is_at(lock, _lock_file(folder)):
             shutil.rmtree(folder, ignore_errors=True)
-            _lock_file(folder).unlink()
+            if not folder.exists():
+                _lock_file(folder).unlink()
 
 
 def _lock_file(folder: Path) -> Path:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hpc_jobs.batch_script import THREADS, after_the_call, sbatch_options
+from hpc_jobs.batch_script import GO_ON, THREADS, after_the_call, sbatch_options
 from hpc_jobs.on_node import OnNode
 from hpc_jobs.scratch import SCRATCH_VARIABLE
 
@@ -87,7 +87,7 @@ def submit_calls(
     options = sbatch_options(parameters.get("slurm_additional_parameters") or {})
     requeued = "requeue" in options
     parameters["slurm_additional_parameters"] = options
-    parameters["slurm_setup"] = [*THREADS, *(parameters.get("slurm_setup") or ())]
+    parameters["slurm_setup"] = [*THREADS, *(parameters.get("slurm_setup") or ()), GO_ON]
     parameters["slurm_teardown"] = after_the_call(
         folder, ended, python, requeued, of_array=len(calls) > 1
     )
@@ -160,7 +160,10 @@ def time_limit_min(scheduler_id: str) -> float | None:
 def why_ended(state: str | None) -> str:
     """For people: why a job that left no outcome is over."""
     if state is None:
-        return "it ended without an outcome (killed, or its node went), and Slurm has forgotten it"
+        return (
+            "it ended without an outcome (killed, or its node went), and Slurm has forgotten it: "
+            "its log may say why"
+        )
     return f"Slurm ended it: {state}{_REMEDIES.get(state, ' (killed, or its node went)')}"
 
 

@@ -110,12 +110,11 @@ class Ranks:
             rank=self.rank,
             world_size=self.size,
         )
-        try:
-            self._control = distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)
-            yield
-        finally:
-            self._control = None
-            distributed.destroy_process_group()
+        self._control = distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)
+        yield
+        # Not after an error, which is to be told before the others miss this process.
+        self._control = None
+        distributed.destroy_process_group()
 
     def first(self, function: Callable[[], Result]) -> Result:
         """Call a function in rank 0 only; what it returns or raises, every rank does."""

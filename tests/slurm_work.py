@@ -37,10 +37,15 @@ def rank_and_size(fails: int | None = None) -> tuple[int, int, str]:
     return rank, int(os.environ["SLURM_NTASKS"]), threads
 
 
-def sum_together(folder: Path) -> int:
+def sum_together(folder: Path, fails: int | None = None) -> int:
     """Sum over all processes of the job, again and again until `go` is there; how often it began.
 
     As distributed training: a process that is gone is an error in the others.
+
+    Parameters
+    ----------
+    fails : int, optional
+        The process that raises an error meanwhile.
     """
     import torch
     import torch.distributed as dist
@@ -56,6 +61,8 @@ def sum_together(folder: Path) -> int:
         file.write(f"{os.getpid()} {os.environ.get('SLURMD_NODENAME')}\n")
     stop = torch.zeros(1)
     while not stop:
+        if rank == fails:
+            raise ValueError("as asked")
         time.sleep(0.05)
         stop = torch.tensor([float((folder / "go").exists())])
         dist.all_reduce(stop)

@@ -155,6 +155,44 @@ def test_one_process_of_two_is_killed_too_often(
     assert hpc_jobs.Job(hpc_jobs.list_jobs(jobs)[0].folder).result(LONGEST_S) == 3
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_of_one_process_ends_the_others_and_no_run_follows(
+    slurm: SlurmForTests, tmp_path: Path, rank: int
+) -> None:
+    job = submit(tmp_path, sum_together, tmp_path, rank, parameters={"tasks_per_node": 2})
+    record = job.wait(LONGEST_S)
+    assert (record.state, record.error) == ("failed", f"process {rank}: ValueError: as asked")
+    assert len(began(tmp_path, rank)) == 1
+
+
+def test_two_processes_that_are_cancelled_by_hand_have_not_failed(
+    slurm: SlurmForTests, tmp_path: Path
+) -> None:
+    job = submit(tmp_path, sum_together, tmp_path, parameters={"nodes": 2, "tasks_per_node": 1})
+    for rank in range(2):
+        began(tmp_path, rank)
+    slurm.run("scancel", job.record().where.split()[1])
+    assert job.wait(LONGEST_S).state == "cancelled"
+    # Whichever missed the other first.
+    (job.folder / "lost-0.json").write_text('{"rank": 0, "error": "gone", "of_another": true}')
+    assert job.record().state == "cancelled"
+
+
+def test_two_processes_whose_time_was_up_too_often(
+    slurm: SlurmForTests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpc_jobs.slurm.MOST_TIMEOUTS", 0)
+    parameters = {"timeout_min": 1, "slurm_signal_delay_s": 10, "tasks_per_node": 2}
+    job = submit(tmp_path, sum_together, tmp_path, parameters=parameters)
+    for rank in range(2):
+        began(tmp_path, rank)
+    slurm.run("scancel", "--signal=USR2", job.record().where.split()[1])
+    record = job.wait(LONGEST_S)
+    assert record.state == "failed"
+    assert "give it more time in the site profile" in str(record.error)
+    slurm.run("scancel", record.where.split()[1])
+
+
 def test_cancel(slurm: SlurmForTests, tmp_path: Path) -> None:
     job = submit(tmp_path, note_and_wait, tmp_path, parts=2)
     for part in range(2):
@@ -172,17 +210,21 @@ def test_cancel_before_the_start(slurm: SlurmForTests, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.began"))
 
 
-def test_kill_9_of_a_task_and_it_begins_again(slurm: SlurmForTests, tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", [0, 1])
+def test_kill_9_of_a_task_and_it_begins_again(
+    slurm: SlurmForTests, tmp_path: Path, part: int
+) -> None:
+    """It alone, also where Slurm has given it the number of the whole array."""
     job = submit(tmp_path, note_and_wait, tmp_path, parts=2)
-    other = began(tmp_path, 1)
-    (line,) = began(tmp_path, 0)
+    other = began(tmp_path, 1 - part)
+    (line,) = began(tmp_path, part)
     os.kill(int(line.split()[0]), signal.SIGKILL)
     assert job.record().active
-    began(tmp_path, 0, times=2)
+    began(tmp_path, part, times=2)
     assert job.record().state == "running"
     (tmp_path / "go").touch()
     lines = job.result(LONGEST_S)
-    assert (len(lines[0]), lines[1]) == (2, other)
+    assert (len(lines[part]), lines[1 - part]) == (2, other)
 
 
 def test_a_lost_node_and_it_begins_again(slurm: SlurmForTests, tmp_path: Path) -> None:
