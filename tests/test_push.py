@@ -225,7 +225,7 @@ def test_refused_before_anything_is_written(label_studio, project, tmp_path):
     path = manifest_of(home.images_root, 2).write(tmp_path / "m.parquet")
     with pytest.raises(PushError, match="planktrait predict"):
         push_project(home.folder, project.id, path, tmp_path)
-    with pytest.raises(PushError, match="no project '99999'"):
+    with pytest.raises(PushError, match="no project '#99999'"):
         push_project(home.folder, 99999, path)
     assert Api(home).get(f"/api/projects/{project.id}/")["task_number"] == 0
 
