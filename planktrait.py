@@ -50,9 +50,11 @@ HomeOption = Annotated[
     typer.Option("--home", help="Home folder; default $PLANKTRAIT_HOME, else ./planktrait-home."),
 ]
 ProjectOption = Annotated[
-    str | None, typer.Option("--project", help="Project: its name or number.")
+    str | None, typer.Option("--project", help="Project: name, number or '#number'.")
 ]
-NeededProject = Annotated[str, typer.Option("--project", help="Project: its name or number.")]
+NeededProject = Annotated[
+    str, typer.Option("--project", help="Project: name, number or '#number'.")
+]
 ExportOption = Annotated[
     Path | None, typer.Option("--export", help="A saved Label Studio export (JSON).")
 ]

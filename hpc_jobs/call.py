@@ -26,6 +26,7 @@ from hpc_jobs.records import (
     OUTCOME_FILE,
     SECONDS_BETWEEN_HEARTBEATS,
     STARTED_FILE,
+    results_of,
 )
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,8 @@ class JobCall:
         self._queued_again = False
         # Of a run before this one, where the job was queued again.
         (self.job_folder / OUTCOME_FILE).unlink(missing_ok=True)
+        for left in results_of(self.job_folder, read_json(self.job_folder / JOB_FILE) or {}):
+            left.unlink(missing_ok=True)
         if (self.job_folder / CANCELLED_FILE).exists():
             end(self.job_folder, "cancelled", None)
             raise KeyboardInterrupt

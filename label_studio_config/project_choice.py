@@ -32,16 +32,19 @@ def choose_project(wanted: str | int, known: Iterable[tuple[int, str]]) -> int:
     """
     titles = dict(known)
     text = f"#{wanted}" if isinstance(wanted, int) else wanted
+    is_number = text[:1] == "#" and text[1:].isdecimal()
     found = {
         number
         for number, title in titles.items()
-        if title == wanted or f"#{number}" == text or str(number) == text
+        if f"#{number}" == text or (not is_number and (title == text or str(number) == text))
     }
     if len(found) == 1:
         return found.pop()
     if found:
         meant = ", ".join(f"#{number} {titles[number]!r}" for number in sorted(found))
-        raise ProjectError(f"{wanted!r} means more than one project ({meant}): give its #number")
+        raise ProjectError(
+            f"{wanted!r} means more than one project ({meant}): give '#NUMBER' of one, in quotes"
+        )
     some = [f"{number} {title!r}" for number, title in titles.items()]
     more = [f"{len(some) - MOST_TOLD} more"] * (len(some) > MOST_TOLD)
     raise ProjectError(

@@ -63,9 +63,14 @@ def test_a_count_that_is_not_the_jobs_says_nothing(cgroups: Path) -> None:
 
 
 def test_no_kill_no_restart(cgroups: Path) -> None:
-    (cgroups / "7_0_result.pkl").touch()  # an error before our own part was reached
-    for status in (0, 1, 137):
+    for status in (0, 1):
         assert end_of_job(cgroups, status) == ([], "")
+    (cgroups / "7_0_result.pkl").touch()  # an error before our own part was reached
+    assert end_of_job(cgroups, 137) == ([], "")
+
+
+def test_a_terminated_job_begins_again(cgroups: Path) -> None:
+    assert end_of_job(cgroups, 143) == (["requeue 7"], "")
 
 
 def test_not_for_ever_and_not_once_cancelled(cgroups: Path) -> None:

@@ -94,18 +94,18 @@ def test_a_title_may_be_a_number(home: Home, tmp_path: Path) -> None:
         assert answer.exit_code == 1
         said = (
             f"'{number}' means more than one project (#{number} '-5 [m]', #{other} '{number}'): "
-            "give its #number"
+            "give '#NUMBER' of one, in quotes"
         )
         assert said in " ".join(answer.output.split())
 
 
 def test_a_title_that_several_have_needs_a_number() -> None:
     known = [(3, "Cruise"), (4, "Cruise"), (5, "5")]
-    with pytest.raises(ProjectError, match=r"\(#3 'Cruise', #4 'Cruise'\): give its #number"):
+    with pytest.raises(ProjectError, match=r"\(#3 'Cruise', #4 'Cruise'\): give '#NUMBER' of one"):
         choose_project("Cruise", known)
     # Whatever they are called, each can be named.
-    odd = [(3, "5"), (5, "3"), (7, "7"), (9, "7")]
-    assert [choose_project(f"#{number}", odd) for number, _ in odd] == [3, 5, 7, 9]
+    odd = [(3, "5"), (5, "3"), (7, "7"), (8, "#7"), (9, "7")]
+    assert [choose_project(f"#{number}", odd) for number, _ in odd] == [3, 5, 7, 8, 9]
     assert choose_project(7, odd) == 7
     assert choose_project("4", known) == choose_project(4, known) == 4
     assert choose_project("5", known) == 5

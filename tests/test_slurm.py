@@ -347,6 +347,23 @@ def test_a_job_that_is_not_to_be_queued_again(slurm: SlurmForTests, tmp_path: Pa
     assert "the site profile says that it is not queued again" in str(record.error)
 
 
+def test_a_finished_job_that_is_queued_again_is_not_finished_meanwhile(
+    slurm: SlurmForTests, tmp_path: Path
+) -> None:
+    (tmp_path / "go").touch()
+    job = submit(tmp_path, note_and_wait, tmp_path)
+    assert len(job.result(LONGEST_S)) == 1
+    (tmp_path / "go").unlink()
+    number = job.record().where.split()[1]
+    slurm.run("scontrol", "requeue", number)
+    (line,) = began(tmp_path, times=2)[1:]
+    assert job.record().state == "running"
+    os.kill(int(line.split()[0]), signal.SIGKILL)
+    began(tmp_path, times=3)
+    (tmp_path / "go").touch()
+    assert len(job.result(LONGEST_S)) == 3
+
+
 def test_requeue_by_hand(slurm: SlurmForTests, tmp_path: Path) -> None:
     job = submit(tmp_path, note_and_wait, tmp_path)
     began(tmp_path)
