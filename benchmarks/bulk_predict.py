@@ -160,19 +160,21 @@ def measure(model: TraitModel, manifest: Manifest, rounds: int) -> dict[str, Any
                 found.setdefault(name, []).append(count / seconds(work))
     rates = {name: statistics.median(values) for name, values in found.items()}
     limits = [1 / (1 / f + 1 / d) for f, d in zip(found["forward"], found["decode"], strict=True)]
-    to_pytorch = [f / p for f, p in zip(found["forward"], found["forward_pytorch"], strict=True)]
-    to_limit = [e / limit for e, limit in zip(found["end_to_end"], limits, strict=True)]
-    to_bf16 = [i / e for i, e in zip(found["int8"], found["end_to_end"], strict=True)]
-    to_plain = [e / p for e, p in zip(found["end_to_end"], found["plain_loop"], strict=True)]
+    found["limit"] = limits
+
+    def times(name: str, other: str) -> float:
+        pairs = zip(found[name], found[other], strict=True)
+        return statistics.median(rate / peer for rate, peer in pairs)
+
     return {
         "runtime": extractor.description,
         "runtime_pytorch": pytorch.description,
         **{name: round(rate, 1) for name, rate in rates.items()},
         "limit": round(statistics.median(limits), 1),
-        "forward_times_pytorch": round(statistics.median(to_pytorch), 2),
-        "share_of_limit": round(statistics.median(to_limit), 3),
-        "times_plain_loop": round(statistics.median(to_plain), 2),
-        "int8_times_end_to_end": round(statistics.median(to_bf16), 2),
+        "forward_times_pytorch": round(times("forward", "forward_pytorch"), 2),
+        "share_of_limit": round(times("end_to_end", "limit"), 3),
+        "times_plain_loop": round(times("end_to_end", "plain_loop"), 2),
+        "int8_times_end_to_end": round(times("int8", "end_to_end"), 2),
         "int8_made_in_s": round(quantised_s, 1),
         "rounds": rounds,
         "images": n,

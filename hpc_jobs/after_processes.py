@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from hpc_jobs import failures
-from hpc_jobs.call import end
+from hpc_jobs.call import LOG_FORMAT, end
 from hpc_jobs.files import read_json
 from hpc_jobs.records import JOB_FILE, OUTCOME_FILE, outcome
 
@@ -40,7 +40,5 @@ def after_processes(job_folder: Path, why: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     after_processes(Path(sys.argv[1]), *sys.argv[2:])

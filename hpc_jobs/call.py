@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc_jobs import failures
+from hpc_jobs.batch_script import TERMINATED
 from hpc_jobs.errors import told
 from hpc_jobs.files import read_json, write_json
 from hpc_jobs.processes import ProcessIdentity
@@ -32,7 +33,7 @@ from hpc_jobs.records import (
 logger = logging.getLogger(__name__)
 
 LONGEST_RESULT = 10_000
-TERMINATED = 143  # 128 + SIGTERM, as a shell tells it
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 RESERVE_FILE = "reserve"
 RESERVED_BYTES = 1 << 17
 AUTOGROUP_TRIES = 50
@@ -69,9 +70,7 @@ class JobCall:
             os.environ[JOB_FOLDER_VARIABLE] = str(self.job_folder)
         if self.niceness:
             _be_nice(self.niceness)
-        logging.basicConfig(
-            level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-        )
+        logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
         return self.run() if rank == 0 else self._run_beside(rank)
 
     def run(self) -> Any:

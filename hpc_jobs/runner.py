@@ -24,6 +24,7 @@ from typing import Any, Generic, Literal, TypeVar
 from hpc_jobs import slurm
 from hpc_jobs.arrays import part_folder
 from hpc_jobs.call import JobCall, outcome_of
+from hpc_jobs.environment import environment
 from hpc_jobs.files import read_json, update_json, write_json
 from hpc_jobs.processes import ProcessIdentity
 from hpc_jobs.processors import processors
@@ -205,19 +206,13 @@ def _new_folder(folder: Path, name: str) -> Path:
 def _run_here(call: JobCall) -> None:
     import cloudpickle
 
-    before = os.environ.get(JOB_FOLDER_VARIABLE)
-    os.environ[JOB_FOLDER_VARIABLE] = str(call.job_folder)
     try:
-        result = call.run()
+        with environment({JOB_FOLDER_VARIABLE: str(call.job_folder)}):
+            result = call.run()
     except Exception:
         logger.debug("job %s failed", call.job_folder.name, exc_info=True)
     else:
         (call.job_folder / "debug_0_result.pkl").write_bytes(cloudpickle.dumps(("success", result)))
-    finally:
-        if before is None:
-            del os.environ[JOB_FOLDER_VARIABLE]
-        else:
-            os.environ[JOB_FOLDER_VARIABLE] = before
 
 
 def _submit_to_slurm(calls: list[JobCall], job_folder: Path, parameters: dict[str, Any]) -> None:

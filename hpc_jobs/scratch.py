@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from hpc_jobs.environment import environment
+
 logger = logging.getLogger(__name__)
 
 SCRATCH_VARIABLE = "PLANKTRAIT_SCRATCH"
@@ -103,18 +105,10 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 @contextmanager
 def _environment(changes: Mapping[str, str | None]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in changes}
-    _set(changes)
+    """As `environment`; Python would keep to the temporary folder that it has found before."""
     try:
-        yield
+        with environment(changes):
+            tempfile.tempdir = None
+            yield
     finally:
-        _set(before)
-
-
-def _set(variables: Mapping[str, str | None]) -> None:
-    for name, value in variables.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-    tempfile.tempdir = None  # Python would keep to the one that it has found
+        tempfile.tempdir = None

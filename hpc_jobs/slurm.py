@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc_jobs.batch_script import GO_ON, THREADS, after_the_call, sbatch_options
+from hpc_jobs.environment import environment
 from hpc_jobs.on_node import OnNode
 from hpc_jobs.scratch import SCRATCH_VARIABLE
 
@@ -266,8 +267,5 @@ def _not_within_a_job() -> Iterator[None]:
     names = [name for name in os.environ if _OF_A_JOB.match(name)] + [SCRATCH_VARIABLE]
     if os.environ.get("TMPDIR") == os.environ.get(SCRATCH_VARIABLE):
         names.append("TMPDIR")
-    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
-    try:
+    with environment(dict.fromkeys(names)):
         yield
-    finally:
-        os.environ.update(hidden)

@@ -16,10 +16,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from label_studio_config.packed import INDEX_FILE, PLAN_FILE
-
 # How the images that `paths` names are opened, packed or not.
 from label_studio_config.packed import image_stamp as image_stamp
+from label_studio_config.packed import index_of
 from label_studio_config.packed import open_image as open_image
 
 REQUIRED_COLUMNS = ("image_id", "path")
@@ -182,8 +181,7 @@ def known_count(source: Path | str) -> int | None:
     Nothing but the end of the table is read, and nothing is refused.
     """
     source = Path(source).expanduser()
-    is_packed = source.is_dir() and (source / PLAN_FILE).is_file()
-    table = source / INDEX_FILE if is_packed else source
+    table = index_of(source) or source
     if table.suffix.lower() != ".parquet" or not table.is_file():
         return None
     try:

@@ -21,6 +21,16 @@ _PACKED = re.compile(r"(?P<shard>.+\.tar)::(?P<offset>\d+)\+(?P<length>\d+)::(?P
 _OPEN_SHARDS = 64
 
 
+def index_of(source: Path) -> Path | None:
+    """The index of packed images, of their folder or of the index itself; None of other sources.
+
+    It is there once they are packed to their end.
+    """
+    index = source / INDEX_FILE if source.is_dir() else source
+    is_packed = index.name == INDEX_FILE and index.with_name(PLAN_FILE).is_file()
+    return index if is_packed else None
+
+
 @dataclass(frozen=True)
 class PackedImage:
     """Where an image lies in a shard."""

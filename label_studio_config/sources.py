@@ -19,7 +19,7 @@ from label_studio_config.manifest import (
     Skipped,
     pixel_size,
 )
-from label_studio_config.packed import INDEX_FILE, PLAN_FILE, PackedImage
+from label_studio_config.packed import PackedImage, index_of
 from label_studio_config.source_ecotaxa import ECOTAXA_EXTRAS, ecotaxa_files, ecotaxa_table
 from label_studio_config.source_images import Report, check_images, find_images
 from label_studio_config.source_tables import (
@@ -124,8 +124,8 @@ def read_source(
         There is nothing there, or it is none of these.
     """
     source = Path(source).expanduser()
-    index = source / INDEX_FILE if source.is_dir() else source
-    if index.name == INDEX_FILE and index.with_name(PLAN_FILE).is_file():
+    index = index_of(source)
+    if index is not None:
         if not index.is_file():
             raise ManifestError(f"{source} is not packed to its end: repeat `planktrait pack`")
         if metadata_csv is not None:

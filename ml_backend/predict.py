@@ -27,14 +27,7 @@ from ml_backend.model import TraitModel
 from ml_backend.predict_pieces import BATCH_SIZE, extractor_of, predict_in_pieces
 from ml_backend.predictions import Predictions
 from simclr.inference import FeatureExtractor
-from simclr.marked_shards import (
-    RECORD_KEY,
-    only,
-    read_mark,
-    refuse_other_size,
-    refuse_surplus,
-    shards_of_part,
-)
+from simclr.marked_shards import RECORD_KEY, only, read_mark, shards_of_part
 
 SHARD_SIZE = 20_000
 IMAGES_A_PIECE = 1024
@@ -123,10 +116,7 @@ def write_predictions(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     schema = schema or model.schema
-    n_shards = -(-len(manifest) // shard_size)
-    numbers = shards_of_part(n_shards, part)
-    refuse_other_size(folder, manifest, shard_size)
-    refuse_surplus(folder, n_shards)
+    numbers = shards_of_part(folder, manifest, shard_size, part)
     graph = int8_graph(model, manifest, folder) if int8 and numbers else None
     of_graph = None if graph is None else _digest(graph)
     marks = _Marks(model.fingerprint, model_version, schema.fingerprint, of_graph)

@@ -18,14 +18,7 @@ from label_studio_config.manifest import Manifest, Skipped
 from simclr.cache import ImageCache
 from simclr.encoder import Encoder
 from simclr.inference import FeatureExtractor
-from simclr.marked_shards import (
-    RECORD_KEY,
-    only,
-    read_mark,
-    refuse_other_size,
-    refuse_surplus,
-    shards_of_part,
-)
+from simclr.marked_shards import RECORD_KEY, only, read_mark, shards_of_part
 
 BATCH_SIZE = 256
 FEW_IMAGES = 2000
@@ -146,11 +139,7 @@ def write_embedding_shards(
         shards than these images give.
     """
     folder, shards, skipped = Path(folder), [], []
-    count = -(-len(manifest) // shard_size)
-    numbers = shards_of_part(count, part)
-    refuse_other_size(folder, manifest, shard_size)
-    refuse_surplus(folder, count)
-    for number in numbers:
+    for number in shards_of_part(folder, manifest, shard_size, part):
         images = only(manifest, range(number * shard_size, (number + 1) * shard_size))
         mark = f"{encoder.fingerprint} {images.fingerprint}"
         path = folder / f"part-{number:05d}.parquet"

@@ -31,8 +31,17 @@ def only(manifest: Manifest, *places: range) -> Manifest:
     return manifest if mask.all() else manifest.select(mask)
 
 
-def shards_of_part(n_shards: int, part: tuple[int, int]) -> range:
-    """The numbers of the shards that call k of n makes; whoever gets none is told."""
+def shards_of_part(
+    folder: Path, manifest: Manifest, shard_size: int, part: tuple[int, int]
+) -> range:
+    """The numbers of the shards that call k of n makes in a folder; whoever gets none is told.
+
+    Raises
+    ------
+    ShardsError
+        The folder holds shards of another size, or more of them than these images give.
+    """
+    n_shards = -(-len(manifest) // shard_size)
     numbers = range(part[0], n_shards, part[1])
     if n_shards and not numbers:
         logger.warning(
@@ -40,10 +49,12 @@ def shards_of_part(n_shards: int, part: tuple[int, int]) -> range:
             *part,
             n_shards,
         )
+    _refuse_other_size(folder, manifest, shard_size)
+    _refuse_surplus(folder, n_shards)
     return numbers
 
 
-def refuse_other_size(folder: Path, manifest: Manifest, shard_size: int) -> None:
+def _refuse_other_size(folder: Path, manifest: Manifest, shard_size: int) -> None:
     """Shards of these images, but of more or fewer each, belong to nothing else: say so.
 
     Raises
@@ -93,7 +104,7 @@ def _image_ids(path: Path) -> tuple[list[str], int] | None:
     return (image_ids, len(record["skipped"])) if image_ids and "skipped" in record else None
 
 
-def refuse_surplus(folder: Path, n_shards: int) -> None:
+def _refuse_surplus(folder: Path, n_shards: int) -> None:
     """A longer earlier run left shards that a reader of the folder would take for these images.
 
     Raises
