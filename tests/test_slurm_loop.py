@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from playwright.sync_api import Browser, expect
 
 import hpc_jobs
 from hpc_jobs.files import read_json
@@ -25,6 +26,7 @@ from ml_backend.registry import Registry
 from simclr.embed import read_embeddings
 from simclr.encoder import Encoder
 from tests.backend_fixtures import PROJECT, add_version, draw_images
+from tests.browser_fixtures import visiting
 from tests.label_studio_fixtures import LabelStudioForTests, serve_for_tests
 from tests.slurm_fixtures import SlurmForTests, await_true
 from tests.trait_fixtures import XML, make_tasks
@@ -215,6 +217,23 @@ def test_start_training_in_label_studio_runs_on_slurm(
     assert api.get(f"/api/projects/{project.id}")["model_version"] == told["live"]
     found = api.get("/api/tasks", project=project.id, page_size=100)
     assert found["total_predictions"] == 70
+
+
+def test_the_model_page_says_what_a_training_waits_for(
+    slurm: SlurmForTests, server: LabelStudioForTests, browser: Browser
+) -> None:
+    project = create_project(server.home, "Waiting", XML)
+    with slurm.full(), visiting(browser, server) as visit:
+        server.request("POST", f"/api/planktrait/projects/{project.id}/model/start/train")
+        (job,) = Api(server.home).get(f"/api/planktrait/projects/{project.id}/model")["jobs"]
+        visit.page.goto(f"{server.url}/planktrait/projects/{project.id}/model")
+        card = visit.page.locator("article.job")
+        expect(card).to_contain_text("queued")
+        expect(card).to_contain_text("waits for PartitionDown")
+        visit.keep_screenshot("model-waits-for")
+        record = hpc_jobs.read_job(server.home.jobs_folder / job["id"])
+        assert record is not None
+        assert hpc_jobs.cancel(record).state == "cancelled"
 
 
 def test_a_wrong_profile_refuses_with_its_words(server: LabelStudioForTests) -> None:

@@ -33,9 +33,16 @@ function card(job, seeLog, changed) {
 function bar(job) {
   const progress = job.progress;
   const known = progress?.share != null;
-  const words = job.waits_for ? `waits for ${job.waits_for}` : progress ? `${progress.stage} ${progress.total ? `${progress.done} of ${progress.total}` : ""} ${progress.message ?? ""}` : "waiting";
+  const words = howFar(job, progress);
   const wrap = make("div", { class: "facts" }, words.trim(), make("progress", known ? { max: 1, value: progress.share, "aria-label": words } : { "aria-label": words }));
   return wrap;
+}
+
+function howFar(job, progress) {
+  if (job.waits_for) return `waits for ${job.waits_for}`;
+  if (!progress) return "waiting";
+  const count = progress.total ? `${progress.done} of ${progress.total}` : "";
+  return `${progress.stage} ${count} ${progress.message ?? ""}`;
 }
 
 function outcome(job) {
