@@ -21,6 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
+from rich.text import Text
 
 import hpc_jobs
 from examples.simulated_annotators import Annotator, annotate
@@ -349,5 +350,5 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         sys.exit(130)
     except (HostingError, ManifestError, RuntimeError) as error:
-        console.print(f"[red]Error:[/] {error}")
+        console.print("[red]Error:[/]", Text(str(error)))
         sys.exit(1)

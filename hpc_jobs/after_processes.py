@@ -1,7 +1,9 @@
 """For the batch script of a job that is not queued again, once its processes are over.
 
     python -m hpc_jobs.after_processes JOB_FOLDER [WHY]
+    python -m hpc_jobs.after_processes --kept FOLDER_OF_SUBMITIT SLURM_ID
 
+The second only says, by its status, whether submitit has kept an error: then no other run helps.
 Where several of them share the work, none has written that it failed: see `failures`. One that was
 killed has written nothing at all.
 """
@@ -15,7 +17,7 @@ from pathlib import Path
 from hpc_jobs import failures
 from hpc_jobs.call import LOG_FORMAT, end
 from hpc_jobs.files import read_json
-from hpc_jobs.records import JOB_FILE, OUTCOME_FILE, outcome
+from hpc_jobs.records import JOB_FILE, OUTCOME_FILE, kept_error
 
 
 def after_processes(job_folder: Path, why: str | None = None) -> None:
@@ -29,16 +31,18 @@ def after_processes(job_folder: Path, why: str | None = None) -> None:
     """
     if (job_folder / OUTCOME_FILE).exists():
         return
-    told = outcome(job_folder, read_json(job_folder / JOB_FILE) or {})
+    kept = kept_error(job_folder, read_json(job_folder / JOB_FILE) or {}, rank="*")
     failure = failures.last(job_folder, failures.run_number())
     if why is not None:
         end(job_folder, "failed", why)
-    elif told is not None:
-        end(job_folder, told[0], told[2])
+    elif kept is not None:
+        end(job_folder, "failed", kept[1])
     elif failure is not None:
         end(job_folder, "failed", failure.told)
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "--kept":
+        sys.exit(kept_error(Path(sys.argv[2]), {"scheduler_id": sys.argv[3]}, rank="*") is None)
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     after_processes(Path(sys.argv[1]), *sys.argv[2:])

@@ -70,6 +70,15 @@ def load_modules(names: list[str]) -> list[str]:
     return lines
 
 
+def before_the_call(job_folder: Path, *, of_array: bool = False) -> list[str]:
+    """Lines that remove what submitit has kept of the further processes of an earlier run.
+
+    The first process does so itself, see `call`; by then another one may have failed anew.
+    """
+    identity = _identity(of_array)
+    return [f'rm -f {shlex.quote(str(job_folder))}/"{identity}"_[1-9]*_result.pkl']
+
+
 def after_the_call(
     job_folder: Path,
     ended: Sequence[str],
@@ -104,16 +113,13 @@ def after_the_call(
     """
     words = "^slurmstepd: error: .*oom[-_ ]kill|^srun: error: .*Out Of Memory"
     folder = shlex.quote(str(job_folder))
-    of_task = "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
-    identity = of_task if of_array else "$SLURM_JOB_ID"
     part = '/part-$(printf %03d "$SLURM_ARRAY_TASK_ID")' if of_array else ""
     not_ended = " && ".join(f'[ ! -e "$job/{name}" ]' for name in ended)
     outcome = f"{python or shlex.quote(sys.executable)} -m hpc_jobs.after_processes"
     return [
         "status=$?",
         f"job={folder}{part}",
-        # One task of an array has the number of the whole array for its own.
-        f'id="{identity}"',
+        f'id="{_identity(of_array)}"',
         'run="${SLURM_RESTART_COUNT:-0}"',
         # Slurm's group of the whole job, which counts for all its steps.
         rf"group=$(sed -n 's|^0::\(.*/job_[0-9]*\)/step_.*|\1|p' {shlex.quote(str(own_cgroup))})",
@@ -126,10 +132,10 @@ def after_the_call(
         "}",
         "killed() {",
         f'  [ -e "$job/{failures.OWN}-$run.json" ] && return 1',
-        # What submitit writes, also where our own part was not reached.
-        f'  [ -e {folder}/"$id"_0_result.pkl ] && return 1',
         f'  [ "$status" -eq {KILLED} ] || [ "$status" -eq {TERMINATED} ]'
-        f' || [ -e "$job/{failures.OF_ANOTHER}-$run.json" ]',
+        f' || [ -e "$job/{failures.OF_ANOTHER}-$run.json" ] || return 1',
+        # An error of a process whose call was not even reached.
+        f'  ! {outcome} --kept {folder} "$id"',
         "}",
         "if out_of_memory; then",
         *_told(TOO_LITTLE_MEMORY),
@@ -142,6 +148,11 @@ def after_the_call(
         "fi",
         'exit "$status"',
     ]
+
+
+def _identity(of_array: bool) -> str:
+    """Of this job: one task of an array has the number of the whole array for its own."""
+    return "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" if of_array else "$SLURM_JOB_ID"
 
 
 def _told(words: str) -> list[str]:

@@ -71,7 +71,9 @@ class JobCall:
         if self.niceness:
             _be_nice(self.niceness)
         logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
-        return self.run() if rank == 0 else self._run_beside(rank)
+        if rank == 0:
+            return self.run()
+        return self._run_beside(rank)
 
     def run(self) -> Any:
         """Run the function in this process as it is."""
@@ -125,13 +127,14 @@ class JobCall:
         (self.job_folder / STARTED_FILE).unlink(missing_ok=True)
         return DelayedSubmission(self)
 
-    def _run_beside(self, rank: int) -> Any:
+    def _run_beside(self, rank: int) -> None:
         """Run the function in a further process of the job; only its failure is told."""
         try:
-            return self.function(*self.args, **self.kwargs)
+            self.function(*self.args, **self.kwargs)
         except Exception as error:
+            logger.exception("process %d of job %s failed", rank, self.job_folder.name)
             self._note(rank, error)
-            raise
+            raise SystemExit(1) from error  # as in `run`
 
     def _note(self, rank: int, error: BaseException) -> None:
         (self.job_folder / RESERVE_FILE).unlink(missing_ok=True)

@@ -47,7 +47,8 @@ def _note_time_limit() -> None:
     """
     handler = getattr(signal.getsignal(signal.SIGUSR2), "__self__", None)
     submission = getattr(handler, "_delayed", None)
-    if submission is None or submission._timeout_min is not None:
+    # Noted in a run before this one, Slurm may not have answered then: asked again.
+    if submission is None or submission._timeout_min not in (None, 0, math.inf):
         return
     from hpc_jobs import slurm
 

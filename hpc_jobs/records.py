@@ -12,6 +12,7 @@ program that started it is gone. A job's folder `<jobs folder>/<job id>/` holds
 - `heartbeat`: an empty file, touched by the job once a minute
 - `cancelled`: an empty file, there once somebody asked for an end
 - `stopped`: an empty file, there where the servers that had started it took it along
+- `slurm.json`: how Slurm has ended it, noted by whoever looked: Slurm forgets it within minutes
 - `interrupted.json`: there once somebody was told that it was cut off (see `interrupted`)
 - the files of submitit: the pickled call, its result, and the log
 
@@ -34,7 +35,7 @@ from typing import Any, Literal
 
 from hpc_jobs import failures, slurm
 from hpc_jobs import progress as progress_module
-from hpc_jobs.files import read_json, update_json
+from hpc_jobs.files import read_json, update_json, write_json
 from hpc_jobs.processes import ProcessIdentity
 from hpc_jobs.progress import Progress
 from hpc_jobs.whole_files import write_once
@@ -44,6 +45,7 @@ STARTED_FILE = "started.json"
 OUTCOME_FILE = "outcome.json"
 CANCELLED_FILE = "cancelled"
 HEARTBEAT_FILE = "heartbeat"
+SLURM_FILE = "slurm.json"
 SECONDS_TO_SUBMIT = 60.0
 SECONDS_TO_SUBMIT_TO_SLURM = 180.0  # sbatch asks a busy controller again for two minutes
 SECONDS_BETWEEN_HEARTBEATS = 60.0
@@ -220,8 +222,7 @@ def _state(
     if job["executor"] == "slurm" and not job.get("scheduler_id"):
         job = _found_in_slurm(job_folder, job)
     if job["executor"] == "slurm" and job.get("scheduler_id"):
-        noted = failures.last(job_folder, started.get("run", 0))
-        state, error = _state_in_slurm(job["scheduler_id"], process, noted)
+        state, error = _state_in_slurm(job_folder, job["scheduler_id"], process, started)
     else:
         state, error = _state_of_process(job_folder, job, process)
     if state in ACTIVE_STATES:
@@ -232,7 +233,10 @@ def _state(
 
 
 def _state_in_slurm(
-    scheduler_id: str, process: ProcessIdentity | None, noted: failures.Failure | None
+    job_folder: Path,
+    scheduler_id: str,
+    process: ProcessIdentity | None,
+    started: dict[str, Any],
 ) -> tuple[State, str | None]:
     """Without an outcome: by the process where it is on this machine, else by the scheduler.
 
@@ -240,7 +244,13 @@ def _state_in_slurm(
     """
     if process is not None and process.is_alive():
         return "running", None
+    run = started.get("run", 0)
     said = slurm.state_of(scheduler_id)
+    if said is None:
+        said = _end_that_slurm_told(job_folder, run)
+    elif said in slurm.ENDED:
+        _keep_end(job_folder, said, run)
+    noted = failures.last(job_folder, run)
     if said in slurm.WAITING:
         return "queued", None
     if said == "CANCELLED":
@@ -253,6 +263,19 @@ def _state_in_slurm(
         return "killed", slurm.why_ended(said)
     # Also where it is COMPLETED: what it wrote is still on its way through the file system.
     return ("queued" if process is None else "running"), None
+
+
+def _end_that_slurm_told(job_folder: Path, run: int) -> str | None:
+    """How Slurm has ended this run, if somebody looked while it still knew."""
+    told = read_json(job_folder / SLURM_FILE) or {}
+    return told.get("state") if told.get("run") == run else None
+
+
+def _keep_end(job_folder: Path, state: str, run: int) -> None:
+    if _end_that_slurm_told(job_folder, run) == state:
+        return
+    with suppress(OSError):  # somebody who may only read
+        write_json(job_folder / SLURM_FILE, {"state": state, "run": run})
 
 
 def _found_in_slurm(job_folder: Path, job: dict[str, Any]) -> dict[str, Any]:
@@ -321,15 +344,32 @@ def outcome(job_folder: Path, job: dict[str, Any]) -> tuple[State, float | None,
     left = read_json(job_folder / OUTCOME_FILE)
     if isinstance(left, dict) and not (left["state"] == GIVEN_UP and _is_there(job_folder)):
         return left["state"], left["time"], left["error"]
-    # A call that cannot even be unpickled fails before our own code runs; submitit keeps why.
-    for path in results_of(job_folder, job):
+    kept = kept_error(job_folder, job)
+    return None if kept is None else ("failed", *kept)
+
+
+def kept_error(
+    job_folder: Path, job: dict[str, Any], rank: int | str = 0
+) -> tuple[float, str] | None:
+    """When and why a job failed, where submitit has kept that; None where it has not.
+
+    A call that cannot even be unpickled fails before our own code runs. That of another process
+    than the first one counts once the batch script has come to it, see `after_processes`. What our
+    own code raises in one of several processes is not kept there at all, see `failures`.
+
+    Parameters
+    ----------
+    rank : int or "*"
+        As `results_of` takes it.
+    """
+    for path in results_of(job_folder, job, rank):
         try:
             kind, content = pickle.loads(path.read_bytes())
         except Exception:
             continue
         if kind == "error":
             last = str(content).strip().splitlines()[-1]
-            return "failed", path.stat().st_mtime, slurm.with_remedy(last)
+            return path.stat().st_mtime, slurm.with_remedy(last)
     return None
 
 
@@ -339,15 +379,24 @@ def _is_there(job_folder: Path) -> bool:
     return bool(noted.get("scheduler_id")) or (job_folder / STARTED_FILE).exists()
 
 
-def results_of(job_folder: Path, job: dict[str, Any]) -> list[Path]:
-    """Submitit's pickled results; those of an array lie together, named by the scheduler's ids."""
+def results_of(job_folder: Path, job: dict[str, Any], rank: int | str = 0) -> list[Path]:
+    """Submitit's pickled results; those of an array lie together, named by the scheduler's ids.
+
+    Parameters
+    ----------
+    rank : int or "*"
+        Of which of the job's processes.
+    """
     folder = Path(job.get("submitit_folder") or job_folder)
-    return sorted(folder.glob(f"{job.get('scheduler_id') or '*'}_0_result.pkl"))
+    return sorted(folder.glob(f"{job.get('scheduler_id') or '*'}_{rank}_result.pkl"))
 
 
 def _last_sign(job_folder: Path) -> float:
+    """Of the job itself: when it has written one of its files."""
     moments = [0.0]
     for path in job_folder.iterdir():
+        if path.name.endswith(SLURM_FILE) or f".{SLURM_FILE}." in path.name:
+            continue  # by whoever looked
         with suppress(FileNotFoundError):  # a file that was just replaced
             if path.is_file():
                 moments.append(path.stat().st_mtime)

@@ -17,7 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hpc_jobs.batch_script import GO_ON, THREADS, after_the_call, sbatch_options
+from hpc_jobs.batch_script import (
+    GO_ON,
+    THREADS,
+    after_the_call,
+    before_the_call,
+    sbatch_options,
+)
 from hpc_jobs.environment import environment
 from hpc_jobs.on_node import OnNode
 from hpc_jobs.scratch import SCRATCH_VARIABLE
@@ -88,9 +94,15 @@ def submit_calls(
     options = sbatch_options(parameters.get("slurm_additional_parameters") or {})
     requeued = "requeue" in options
     parameters["slurm_additional_parameters"] = options
-    parameters["slurm_setup"] = [*THREADS, *(parameters.get("slurm_setup") or ()), GO_ON]
+    of_array = len(calls) > 1
+    parameters["slurm_setup"] = [
+        *before_the_call(folder, of_array=of_array),
+        *THREADS,
+        *(parameters.get("slurm_setup") or ()),
+        GO_ON,
+    ]
     parameters["slurm_teardown"] = after_the_call(
-        folder, ended, python, requeued, of_array=len(calls) > 1
+        folder, ended, python, requeued, of_array=of_array
     )
     # Distributed work waits for ever for a process that is gone.
     parameters["slurm_srun_args"] = [

@@ -77,9 +77,9 @@ def import_manifest(
     manifest, addresses, _ = ready(home.images_root, manifest, blind_share)
     api = Api(home)
     path = f"/api/planktrait/projects/{project_id}"
-    api.post(f"{path}/images-folder")
     with one_at_a_time(home, project_id):
         new = new_rows(manifest, addresses, api.get(f"{path}/images")["images"])
+        api.post(f"{path}/images-folder")
         blind = _load(
             api, project_id, manifest, addresses, new, blind_share, seed, batch_size, report
         )

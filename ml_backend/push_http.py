@@ -93,7 +93,7 @@ def push_over_http(
         An image does not lie under the images root of that Label Studio; before anything is
         written.
     ManifestError, SchemaError, ShardError
-        Before anything is written.
+        Before anything is written, and before the images root is shown to anybody.
     """
     known = api.get(f"/api/projects/{project}/")
     schema = require_usable(known["label_config"])
@@ -108,9 +108,9 @@ def push_over_http(
         manifest = checked_columns(manifest)
         addresses = [prefix + quote(path) for path in manifest.table["path"]]
         ids_before = manifest.image_ids
+    run = _Run(api, project, ours, manifest, addresses, ids_before, blind_share)
     if ours and all(address.startswith(LOCAL_FILES_URL) for address in addresses):
         api.post(folder)  # the members of the project may see them
-    run = _Run(api, project, ours, manifest, addresses, ids_before, blind_share)
     if shards is not None:
         run.push_shards(shards)
         version = shards.model_version

@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from hpc_jobs import progress
 
@@ -68,6 +69,31 @@ def sum_together(folder: Path, fails: int | None = None) -> int:
         dist.all_reduce(stop)
     dist.destroy_process_group()
     return run
+
+
+class OfFirstProcess:
+    """An argument that only the first process of a job can read: on the others' node, say, a
+    module is missing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _of_first_process, (self.folder,)
+
+
+def _of_first_process(folder: Path) -> OfFirstProcess:
+    rank = os.environ.get("SLURM_PROCID", "0")
+    with (folder / f"only-{rank}.began").open("a") as file:
+        file.write("\n")
+    if rank != "0":
+        raise ImportError("no torch on this node")
+    return OfFirstProcess(folder)
+
+
+def wait_for_ever(_: OfFirstProcess) -> None:
+    """As a process does that waits for another one."""
+    time.sleep(600)
 
 
 def note_scratch(folder: Path) -> None:

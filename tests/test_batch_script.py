@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from hpc_jobs.batch_script import after_the_call
+from hpc_jobs.batch_script import after_the_call, before_the_call
 from hpc_jobs.records import CANCELLED_FILE, OUTCOME_FILE
 
 ENDED = (CANCELLED_FILE, OUTCOME_FILE)
@@ -65,8 +66,40 @@ def test_a_count_that_is_not_the_jobs_says_nothing(cgroups: Path) -> None:
 def test_no_kill_no_restart(cgroups: Path) -> None:
     for status in (0, 1):
         assert end_of_job(cgroups, status) == ([], "")
-    (cgroups / "7_0_result.pkl").touch()  # an error before our own part was reached
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_whose_call_cannot_be_read_does_not_begin_again(cgroups: Path, rank: int) -> None:
+    """Submitit keeps that; srun ends the others by a kill."""
+    kept = pickle.dumps(("error", "Traceback ...\nImportError: no torch on this node"))
+    (cgroups / f"7_{rank}_result.pkl").write_bytes(kept)
     assert end_of_job(cgroups, 137) == ([], "")
+    outcome = json.loads((cgroups / OUTCOME_FILE).read_text())
+    assert outcome["error"] == "ImportError: no torch on this node"
+
+
+@pytest.mark.parametrize(
+    ("of_array", "variables", "number"),
+    [
+        (False, {"SLURM_JOB_ID": "7"}, "7"),
+        (True, {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}, "7_2"),
+    ],
+)
+def test_what_was_kept_of_an_earlier_run_is_not_told_of_the_next(
+    tmp_path: Path, of_array: bool, variables: dict[str, str], number: str
+) -> None:
+    """The first process removes its own."""
+    stay = [f"{number}_0_result.pkl", f"1{number}_1_result.pkl", f"{number}_1_log.out"]
+    for name in [*stay, f"{number}_1_result.pkl", f"{number}_12_result.pkl"]:
+        (tmp_path / name).touch()
+    lines = before_the_call(tmp_path, of_array=of_array)
+    subprocess.run(["bash", "-c", "\n".join(lines)], env=os.environ | variables, check=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(stay)
+
+
+def test_one_that_is_killed_after_the_other_has_ended_begins_again(cgroups: Path) -> None:
+    (cgroups / "7_1_result.pkl").write_bytes(pickle.dumps(("success", "error")))
+    assert end_of_job(cgroups, 137) == (["requeue 7"], "")
 
 
 def test_a_terminated_job_begins_again(cgroups: Path) -> None:

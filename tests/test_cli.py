@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +16,7 @@ from label_studio_config.home import Home
 from label_studio_config.manifest import Manifest
 from label_studio_config.phantoms import draw_phantoms
 from planktrait import app
+from tests.small_disk import small_disk
 
 COMMANDS = (
     ["serve"],
@@ -292,16 +292,10 @@ def test_learn_predict_and_embed_from_files(run, phantoms, tmp_path, monkeypatch
     assert not list(Path("none").glob("part-*"))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
-    mount = ["mount", "-t", "tmpfs", "-o", "size=20k", "tmpfs", str(tmp_path)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("this machine allows no mounts")
-    try:
+    with small_disk(tmp_path, "20k"):
         answer = CliRunner().invoke(app, ["phantoms", str(tmp_path / "images"), "-n", "200"])
         assert answer.exit_code == 1
         said = " ".join(answer.stderr.split())
         assert said.endswith("No space left on device)"), said
         assert "Error: the disk is full: make room, and start it again (OSError: [Errno 28]" in said
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)

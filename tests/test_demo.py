@@ -56,6 +56,15 @@ def test_groups_of_a_table_or_of_folders(tmp_path):
     assert read_groups(folder, manifest) == {"d.png": "moss", "krill/a.png": "fern"}
 
 
+def test_an_error_is_told_as_it_stands(tmp_path):
+    folder = tmp_path / "haul [/b]"
+    command = [sys.executable, "-m", "examples.demo", "--home", str(tmp_path), "--images", folder]
+    wide = os.environ | {"COLUMNS": "1000"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=wide)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "haul [/b]" in done.stdout
+
+
 @pytest.mark.slow
 def test_the_whole_loop_in_one_command(tmp_path):
     home = tmp_path / "home"

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typer.testing import CliRunner
 from label_studio_config.api import Api, ApiError
 from label_studio_config.home import Home
 from label_studio_config.hosting import server_environment
+from label_studio_config.manifest import Manifest, ManifestError
 from label_studio_config.project import create_project
 from label_studio_config.results import write_result
 from label_studio_config.task_import import import_manifest
@@ -32,6 +32,7 @@ from tests.push_fixtures import (
     state_and_recount,
     state_of,
 )
+from tests.small_disk import small_disk
 
 _names = itertools.count(1)
 
@@ -230,6 +231,24 @@ def test_refused_before_anything_is_written(label_studio, project, tmp_path):
     assert Api(home).get(f"/api/projects/{project.id}/")["task_number"] == 0
 
 
+def test_an_id_that_another_image_has_shows_no_images_to_anybody(label_studio, project, tmp_path):
+    """Neither pushed, in both ways, nor imported."""
+    home = label_studio.home
+    first = manifest_of(home.images_root, 2)
+    push_project(home.folder, project.id, first.write(tmp_path / "1.parquet"))
+    label_studio.request("DELETE", f"/api/storages/localfiles/{project.storage_id}")
+    same_ids = Manifest(first.table.assign(path=["x.png", "y.png"]), home.images_root)
+    path = same_ids.write(tmp_path / "2.parquet")
+    where = {"url": label_studio.url, "token": home.secrets.api_token}
+    with pytest.raises(PushError, match="give one of them another image_id"):
+        push_project(home.folder, project.id, path)
+    with pytest.raises(ManifestError, match="give one of them another image_id"):
+        push_project(home.folder, project.id, path, **where)
+    with pytest.raises(ManifestError, match="give one of them another image_id"):
+        import_manifest(home, project.id, same_ids)
+    assert label_studio.get(f"/api/storages/localfiles?project={project.id}") == []
+
+
 def test_a_killed_push_goes_on_where_it_stopped(label_studio, project, tmp_path):
     home = label_studio.home
     manifest = manifest_of(home.images_root, 600)
@@ -262,23 +281,14 @@ def test_a_killed_push_goes_on_where_it_stopped(label_studio, project, tmp_path)
     assert {task[3] for task in state["tasks"]} == {1}
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 9 MB; grown with `mount -o remount`."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("only root can make a small disk to fill")
-    command = ["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+def test_a_full_disk_loses_and_doubles_nothing(tmp_path, database_template):
+    (tmp_path / "small").mkdir()
+    with small_disk(tmp_path / "small", "9m") as grow:
+        fill_a_disk(tmp_path, database_template, grow)
 
 
-def test_a_full_disk_loses_and_doubles_nothing(small_disk, tmp_path, database_template):
-    home = Home(small_disk / "home")
+def fill_a_disk(tmp_path, database_template, grow) -> None:
+    home = Home(tmp_path / "small" / "home")
     shutil.copy(database_template, home.label_studio_folder / "label_studio.sqlite3")
     (tmp_path / "images").mkdir()
     home.change_settings(images_root=str(tmp_path / "images"))
@@ -290,7 +300,7 @@ def test_a_full_disk_loses_and_doubles_nothing(small_disk, tmp_path, database_te
     shard(tmp_path / "shards" / "part-00000.parquet", manifest.image_ids, "full-v1")
     with pytest.raises(PushError, match="disk is full"):
         push_project(home.folder, number, path, tmp_path / "shards")
-    subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
+    grow("200m")
     told = push_project(home.folder, number, path, tmp_path / "shards")
     assert 0 < told["present"] < count
     assert told["present"] + told["added"] == count

@@ -190,6 +190,41 @@ def test_a_resumed_run_is_the_run_that_was_not_killed(
     np.testing.assert_allclose(losses(shapes, "resumed"), losses(shapes, "whole"), rtol=1e-5)
 
 
+MEET = """
+import json, sys, time
+from pathlib import Path
+import torch
+from simclr.ranks import Ranks
+ranks, folder = Ranks.here(), Path(sys.argv[1])
+try:
+    with ranks.connected():
+        if ranks.rank == 1:
+            raise ValueError("as asked")
+        torch.distributed.all_reduce(torch.zeros(1))
+except ValueError:
+    time.sleep(2)  # the error is on its way to where it is told
+    (folder / "told").touch()
+except RuntimeError:
+    (folder / "missed").write_text(str((folder / "told").exists()))
+"""
+
+
+@pytest.mark.slow
+def test_an_error_is_told_before_the_other_processes_miss_this_one(tmp_path: Path) -> None:
+    (tmp_path / "meet.py").write_text(MEET)
+    where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    where["PYTHONPATH"] = str(Path(__file__).parents[1])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(tmp_path / "meet.py"), str(tmp_path)],
+            env=os.environ | where | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait(120) for process in processes] == [0, 0]
+    assert (tmp_path / "missed").read_text() == "True"
+
+
 def test_ranks_share_each_batch() -> None:
     whole = EpochBatches(50, 16, seed=3, ranks=Ranks())
     shares = [EpochBatches(50, 16, seed=3, ranks=Ranks(rank, 4)) for rank in range(4)]

@@ -18,7 +18,15 @@ from hpc_jobs.files import update_json
 from hpc_jobs.once import drop_pending
 from hpc_jobs.records import JOB_FILE
 from tests.slurm_fixtures import SlurmForTests, await_true
-from tests.slurm_work import add, note_and_wait, note_scratch, rank_and_size, sum_together
+from tests.slurm_work import (
+    OfFirstProcess,
+    add,
+    note_and_wait,
+    note_scratch,
+    rank_and_size,
+    sum_together,
+    wait_for_ever,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -165,8 +173,24 @@ def test_an_error_of_one_process_ends_the_others_and_no_run_follows(
     assert len(began(tmp_path, rank)) == 1
 
 
-def test_two_processes_that_are_cancelled_by_hand_have_not_failed(
+def test_a_call_that_the_second_process_cannot_read_ends_the_job_and_no_run_follows(
     slurm: SlurmForTests, tmp_path: Path
+) -> None:
+    spread = {"tasks_per_node": 2}
+    job = submit(tmp_path, wait_for_ever, OfFirstProcess(tmp_path), parameters=spread)
+    record = job.wait(LONGEST_S)
+    assert (record.state, record.error) == ("failed", "ImportError: no torch on this node")
+    number = record.where.split()[1]
+
+    def told() -> str:
+        return slurm.run("scontrol", "show", "job", number)
+
+    await_true(lambda: "JobState=FAILED" in told(), LONGEST_S, told)
+    assert "Restarts=0" in told()
+
+
+def test_two_processes_that_are_cancelled_by_hand_have_not_failed(
+    slurm: SlurmForTests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = submit(tmp_path, sum_together, tmp_path, parameters={"nodes": 2, "tasks_per_node": 1})
     for rank in range(2):
@@ -175,7 +199,24 @@ def test_two_processes_that_are_cancelled_by_hand_have_not_failed(
     assert job.wait(LONGEST_S).state == "cancelled"
     # Whichever missed the other first.
     (job.folder / "lost-0.json").write_text('{"rank": 0, "error": "gone", "of_another": true}')
-    assert job.record().state == "cancelled"
+    told = job.record()
+    assert told.state == "cancelled"
+    # It stands for the minutes after which Slurm forgets a job.
+    monkeypatch.setattr("hpc_jobs.slurm.state_of", lambda _: None)
+    assert job.record() == told
+
+
+def test_what_was_cancelled_by_hand_is_so_when_slurm_has_forgotten_it(
+    slurm: SlurmForTests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submit(tmp_path, note_and_wait, tmp_path, parts=2)
+    for part in range(2):
+        began(tmp_path, part)
+    slurm.run("scancel", job.record().where.split()[1])
+    told = job.wait(LONGEST_S)
+    assert [part.state for part in told.parts] == ["cancelled"] * 2
+    monkeypatch.setattr("hpc_jobs.slurm.state_of", lambda _: None)
+    assert job.record() == told
 
 
 def test_two_processes_whose_time_was_up_too_often(

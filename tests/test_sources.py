@@ -125,6 +125,14 @@ def test_a_wrong_table_is_refused_with_its_line(folder: Path, text: str, message
         read_folder(folder, table)
 
 
+def test_a_manifest_takes_no_second_table(folder: Path) -> None:
+    table = folder / "metadata.csv"
+    table.write_text("filename,depth_m\na/one.png,5\n")
+    path = read_folder(folder)[0].write(folder / "cruise.parquet")
+    with pytest.raises(ManifestError, match="give the folder of its images instead"):
+        read_source(path, table)
+
+
 def test_a_pixel_size_of_nan_is_unknown_and_one_for_all_must_be_one(folder: Path) -> None:
     table = folder / "metadata.csv"
     table.write_text("filename,pixel_size_um\na/one.png,NaN\na/two.jpg,20\n")

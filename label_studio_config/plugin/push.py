@@ -115,7 +115,7 @@ def push(
     Raises
     ------
     OutsideRootError, ManifestError, SchemaError, ShardError
-        Before anything is written.
+        Before anything is written, and before the images root is shown to anybody.
     SuggestionError
         There is no such project.
     """
@@ -125,9 +125,9 @@ def push(
     schema = require_usable(project.label_config)
     shards = Shards(predictions, schema) if predictions is not None else None
     manifest, addresses, ids_before = ready(home.images_root, manifest, options.blind_share)
-    show_images(project, home)
     with one_at_a_time(home, project_id):
         run = _Run(project, manifest, addresses, ids_before, options, report)
+        show_images(project, home)
         if shards is not None:
             run.push_shards(shards)
         run.push_rest()
