@@ -19,6 +19,7 @@ from timm.models import save_for_hf
 from torch import Tensor, nn
 
 from simclr.preprocessing import Preprocessing, PreprocessingError
+from simclr.small_maps import quicken
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.trained = trained
         # Convolutions on channels_last are a tenth faster or more, on CPUs as on GPUs.
-        self.backbone = backbone.to(memory_format=torch.channels_last)
+        self.backbone = quicken(backbone.to(memory_format=torch.channels_last))
         self.preprocessing = preprocessing
         shape = (1, preprocessing.channels, 1, 1)
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(shape), persistent=False)
