@@ -15,7 +15,8 @@ from hpc_jobs import progress
 from label_studio_config.database_choice import require_database
 from label_studio_config.django_command import DjangoCommandError, run_django
 from label_studio_config.home import Home
-from label_studio_config.manifest import Manifest, Skipped
+from label_studio_config.manifest import Skipped
+from label_studio_config.packed import index_of
 from label_studio_config.sources import read_source, showable
 
 
@@ -80,12 +81,15 @@ def push_project(
     from ml_backend.push_http import find_over_http, push_over_http
 
     # A folder of images takes long to read: what can be told before is told before.
-    if url is None:
-        require_database(Home(home_folder))
+    source = Path(source).expanduser()
+    if url is not None:
+        api, number = find_over_http(url, token, project, predictions)
+    elif index_of(source) is None and source.is_dir():
+        _through_database(Home(home_folder), _command(project, predictions))
     else:
-        api, number = find_over_http(url, token, project)
+        require_database(Home(home_folder))
     everything, skipped = read_source(
-        Path(source), None if metadata is None else Path(metadata), report=progress.report
+        source, None if metadata is None else Path(metadata), report=progress.report
     )
     manifest, not_shown = showable(everything)
     if url is not None:
@@ -100,9 +104,17 @@ def push_project(
             images_address=images_address,
         )
     else:
-        told = _through_database(
-            Home(home_folder), project, manifest, predictions, blind_share, show, prune
-        )
+        home = Home(home_folder)
+        options = [
+            "--blind-share",
+            str(blind_share),
+            *["--hide"] * (not show),
+            *["--prune"] * prune,
+        ]
+        with tempfile.TemporaryDirectory(dir=home.cache_folder) as folder:
+            path = manifest.write(Path(folder) / "manifest.parquet")
+            told = _through_database(home, _command(project, predictions, *options, manifest=path))
+        told["bad"] = [Skipped(*one) for one in told["bad"]]
     # Shards hold also what browsers cannot show.
     left_out = set(everything.image_ids) - set(manifest.image_ids) if not_shown else set()
     bad = [one for one in told["bad"] if one.path not in left_out]
@@ -110,31 +122,25 @@ def push_project(
     return told
 
 
-def _through_database(
-    home: Home,
+def _command(
     project: str | int,
-    manifest: Manifest,
     predictions: str | os.PathLike[str] | None,
-    blind_share: float,
-    show: bool,
-    prune: bool,
-) -> dict[str, Any]:
-    """Run `planktrait_push` in Label Studio's environment and pass its progress on."""
-    with tempfile.TemporaryDirectory(dir=home.cache_folder) as folder:
-        path = manifest.write(Path(folder) / "manifest.parquet")
-        command = ["planktrait_push", "--blind-share", str(blind_share)]
-        if predictions is not None:
-            command += ["--predictions", str(Path(predictions).resolve())]
-        command += ["--hide"] * (not show) + ["--prune"] * prune
-        # A title may begin with a dash.
-        wanted = f"#{project}" if isinstance(project, int) else project
-        command += ["--", wanted, str(path)]
-        try:
-            told = run_django(home, command, progress.report)
-        except DjangoCommandError as error:
-            rest = (
-                "" if error.refused else ": what was loaded stays, and a repeat goes on from there"
-            )
-            raise PushError(f"{error}{rest}") from error
-    told["bad"] = [Skipped(*one) for one in told["bad"]]
-    return told
+    *options: str,
+    manifest: Path | None = None,
+) -> list[str]:
+    """Of the plugin; without a manifest it only says whether the rest is right."""
+    command = ["planktrait_push", *options]
+    if predictions is not None:
+        command += ["--predictions", str(Path(predictions).resolve())]
+    # A title may begin with a dash.
+    command += ["--", f"#{project}" if isinstance(project, int) else project]
+    return command if manifest is None else [*command, str(manifest)]
+
+
+def _through_database(home: Home, command: list[str]) -> dict[str, Any]:
+    """Run a command in Label Studio's environment and pass its progress on."""
+    try:
+        return run_django(home, command, progress.report)
+    except DjangoCommandError as error:
+        rest = "" if error.refused else ": what was loaded stays, and a repeat goes on from there"
+        raise PushError(f"{error}{rest}") from error

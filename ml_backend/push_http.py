@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -51,19 +52,28 @@ class _There(NamedTuple):
         return cls(int(task["id"]), is_blind_data(task["data"]), predictions)
 
 
-def find_over_http(url: str, token: str | None, project: str | int) -> tuple[Api, int]:
-    """The Label Studio at `url`, and the number of a project there.
+def find_over_http(
+    url: str,
+    token: str | None,
+    project: str | int,
+    predictions: str | os.PathLike[str] | None,
+) -> tuple[Api, int]:
+    """The Label Studio at `url`, and the number of a project there that takes the predictions.
 
     Raises
     ------
     ApiError
         There is no token, or Label Studio refuses.
-    ProjectError
+    ProjectError, SchemaError, ShardError
     """
     if not token:
         raise ApiError(f"{url}: give a token of an account there (Account & Settings)")
     api = Api.at(url, token)
-    return api, choose_project(project, ((one["id"], one["title"]) for one in projects_of(api)))
+    number = choose_project(project, ((one["id"], one["title"]) for one in projects_of(api)))
+    schema = require_usable(api.get(f"/api/projects/{number}/")["label_config"])
+    if predictions is not None:
+        Shards(Path(predictions), schema)
+    return api, number
 
 
 def push_over_http(

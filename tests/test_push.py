@@ -228,6 +228,11 @@ def test_refused_before_anything_is_written(label_studio, project, tmp_path):
         push_project(home.folder, project.id, path, tmp_path)
     with pytest.raises(PushError, match="no project '#99999'"):
         push_project(home.folder, 99999, path)
+    # A folder of images is not even read.
+    with pytest.raises(PushError, match="no project 'Cruse 7'"):
+        push_project(home.folder, "Cruse 7", tmp_path)
+    with pytest.raises(PushError, match="planktrait predict"):
+        push_project(home.folder, project.id, tmp_path, tmp_path / "nothing")
     assert Api(home).get(f"/api/projects/{project.id}/")["task_number"] == 0
 
 

@@ -98,6 +98,17 @@ class PushReport:
         return {**{k: v for k, v in asdict(self).items() if k != "done"}, **done}
 
 
+def require_loadable(project_id: int, predictions: Path | None) -> None:
+    """What can be told before the images are read.
+
+    Raises
+    ------
+    SchemaError, ShardError, SuggestionError
+        As `push`.
+    """
+    _what_is_asked(project_id, predictions)
+
+
 def push(
     home: Home,
     project_id: int,
@@ -119,11 +130,7 @@ def push(
     SuggestionError
         There is no such project.
     """
-    project = Project.objects.filter(id=project_id).first()
-    if project is None:
-        raise SuggestionError(f"there is no project {project_id}")
-    schema = require_usable(project.label_config)
-    shards = Shards(predictions, schema) if predictions is not None else None
+    project, shards = _what_is_asked(project_id, predictions)
     manifest, addresses, ids_before = ready(home.images_root, manifest, options.blind_share)
     with one_at_a_time(home, project_id):
         run = _Run(project, manifest, addresses, ids_before, options, report)
@@ -138,6 +145,14 @@ def push(
         run.finish(shards.model_version)
     catch_up(project)
     return run.told
+
+
+def _what_is_asked(project_id: int, predictions: Path | None) -> tuple[Project, Shards | None]:
+    project = Project.objects.filter(id=project_id).first()
+    if project is None:
+        raise SuggestionError(f"there is no project {project_id}")
+    schema = require_usable(project.label_config)
+    return project, None if predictions is None else Shards(predictions, schema)
 
 
 class _Images(NamedTuple):

@@ -14,24 +14,24 @@ from projects.models import Project
 from label_studio_config.django_command import say
 from label_studio_config.manifest import Manifest
 from label_studio_config.other_process import ProcessKilledError
-from label_studio_config.plugin.push import BATCH_SIZE, PushOptions, push
+from label_studio_config.plugin.push import BATCH_SIZE, PushOptions, push, require_loadable
 from label_studio_config.project_choice import choose_project
 
 CACHE_KB = 256 * 1024
 
 
 class Command(BaseCommand):
-    """`python -m django planktrait_push PROJECT MANIFEST --predictions FOLDER`.
+    """`python -m django planktrait_push PROJECT [MANIFEST] --predictions FOLDER`.
 
-    Safe while the server runs. Standard output is one JSON object a line: progress, at the end
-    the report.
+    Without a manifest it only says whether project and predictions can be loaded. Safe while the
+    server runs. Standard output is one JSON object a line: progress, at the end the report.
     """
 
     help = "Load tasks and predictions from a manifest and prediction shards into a project."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("project", help="title or number")
-        parser.add_argument("manifest", type=Path, help="a Parquet file")
+        parser.add_argument("manifest", nargs="?", type=Path, help="a Parquet file")
         parser.add_argument("--predictions", type=Path, help="folder of `planktrait predict`")
         parser.add_argument("--blind-share", type=float, default=0.0)
         parser.add_argument("--seed", type=int, default=0)
@@ -49,11 +49,16 @@ class Command(BaseCommand):
         )
         _use_memory()
         try:
-            manifest = Manifest.read(given["manifest"])
+            known = Project.objects.values_list("id", "title")
+            number = choose_project(given["project"], known)
+            if given["manifest"] is None:
+                require_loadable(number, given["predictions"])
+                say({"report": {"project": number}})
+                return
             told = push(
                 settings.PLANKTRAIT_HOME,
-                choose_project(given["project"], Project.objects.values_list("id", "title")),
-                manifest,
+                number,
+                Manifest.read(given["manifest"]),
                 given["predictions"],
                 options,
                 lambda *progress: say({"progress": progress}),
