@@ -168,11 +168,13 @@ def pretrained(
         return float(history["images_per_second"][1:].median()), Encoder.load(folder)
 
 
-def pairs_a_second(backbone: str, manifest: Manifest, cache_folder: Path) -> dict[str, float]:
+def pairs_a_second(
+    backbone: str, manifest: Manifest, cache_folder: Path, rounds: int
+) -> dict[str, float]:
     """Medians of alternating rounds, each after steps that do not count."""
     rates: dict[str, list[float]] = {name: [] for name in ("ours", "lightly", "compute_only")}
     example, compute_only = LightlyExample(backbone, manifest.paths, 10_000), ComputeOnly(backbone)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         rates["ours"].append(pretrained(manifest, backbone, cache_folder, epochs=2)[0])
         rates["lightly"].append(_rate(example.steps()))
         rates["compute_only"].append(_rate(compute_only.steps()))
@@ -215,6 +217,9 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of ndsb, with labels.csv")
     parser.add_argument("--images", type=int, default=2048, help="a random subset of this size")
     parser.add_argument("--epochs", type=int, default=0, help="learn, for the kNN accuracy")
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help="more where the machine is noisy"
+    )
     parser.add_argument("--backbones", nargs="+", default=BACKBONES)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
@@ -223,7 +228,7 @@ def main() -> None:
     manifest, labels = manifest_of(rows, data), rows[LABEL].to_numpy(dtype=str)
     result = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
     facts = {"batch": BATCH, "view_px": SIZE_PX, "threads": torch.get_num_threads()}
-    result["settings"] = {**facts, "rounds": ROUNDS}
+    result["settings"] = facts
     with tempfile.TemporaryDirectory() as scratch:
         for backbone in arguments.backbones:
             load = os.getloadavg()[0]
@@ -232,11 +237,12 @@ def main() -> None:
                 note = {"epochs": arguments.epochs, "images": len(rows), "labels": LABEL}
                 row: dict[str, Any] = {"learned": {**note, **found, **circumstances()}}
             else:
-                rates = pairs_a_second(backbone, manifest, Path(scratch))
+                rates = pairs_a_second(backbone, manifest, Path(scratch), arguments.rounds)
                 row = {
                     "pairs_per_second": {name: round(rate, 1) for name, rate in rates.items()},
                     "of_compute_only": round(rates["ours"] / rates["compute_only"], 3),
                     "of_lightly": round(rates["ours"] / rates["lightly"], 2),
+                    "rounds": arguments.rounds,
                     "load_before": round(load, 2),
                     **circumstances(),
                 }

@@ -70,13 +70,24 @@ def load_modules(names: list[str]) -> list[str]:
     return lines
 
 
-def before_the_call(job_folder: Path, *, of_array: bool = False) -> list[str]:
-    """Lines that remove what submitit has kept of the further processes of an earlier run.
+def before_the_call(job_folder: Path, outcome: str, *, of_array: bool = False) -> list[str]:
+    """Lines that remove how an earlier run has ended, where the job was queued again by hand.
 
-    The first process does so itself, see `call`; by then another one may have failed anew.
+    Before any process begins, since one may fail before it comes to our own code.
+
+    Parameters
+    ----------
+    outcome : str
+        The file that holds it.
     """
-    identity = _identity(of_array)
-    return [f'rm -f {shlex.quote(str(job_folder))}/"{identity}"_[1-9]*_result.pkl']
+    folder = shlex.quote(str(job_folder))
+    return [
+        'if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then',
+        f'  rm -f {folder}/"{_identity(of_array)}"_[0-9]*_result.pkl',
+        f"  job={folder}{_part(of_array)}",
+        f'  rm -f "$job/{outcome}"',
+        "fi",
+    ]
 
 
 def after_the_call(
@@ -113,12 +124,11 @@ def after_the_call(
     """
     words = "^slurmstepd: error: .*oom[-_ ]kill|^srun: error: .*Out Of Memory"
     folder = shlex.quote(str(job_folder))
-    part = '/part-$(printf %03d "$SLURM_ARRAY_TASK_ID")' if of_array else ""
     not_ended = " && ".join(f'[ ! -e "$job/{name}" ]' for name in ended)
     outcome = f"{python or shlex.quote(sys.executable)} -m hpc_jobs.after_processes"
     return [
         "status=$?",
-        f"job={folder}{part}",
+        f"job={folder}{_part(of_array)}",
         f'id="{_identity(of_array)}"',
         'run="${SLURM_RESTART_COUNT:-0}"',
         # Slurm's group of the whole job, which counts for all its steps.
@@ -134,7 +144,8 @@ def after_the_call(
         f'  [ -e "$job/{failures.OWN}-$run.json" ] && return 1',
         f'  [ "$status" -eq {KILLED} ] || [ "$status" -eq {TERMINATED} ]'
         f' || [ -e "$job/{failures.OF_ANOTHER}-$run.json" ] || return 1',
-        # An error of a process whose call was not even reached.
+        # An error of a process whose call was not even reached. There may be little time.
+        f'  compgen -G {folder}/"$id"_"*_result.pkl" > /dev/null || return 0',
         f'  ! {outcome} --kept {folder} "$id"',
         "}",
         "if out_of_memory; then",
@@ -153,6 +164,10 @@ def after_the_call(
 def _identity(of_array: bool) -> str:
     """Of this job: one task of an array has the number of the whole array for its own."""
     return "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" if of_array else "$SLURM_JOB_ID"
+
+
+def _part(of_array: bool) -> str:
+    return '/part-$(printf %03d "$SLURM_ARRAY_TASK_ID")' if of_array else ""
 
 
 def _told(words: str) -> list[str]:

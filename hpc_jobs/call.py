@@ -26,8 +26,8 @@ from hpc_jobs.records import (
     JOB_FILE,
     OUTCOME_FILE,
     SECONDS_BETWEEN_HEARTBEATS,
+    SLURM_FILE,
     STARTED_FILE,
-    results_of,
 )
 
 logger = logging.getLogger(__name__)
@@ -79,9 +79,8 @@ class JobCall:
         """Run the function in this process as it is."""
         self._queued_again = False
         # Of a run before this one, where the job was queued again.
-        (self.job_folder / OUTCOME_FILE).unlink(missing_ok=True)
-        for left in results_of(self.job_folder, read_json(self.job_folder / JOB_FILE) or {}):
-            left.unlink(missing_ok=True)
+        for name in (OUTCOME_FILE, SLURM_FILE):
+            (self.job_folder / name).unlink(missing_ok=True)
         if (self.job_folder / CANCELLED_FILE).exists():
             end(self.job_folder, "cancelled", None)
             raise KeyboardInterrupt

@@ -244,13 +244,12 @@ def _state_in_slurm(
     """
     if process is not None and process.is_alive():
         return "running", None
-    run = started.get("run", 0)
     said = slurm.state_of(scheduler_id)
     if said is None:
-        said = _end_that_slurm_told(job_folder, run)
+        said = (read_json(job_folder / SLURM_FILE) or {}).get("state")
     elif said in slurm.ENDED:
-        _keep_end(job_folder, said, run)
-    noted = failures.last(job_folder, run)
+        _keep_end(job_folder, said)
+    noted = failures.last(job_folder, started.get("run", 0))
     if said in slurm.WAITING:
         return "queued", None
     if said == "CANCELLED":
@@ -265,17 +264,12 @@ def _state_in_slurm(
     return ("queued" if process is None else "running"), None
 
 
-def _end_that_slurm_told(job_folder: Path, run: int) -> str | None:
-    """How Slurm has ended this run, if somebody looked while it still knew."""
-    told = read_json(job_folder / SLURM_FILE) or {}
-    return told.get("state") if told.get("run") == run else None
-
-
-def _keep_end(job_folder: Path, state: str, run: int) -> None:
-    if _end_that_slurm_told(job_folder, run) == state:
-        return
-    with suppress(OSError):  # somebody who may only read
-        write_json(job_folder / SLURM_FILE, {"state": state, "run": run})
+def _keep_end(job_folder: Path, state: str) -> None:
+    """The job itself removes it when it begins once more."""
+    told = {"state": state}
+    if read_json(job_folder / SLURM_FILE) != told:
+        with suppress(OSError):  # somebody who may only read
+            write_json(job_folder / SLURM_FILE, told)
 
 
 def _found_in_slurm(job_folder: Path, job: dict[str, Any]) -> dict[str, Any]:

@@ -217,9 +217,10 @@ def _run_here(call: JobCall) -> None:
 
 def _submit_to_slurm(calls: list[JobCall], job_folder: Path, parameters: dict[str, Any]) -> None:
     """Queue the calls; ids and logs are noted in job.json of the job, and of each part."""
-    ended = (CANCELLED_FILE, OUTCOME_FILE)
     try:
-        queued = slurm.submit_calls(calls, job_folder, ended, job_folder.name, parameters)
+        queued = slurm.submit_calls(
+            calls, job_folder, OUTCOME_FILE, CANCELLED_FILE, job_folder.name, parameters
+        )
     except slurm.SlurmError as error:
         for call in calls:
             write_json(call.job_folder / OUTCOME_FILE, outcome_of("failed", str(error)))

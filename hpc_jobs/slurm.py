@@ -59,7 +59,8 @@ class SlurmError(RuntimeError):
 def submit_calls(
     calls: Sequence[Any],
     folder: Path,
-    ended: Sequence[str],
+    outcome: str,
+    cancelled: str,
     name: str,
     parameters: dict[str, Any],
 ) -> list[tuple[str, str]]:
@@ -71,7 +72,7 @@ def submit_calls(
         What submitit pickles; each takes no arguments.
     folder : Path
         Of the job, for pickles, results and logs; the nodes must see it.
-    ended : sequence of str
+    outcome, cancelled : str
         Files one of which is in the folder of the job, or of the part of an array, once it has
         ended or somebody asked for it: then nothing is queued again.
     parameters : dict
@@ -96,13 +97,13 @@ def submit_calls(
     parameters["slurm_additional_parameters"] = options
     of_array = len(calls) > 1
     parameters["slurm_setup"] = [
-        *before_the_call(folder, of_array=of_array),
+        *before_the_call(folder, outcome, of_array=of_array),
         *THREADS,
         *(parameters.get("slurm_setup") or ()),
         GO_ON,
     ]
     parameters["slurm_teardown"] = after_the_call(
-        folder, ended, python, requeued, of_array=of_array
+        folder, (cancelled, outcome), python, requeued, of_array=of_array
     )
     # Distributed work waits for ever for a process that is gone.
     parameters["slurm_srun_args"] = [

@@ -8,8 +8,13 @@ from pathlib import Path
 from label_studio_config.home import Home
 from label_studio_config.manifest import KNOWN_COLUMNS, Manifest, Skipped
 from label_studio_config.source_images import Report
-from label_studio_config.sources import read_source, showable
-from label_studio_config.task_import import ImportReport, import_manifest, what_is_new
+from label_studio_config.sources import has_images_to_read, read_source, showable
+from label_studio_config.task_import import (
+    ImportReport,
+    import_manifest,
+    require_near,
+    what_is_new,
+)
 
 _OF_OUR_OWN = ("image_id", "path", "blind")
 
@@ -53,6 +58,9 @@ def import_source(
     ApiError
         Label Studio refuses; a repeat goes on where it stopped.
     """
+    source = Path(source).expanduser()
+    if has_images_to_read(source):
+        require_near(home.images_root, source)
     manifest, skipped = read_source(source, metadata, pixel_size_um=pixel_size_um, report=report)
     manifest, not_shown = showable(manifest)
     if only_look:

@@ -103,6 +103,12 @@ def read_folder(
     return _finish(table, folder, skipped, pixel_size_um)
 
 
+def has_images_to_read(source: Path) -> bool:
+    """Whether `read_source` opens each image of a source, which takes long where they are many."""
+    is_manifest = source.suffix.lower() == ".parquet"
+    return index_of(source) is None and not is_manifest and source.exists()
+
+
 def read_source(
     source: Path | str,
     metadata_csv: Path | str | None = None,

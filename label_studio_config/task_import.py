@@ -29,6 +29,9 @@ BATCH_SIZE = 5000
 RESERVED_COLUMNS = ("image", "task_id")
 """A task's address of the image, and the name of its own number in tables."""
 
+_NOT_UNDER = "is not under the images root"
+_ANOTHER_ROOT = "restart `planktrait serve --images ROOT` with a ROOT that holds them"
+
 
 @dataclass(frozen=True)
 class ImportReport:
@@ -204,6 +207,19 @@ def ready(
     return manifest, addresses, ids_before
 
 
+def require_near(images_root: Path, source: Path) -> None:
+    """Refuse, before it is read, a folder or table whose images cannot lie under the images root.
+
+    Raises
+    ------
+    OutsideRootError
+    """
+    folder = os.path.realpath(source if source.is_dir() else source.parent)
+    root = os.path.realpath(images_root)
+    if os.path.commonpath([folder, root]) not in {folder, root}:
+        raise OutsideRootError(f"{source} {_NOT_UNDER} {root}: {_ANOTHER_ROOT}")
+
+
 def tasks_of_rows(
     manifest: Manifest, addresses: list[str], rows: list[int], blind_share: float, seed: int
 ) -> list[dict[str, Any]]:
@@ -262,7 +278,6 @@ def _paths_below_root(images_root: Path, manifest: Manifest) -> list[str]:
     """Each image's path below the images root, links followed; none may lie outside."""
     root = os.path.realpath(images_root)
     below_root = root if root.endswith(os.sep) else f"{root}{os.sep}"
-    remedy = "restart `planktrait serve --images ROOT` with a ROOT that holds them"
     real_folders: dict[str, str] = {}
     paths = []
     for path in manifest.paths:
@@ -273,7 +288,7 @@ def _paths_below_root(images_root: Path, manifest: Manifest) -> list[str]:
         if name in ("", os.curdir, os.pardir) or os.path.islink(real):
             real = os.path.realpath(real)
         if not real.startswith(below_root):
-            raise OutsideRootError(f"image {path} is not under the images root {root}: {remedy}")
+            raise OutsideRootError(f"image {path} {_NOT_UNDER} {root}: {_ANOTHER_ROOT}")
         paths.append(real[len(below_root) :])
     return paths
 

@@ -16,8 +16,8 @@ from label_studio_config.database_choice import require_database
 from label_studio_config.django_command import DjangoCommandError, run_django
 from label_studio_config.home import Home
 from label_studio_config.manifest import Skipped
-from label_studio_config.packed import index_of
-from label_studio_config.sources import read_source, showable
+from label_studio_config.sources import has_images_to_read, read_source, showable
+from label_studio_config.task_import import require_near
 
 
 class PushError(ValueError):
@@ -80,12 +80,13 @@ def push_project(
     """
     from ml_backend.push_http import find_over_http, push_over_http
 
-    # A folder of images takes long to read: what can be told before is told before.
+    # Images take long to read: what can be told before is told before.
     source = Path(source).expanduser()
     if url is not None:
         api, number = find_over_http(url, token, project, predictions)
-    elif index_of(source) is None and source.is_dir():
+    elif has_images_to_read(source):
         _through_database(Home(home_folder), _command(project, predictions))
+        require_near(Home(home_folder).images_root, source)
     else:
         require_database(Home(home_folder))
     everything, skipped = read_source(
@@ -113,7 +114,11 @@ def push_project(
         ]
         with tempfile.TemporaryDirectory(dir=home.cache_folder) as folder:
             path = manifest.write(Path(folder) / "manifest.parquet")
-            told = _through_database(home, _command(project, predictions, *options, manifest=path))
+            told = _through_database(
+                home,
+                _command(project, predictions, *options, manifest=path),
+                ": what was loaded stays, and a repeat goes on from there",
+            )
         told["bad"] = [Skipped(*one) for one in told["bad"]]
     # Shards hold also what browsers cannot show.
     left_out = set(everything.image_ids) - set(manifest.image_ids) if not_shown else set()
@@ -137,10 +142,14 @@ def _command(
     return command if manifest is None else [*command, str(manifest)]
 
 
-def _through_database(home: Home, command: list[str]) -> dict[str, Any]:
-    """Run a command in Label Studio's environment and pass its progress on."""
+def _through_database(home: Home, command: list[str], rest: str = "") -> dict[str, Any]:
+    """Run a command in Label Studio's environment and pass its progress on.
+
+    Parameters
+    ----------
+    rest : what else is told where it does not reach its end and has not said itself what is wrong
+    """
     try:
         return run_django(home, command, progress.report)
     except DjangoCommandError as error:
-        rest = "" if error.refused else ": what was loaded stays, and a repeat goes on from there"
-        raise PushError(f"{error}{rest}") from error
+        raise PushError(str(error) if error.refused else f"{error}{rest}") from error

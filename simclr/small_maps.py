@@ -38,7 +38,7 @@ class SmallMapConv2d(nn.Conv2d):
     """A convolution that learns by products of matrices where its map is small, on a CPU.
 
     Without gradients, with weights that do not learn, and when traced or exported, it is PyTorch's.
-    It has first derivatives alone.
+    It has first derivatives alone, and is not for `torch.func` or `torch.jit.script`.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -47,8 +47,15 @@ class SmallMapConv2d(nn.Conv2d):
         dtype = _dtype(input)
         stride: Pair = self.stride  # type: ignore[assignment]
         padding: Pair = self.padding  # type: ignore[assignment]
-        maps: Tensor = _Convolution.apply(input.to(dtype), weight.to(dtype), stride, padding)
-        return maps if bias is None else maps + bias.to(dtype).view(1, -1, 1, 1)
+        rows: Tensor = _Convolution.apply(
+            input.to(dtype),
+            weight.to(dtype),
+            None if bias is None else bias.to(dtype),
+            stride,
+            padding,
+        )
+        # Not within it: what comes after may change it in place.
+        return _maps(rows, *_size(input, weight, stride, padding))
 
     def _is_quicker_so(self, input: Tensor) -> bool:
         if (
@@ -69,44 +76,59 @@ class SmallMapConv2d(nn.Conv2d):
 
 
 class _Convolution(torch.autograd.Function):
-    """Of images, shape (n, c, h, w), with weights, shape (d, c, kernel height, kernel width)."""
+    """Of images, shape (n, c, h, w), with weights, shape (d, c, kernel height, kernel width).
+
+    Gives one row a pixel of the map, shape (n * h * w, d).
+    """
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
+    def forward(
+        ctx: Any,
+        images: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: Pair,
+        padding: Pair,
+    ) -> Tensor:
         ctx.save_for_backward(images, weight)
         ctx.stride, ctx.padding = stride, padding
-        return _product(images, weight, stride, padding)
+        return _product(images, weight, bias, stride, padding)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         images, weight = ctx.saved_tensors
-        of_images = of_weight = None
+        of_images = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
             of_images = _gradient_of_images(gradient, images, weight, ctx.stride, ctx.padding)
         if ctx.needs_input_grad[1]:
             columns = _columns(images, weight.shape[2:], ctx.stride, ctx.padding)
-            product = _rows(gradient).t() @ columns  # shape (d, kernel height * width * c)
+            product = gradient.t() @ columns  # shape (d, kernel height * width * c)
             count, channels, *kernel = weight.shape
             of_weight = product.view(count, *kernel, channels).permute(0, 3, 1, 2)
-        return of_images, of_weight, None, None
+        if ctx.needs_input_grad[2]:
+            of_bias = gradient.sum(0)
+        return of_images, of_weight, of_bias, None, None
 
 
-def _product(images: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
-    """The convolution: shape (n, d, h, w), channels last."""
-    height, width = _size(images, weight, stride, padding)
+def _product(
+    images: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair
+) -> Tensor:
+    """The convolution, one row a pixel: shape (n * h * w, d)."""
     columns = _columns(images, weight.shape[2:], stride, padding)
-    maps = columns @ weight.permute(2, 3, 1, 0).reshape(-1, len(weight))
-    return maps.view(len(images), height, width, len(weight)).permute(0, 3, 1, 2)
+    by_column = weight.permute(2, 3, 1, 0).reshape(-1, len(weight))
+    return columns @ by_column if bias is None else torch.addmm(bias, columns, by_column)
 
 
 def _gradient_of_images(
-    gradient: Tensor, images: Tensor, weight: Tensor, stride: Pair, padding: Pair
+    rows: Tensor, images: Tensor, weight: Tensor, stride: Pair, padding: Pair
 ) -> Tensor:
     """Of stride 1 it is a convolution with the weights turned round; else PyTorch's."""
+    gradient = _maps(rows, *_size(images, weight, stride, padding))
     around = weight.shape[2] - 1 - padding[0], weight.shape[3] - 1 - padding[1]
     if stride == (1, 1) and min(around) >= 0:
-        return _product(gradient, weight.flip(2, 3).transpose(0, 1), stride, around)
+        turned = weight.flip(2, 3).transpose(0, 1)
+        return _maps(_product(gradient, turned, None, stride, around), *images.shape[2:])
     found: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(
         gradient, images, weight, None, stride, padding, (1, 1), False, (0, 0), 1,
         (True, False, False),
@@ -132,9 +154,10 @@ def _columns(images: Tensor, kernel: torch.Size, stride: Pair, padding: Pair) ->
     return seen.permute(0, 1, 2, 4, 5, 3).reshape(pixels, inputs)
 
 
-def _rows(maps: Tensor) -> Tensor:
-    """One row a pixel: shape (n * h * w, d)."""
-    return maps.permute(0, 2, 3, 1).flatten(0, 2)
+def _maps(rows: Tensor, height: int, width: int) -> Tensor:
+    """Rows of pixels as maps: shape (n, d, h, w), channels last."""
+    count = len(rows) // (height * width)
+    return rows.view(count, height, width, rows.shape[1]).permute(0, 3, 1, 2)
 
 
 def _dtype(input: Tensor) -> torch.dtype:

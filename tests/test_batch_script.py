@@ -88,13 +88,19 @@ def test_a_process_whose_call_cannot_be_read_does_not_begin_again(cgroups: Path,
 def test_what_was_kept_of_an_earlier_run_is_not_told_of_the_next(
     tmp_path: Path, of_array: bool, variables: dict[str, str], number: str
 ) -> None:
-    """The first process removes its own."""
-    stay = [f"{number}_0_result.pkl", f"1{number}_1_result.pkl", f"{number}_1_log.out"]
-    for name in [*stay, f"{number}_1_result.pkl", f"{number}_12_result.pkl"]:
-        (tmp_path / name).touch()
-    lines = before_the_call(tmp_path, of_array=of_array)
-    subprocess.run(["bash", "-c", "\n".join(lines)], env=os.environ | variables, check=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(stay)
+    job = tmp_path / "part-002" if of_array else tmp_path
+    job.mkdir(exist_ok=True)
+    stay = [tmp_path / f"1{number}_1_result.pkl", tmp_path / f"{number}_1_log.out"]
+    gone = [tmp_path / f"{number}_{rank}_result.pkl" for rank in (0, 1, 12)]
+    gone.append(job / OUTCOME_FILE)
+    for path in [*stay, *gone]:
+        path.touch()
+    lines = before_the_call(tmp_path, OUTCOME_FILE, of_array=of_array)
+    for restarts in ({}, {"SLURM_RESTART_COUNT": "1"}):
+        assert all(path.exists() for path in [*stay, *gone])
+        environment = os.environ | variables | restarts
+        subprocess.run(["bash", "-c", "\n".join(lines)], env=environment, check=True)
+    assert [path.exists() for path in [*stay, *gone]] == [True] * 2 + [False] * 4
 
 
 def test_one_that_is_killed_after_the_other_has_ended_begins_again(cgroups: Path) -> None:

@@ -13,11 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from label_studio_config.api import Api, ApiError
-from label_studio_config.home import Home
+from label_studio_config.home import Home, OutsideRootError
 from label_studio_config.hosting import server_environment
 from label_studio_config.manifest import Manifest, ManifestError
 from label_studio_config.project import create_project
 from label_studio_config.results import write_result
+from label_studio_config.source_import import import_source
 from label_studio_config.task_import import import_manifest
 from ml_backend.push import PushError, push_project
 from planktrait import app
@@ -229,8 +230,15 @@ def test_refused_before_anything_is_written(label_studio, project, tmp_path):
     with pytest.raises(PushError, match="no project '#99999'"):
         push_project(home.folder, 99999, path)
     # A folder of images is not even read.
-    with pytest.raises(PushError, match="no project 'Cruse 7'"):
-        push_project(home.folder, "Cruse 7", tmp_path)
+    table = tmp_path / "ecotaxa_haul.tsv"
+    table.touch()
+    for source in (tmp_path, table):
+        with pytest.raises(PushError, match="no project 'Cruse 7'"):
+            push_project(home.folder, "Cruse 7", source)
+        with pytest.raises(OutsideRootError, match=f"^{source} is not under the images root"):
+            push_project(home.folder, project.id, source)
+    with pytest.raises(OutsideRootError, match=f"^{tmp_path} is not under the images root"):
+        import_source(home, project.id, tmp_path)
     with pytest.raises(PushError, match="planktrait predict"):
         push_project(home.folder, project.id, tmp_path, tmp_path / "nothing")
     assert Api(home).get(f"/api/projects/{project.id}/")["task_number"] == 0

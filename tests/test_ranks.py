@@ -201,6 +201,7 @@ try:
         if ranks.rank == 1:
             raise ValueError("as asked")
         torch.distributed.all_reduce(torch.zeros(1))
+        sys.exit("nobody was missed")
 except ValueError:
     time.sleep(2)  # the error is on its way to where it is told
     (folder / "told").touch()
@@ -221,7 +222,11 @@ def test_an_error_is_told_before_the_other_processes_miss_this_one(tmp_path: Pat
         )
         for rank in range(2)
     ]
-    assert [process.wait(120) for process in processes] == [0, 0]
+    try:
+        assert [process.wait(120) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
     assert (tmp_path / "missed").read_text() == "True"
 
 
