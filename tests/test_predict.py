@@ -513,6 +513,15 @@ def test_a_full_disk_is_told_and_the_repetition_completes(many, tmp_path: Path) 
         assert pq.read_table(tmp_path).num_rows == 3000
 
 
+def slowly(seconds: float) -> str:
+    """For `run_apart`: each image takes so much longer, or all may be over before one looks."""
+    return (
+        "import time; from ml_backend import images\n"
+        "read = images.read_image\n"
+        f"images.read_image = lambda *given: (time.sleep({seconds}), read(*given))[1]\n"
+    )
+
+
 def decoders_of(process: subprocess.Popen[bytes]) -> list[int]:
     """Those that decode for it, once all of them have left SIGTERM to it."""
     end = time.monotonic() + 120
@@ -532,7 +541,7 @@ def decoders_of(process: subprocess.Popen[bytes]) -> list[int]:
 def test_a_scheduler_that_terminates_all_ends_no_decoding_process(many, tmp_path: Path) -> None:
     """As Slurm does before the end of a time limit, where submitit has the job go on."""
     deaf = "import signal; signal.signal(signal.SIGTERM, lambda *_: None)\n"
-    process = run_apart(*many, tmp_path, shard_size=3000, before=deaf)
+    process = run_apart(*many, tmp_path, shard_size=3000, before=deaf + slowly(0.002))
     children = decoders_of(process)
     for child in [process.pid, *children]:
         os.kill(child, signal.SIGTERM)
@@ -543,7 +552,7 @@ def test_a_scheduler_that_terminates_all_ends_no_decoding_process(many, tmp_path
 
 @pytest.mark.slow
 def test_a_killed_decoding_process_ends_the_run_with_a_word(many, tmp_path: Path) -> None:
-    process = run_apart(*many, tmp_path, shard_size=3000)
+    process = run_apart(*many, tmp_path, shard_size=3000, before=slowly(0.02))
     child, *_ = decoders_of(process)
     os.kill(child, signal.SIGKILL)
     assert process.wait(60) != 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,7 @@ from simclr.encoder import Encoder
 from tests.backend_fixtures import CONFIG, PROJECT, add_version, draw_images, image_task
 from tests.label_studio_fixtures import LabelStudioForTests, serve_for_tests
 from tests.slurm_fixtures import await_true
-from tests.test_push import small_disk
-
-__all__ = ["small_disk"]
+from tests.small_disk import small_disk
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -133,20 +130,26 @@ def fill(folder: Path, left_bytes: int) -> Path:
     return filler
 
 
-def test_a_training_on_a_full_disk_says_so_and_the_live_model_stays(small_disk: Path) -> None:
+def test_a_training_on_a_full_disk_says_so_and_the_live_model_stays(tmp_path: Path) -> None:
     """Home, models and jobs lie on it; once there is room, the same command succeeds."""
-    subprocess.run(["mount", "-o", "remount,size=60m", str(small_disk)], check=True)
-    home = Home(small_disk / "home")
-    tasks = answered_tasks(draw_images(small_disk / "images", IMAGES))
-    (small_disk / "export.json").write_text(json.dumps(tasks))
-    (small_disk / "config.xml").write_text(CONFIG)
-    encoder = Encoder.create("test_resnet", 32).save(small_disk / "encoder")
+    disk = tmp_path / "small"
+    disk.mkdir()
+    with small_disk(disk, "60m"):
+        fill_while_training(disk)
+
+
+def fill_while_training(disk: Path) -> None:
+    home = Home(disk / "home")
+    tasks = answered_tasks(draw_images(disk / "images", IMAGES))
+    (disk / "export.json").write_text(json.dumps(tasks))
+    (disk / "config.xml").write_text(CONFIG)
+    encoder = Encoder.create("test_resnet", 32).save(disk / "encoder")
     registry = Registry(home.models_folder(PROJECT))
     live = add_version(home)
-    words = ["--export", small_disk / "export.json", "--config", small_disk / "config.xml"]
-    words += ["--images", small_disk / "images", "--models", registry.folder]
+    words = ["--export", disk / "export.json", "--config", disk / "config.xml"]
+    words += ["--images", disk / "images", "--models", registry.folder]
     words += ["--encoder", encoder]
-    filler = fill(small_disk, 400_000)
+    filler = fill(disk, 400_000)
     record = submit(home, "train", *words)
     assert record.state == "failed", hpc_jobs.read_log(record)
     assert "disk is full" in str(record.error), record.error
