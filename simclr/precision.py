@@ -31,8 +31,8 @@ def cpu_learns_in_bf16(network: nn.Module, side_px: int = SMALLEST_BF16_SIDE_PX)
     """Whether a step of training, gradients and all, is quicker in bf16 on this processor.
 
     Those of depthwise convolutions are not: with PyTorch 2.14 a step of MobileNet, EfficientNet or
-    FastViT takes 1.7 to 3 times as long in bf16 as in fp32, one of ConvNeXt as long, one of ResNet
-    or ResNeXt .65 to .75 of it (`benchmarks/training_precision.py`).
+    FastViT takes 1.5 to 3 times as long in bf16 as in fp32, one of ConvNeXt as long, one of ResNet
+    or ResNeXt .4 to .46 of it with AMX (`benchmarks/training_precision.py`).
     """
     return cpu_computes_in_bf16(side_px) and not any(map(_is_depthwise, network.modules()))
 
