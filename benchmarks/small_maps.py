@@ -25,7 +25,7 @@ from simclr import small_maps
 from simclr.encoder import Encoder
 from simclr.precision import cpu_learns_in_bf16
 
-NETWORKS = (*("resnet10t", "resnet18", "resnet50", "mobilenetv4_conv_small", "convnext_atto"),)
+NETWORKS = ("resnet10t", "resnet18", "resnet50", "mobilenetv4_conv_small", "convnext_atto")
 SIDES_PX = (64, 128)
 IMAGES = {64: 256, 128: 64}
 

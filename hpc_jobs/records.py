@@ -389,8 +389,8 @@ def _last_sign(job_folder: Path) -> float:
     """Of the job itself: when it has written one of its files."""
     moments = [0.0]
     for path in job_folder.iterdir():
-        if path.name.endswith(SLURM_FILE) or f".{SLURM_FILE}." in path.name:
-            continue  # by whoever looked
+        if SLURM_FILE in path.name:
+            continue  # by whoever looked, also while it is written
         with suppress(FileNotFoundError):  # a file that was just replaced
             if path.is_file():
                 moments.append(path.stat().st_mtime)

@@ -191,7 +191,7 @@ def test_a_resumed_run_is_the_run_that_was_not_killed(
 
 
 MEET = """
-import json, sys, time
+import sys, time
 from pathlib import Path
 import torch
 from simclr.ranks import Ranks

@@ -98,17 +98,6 @@ class PushReport:
         return {**{k: v for k, v in asdict(self).items() if k != "done"}, **done}
 
 
-def require_loadable(project_id: int, predictions: Path | None) -> None:
-    """What can be told before the images are read.
-
-    Raises
-    ------
-    SchemaError, ShardError, SuggestionError
-        As `push`.
-    """
-    _what_is_asked(project_id, predictions)
-
-
 def push(
     home: Home,
     project_id: int,
@@ -130,7 +119,7 @@ def push(
     SuggestionError
         There is no such project.
     """
-    project, shards = _what_is_asked(project_id, predictions)
+    project, shards = what_is_loaded(project_id, predictions)
     manifest, addresses, ids_before = ready(home.images_root, manifest, options.blind_share)
     with one_at_a_time(home, project_id):
         run = _Run(project, manifest, addresses, ids_before, options, report)
@@ -147,7 +136,14 @@ def push(
     return run.told
 
 
-def _what_is_asked(project_id: int, predictions: Path | None) -> tuple[Project, Shards | None]:
+def what_is_loaded(project_id: int, predictions: Path | None) -> tuple[Project, Shards | None]:
+    """The project and the shards of a push; what is wrong with them is told before images are read.
+
+    Raises
+    ------
+    SchemaError, ShardError, SuggestionError
+        As `push`.
+    """
     project = Project.objects.filter(id=project_id).first()
     if project is None:
         raise SuggestionError(f"there is no project {project_id}")

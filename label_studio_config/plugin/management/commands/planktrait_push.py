@@ -14,7 +14,7 @@ from projects.models import Project
 from label_studio_config.django_command import say
 from label_studio_config.manifest import Manifest
 from label_studio_config.other_process import ProcessKilledError
-from label_studio_config.plugin.push import BATCH_SIZE, PushOptions, push, require_loadable
+from label_studio_config.plugin.push import BATCH_SIZE, PushOptions, push, what_is_loaded
 from label_studio_config.project_choice import choose_project
 
 CACHE_KB = 256 * 1024
@@ -52,7 +52,7 @@ class Command(BaseCommand):
             known = Project.objects.values_list("id", "title")
             number = choose_project(given["project"], known)
             if given["manifest"] is None:
-                require_loadable(number, given["predictions"])
+                what_is_loaded(number, given["predictions"])
                 say({"report": {"project": number}})
                 return
             told = push(
