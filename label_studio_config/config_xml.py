@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-from label_studio_sdk.label_interface import LabelInterface
-
 from label_studio_config.controls import Condition, Control, Kind, SchemaError
+from label_studio_config.imported_later import imported_later
+
+# Sample tasks are drawn with it; with it come the clients of three clouds.
+with imported_later("jsf"):
+    from label_studio_sdk.label_interface import LabelInterface
 
 PATH_SEPARATOR = " / "
 """Joins the levels of a Taxonomy label: "Crustacea / Copepoda"."""

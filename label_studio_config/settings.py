@@ -18,6 +18,7 @@ import sys
 from urllib.parse import urlsplit
 
 from label_studio_config.home import Home
+from label_studio_config.imported_later import imported_later
 
 PLANKTRAIT_HOME = Home()
 _home_settings = PLANKTRAIT_HOME.settings
@@ -60,8 +61,11 @@ os.environ.update(
 if not _home_settings.images_root:
     os.environ["LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED"] = "false"
 
-from core.settings.base import *
-from core.settings.label_studio import *
+# nltk is for exports of marked text, jsf for drawn sample tasks: a third of Label Studio's start.
+with imported_later("nltk", "nltk.tokenize", "nltk.tokenize.treebank", "jsf"):
+    import label_studio_sdk.label_interface  # noqa: F401 (Label Studio imports it after the block)
+    from core.settings.base import *
+    from core.settings.label_studio import *
 
 ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", *_home_settings.allowed_hosts]
 CSRF_TRUSTED_ORIGINS = [

@@ -7,7 +7,6 @@ otherwise make every rare label look common.
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit, log_softmax, logit, softmax
 
 ECE_BINS = 15
@@ -147,6 +146,8 @@ def fit_temperature(
     """
     if len(logits) < MIN_IMAGES_FOR_TEMPERATURE:
         return 1.0
+    from scipy.optimize import minimize_scalar  # here: who only predicts starts sooner without it
+
     bounds = tuple(np.log(TEMPERATURE_RANGE))
     found = minimize_scalar(
         lambda log_t: _weighted_brier(

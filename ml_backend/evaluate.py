@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import cohen_kappa_score, confusion_matrix
 
 from ml_backend.calibrate import brier_score, expected_calibration_error
 from ml_backend.reliability import (
@@ -209,6 +208,8 @@ def _risk_coverage(probabilities: np.ndarray, judged: Judged) -> dict[str, Any]:
 
 def _confused(judged: Judged, ordinal: bool) -> dict[str, Any]:
     """Which label was taken for which; how many steps apart, if labels are steps."""
+    from sklearn.metrics import cohen_kappa_score, confusion_matrix  # here: it takes a second
+
     truth, predicted = judged.truth.argmax(axis=1), judged.predicted.argmax(axis=1)
     every = np.arange(judged.truth.shape[1])
     confused: dict[str, Any] = {

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import nnls
 
 from ml_backend.calibrate import SMALLEST_PRIOR, correct_prior
 
@@ -149,6 +148,8 @@ def prior_by_bbse(confusion: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     PriorError
         Shapes do not fit, or nothing is predicted.
     """
+    from scipy.optimize import nnls  # here: who only predicts starts sooner without it
+
     counts = np.asarray(confusion, dtype=float)
     shares = np.asarray(predicted, dtype=float)
     if counts.ndim != 2 or counts.shape != (len(shares), len(shares)):

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 import numpy as np
-from sklearn.cluster import MiniBatchKMeans
 
 Strategy = Literal["random", "uncertainty", "diversity", "mixture"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -115,6 +114,8 @@ def _uncertain_and_different(
 
 def _cluster(features: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The cluster of each row, and its distance to the centre."""
+    from sklearn.cluster import MiniBatchKMeans  # here: the backend starts sooner without it
+
     features = np.asarray(features, dtype=np.float32)
     means = MiniBatchKMeans(count, batch_size=_BATCH_ROWS, n_init=1, random_state=seed)
     of = means.fit_predict(features)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import torch
 from lightly.utils.dist import gather
 from lightning.pytorch.plugins.layer_sync import LayerSync
-from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from simclr.timm_models import BatchNormAct2d, convert_sync_batchnorm
 
 
 class GlobalBatchNorm(LayerSync):

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
-from timm.models import save_for_hf
 from torch import Tensor, nn
 
 from simclr.preprocessing import Preprocessing, PreprocessingError
 from simclr.small_maps import quicken
+from simclr.timm_models import save_for_hf, timm
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ TORCH = {"torch", "torchvision", "timm", "lightly", "lightning", "torchmetrics"}
 ALLOWED = {
     "label_studio_config": set(),
     "hpc_jobs": set(),
-    "simclr": {"label_studio_config.manifest", "hpc_jobs"},
+    "simclr": {"label_studio_config.manifest", "label_studio_config.imported_later", "hpc_jobs"},
     "export_tools": {"label_studio_config"},
     "ml_backend": {"label_studio_config", "hpc_jobs", "simclr", "export_tools"},
 }
