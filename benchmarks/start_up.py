@@ -8,6 +8,8 @@ Processor seconds of a new Python that imports one of ours, medians of alternati
 - at once: what `imported_later` and imports within functions put off is imported before, as the
   libraries do by themselves;
 - limit: PyTorch alone, without which none of ours can answer; for Label Studio there is none.
+
+A job that trains needs most of what is put off a little later, so it is not shown.
 """
 
 from __future__ import annotations
@@ -31,12 +33,12 @@ from label_studio_config.hosting import server_environment
 STARTS = {
     "ML backend": "import ml_backend.server",
     "job that predicts": "import ml_backend.predict",
-    "job that trains": "import ml_backend.train",
     "Label Studio": "import django; django.setup(); import core.urls",
 }
 PUT_OFF = {
+    "ML backend": "import torch._dynamo.utils, jsf, scipy.optimize, sklearn.cluster",
+    "job that predicts": "import torch._dynamo.utils, jsf, scipy.optimize",
     "Label Studio": "import nltk.tokenize.treebank, jsf",
-    "": "import torch._dynamo.utils, jsf, sklearn.cluster, sklearn.metrics, scipy.optimize",
 }
 
 
@@ -62,10 +64,9 @@ def main() -> None:
         for turn in range(rounds + 1):
             limit = processor_s("import torch", environment)
             for name, code in STARTS.items():
-                first = PUT_OFF.get(name, PUT_OFF[""])
                 seen = {
                     "now": processor_s(code, environment),
-                    "at once": processor_s(f"{first}; {code}", environment),
+                    "at once": processor_s(f"{PUT_OFF[name]}; {code}", environment),
                 }
                 if name != "Label Studio":
                     seen["limit"] = limit

@@ -136,6 +136,7 @@ def serve_for_tests(
         try:
             yield LabelStudioForTests(home, servers, session)
         finally:
+            session.close()  # gunicorn waits two seconds for a connection that is kept
             # Jobs outlive the server that started them: none may outlive the tests.
             cancel_all(home.jobs_folder)
 
