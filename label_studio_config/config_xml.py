@@ -8,7 +8,7 @@ from label_studio_config.controls import Condition, Control, Kind, SchemaError
 from label_studio_config.imported_later import imported_later
 
 # Sample tasks are drawn with it; with it come the clients of three clouds.
-with imported_later("jsf"):
+with imported_later({"jsf": ["JSF"]}):
     from label_studio_sdk.label_interface import LabelInterface
 
 PATH_SEPARATOR = " / "

@@ -1,67 +1,91 @@
 """What a library imports for work that is never asked of it is imported when it is.
 
-Half of the start of a job, and of Label Studio, went into such imports: PyTorch's compiler, the
-clients of three clouds, a tokenizer of English.
+A third of Label Studio's start and half of that of a job which predicts went into such imports:
+PyTorch's compiler, the clients of three clouds, a tokenizer of English.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 
 @contextmanager
-def imported_later(*names: str, instead: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Within the block, whoever imports one of these modules gets a stand-in.
+def imported_later(
+    functions: Mapping[str, Iterable[str]], instead: Mapping[str, Mapping[str, Any]] | None = None
+) -> Iterator[None]:
+    """Within the block, `from module import function` gives a function that imports it when called.
 
-    A function or class taken from a stand-in imports the real module when it is first called.
-    Modules that are imported already stay as they are. Not for classes that are subclassed or asked
-    for with `isinstance`: of a stand-in they are functions.
+    Where more is wanted of a module, or the function is called within the block, all the modules
+    are imported at once, as without the block: a library that changes costs time and nothing else.
+    Modules that are imported already stay as they are.
 
     Parameters
     ----------
-    names : str
-        Modules, each with the packages that it is in: `"nltk", "nltk.tokenize"`.
-    instead : mapping of str to object
-        What a stand-in has under a name, where it is called while the block still runs.
+    functions : mapping of str to iterable of str
+        Modules, and what is taken of each: functions, or classes that are only made, since what is
+        given is no class. Not for `import package.module`, which binds the package.
+    instead : mapping of str to mapping of str to object
+        Modules, and what stands in for a name of each for good.
 
     Examples
     --------
-    >>> with imported_later("colorsys"):
+    >>> with imported_later({"colorsys": ["rgb_to_hls"]}):
     ...     from colorsys import rgb_to_hls
     >>> rgb_to_hls(0.0, 0.0, 1.0)
     (0.6666666666666666, 0.5, 1.0)
     """
-    stand_ins = {name: _StandIn(name, instead or {}) for name in names if name not in sys.modules}
-    sys.modules.update(stand_ins)
-    try:
-        yield
-    finally:
+    stand_ins: dict[str, ModuleType] = {}
+
+    def withdraw() -> None:
         for name, stand_in in stand_ins.items():
             if sys.modules.get(name) is stand_in:
                 del sys.modules[name]
 
+    for name in {**functions, **(instead or {})}:
+        if name not in sys.modules:
+            kept = (instead or {}).get(name, {})
+            stand_ins[name] = _StandIn(name, set(functions.get(name, ())), kept, withdraw)
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        withdraw()
+
 
 class _StandIn(ModuleType):
-    def __init__(self, name: str, instead: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        functions: set[str],
+        instead: Mapping[str, Any],
+        withdraw: Callable[[], None],
+    ) -> None:
         super().__init__(name)
-        self.__path__: list[str] = []
         self.__dict__.update(instead)
+        self._functions = functions
+        self._withdraw = withdraw
 
-    def __getattr__(self, attribute: str) -> Callable[..., Any]:
-        if attribute.startswith("__"):
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__"):  # asked by Python itself
             raise AttributeError(attribute)
-        module = self.__name__
+
+        def real() -> Any:
+            self._withdraw()
+            return getattr(importlib.import_module(self.__name__), attribute)
+
+        if attribute not in self._functions:
+            return real()
 
         def called(*arguments: Any, **options: Any) -> Any:
-            real = getattr(importlib.import_module(module), attribute)
+            function = real()
             for key, value in vars(called).items():  # set on the stand-in of a class
-                setattr(real, key, value)
-            return real(*arguments, **options)
+                setattr(function, key, value)
+            return function(*arguments, **options)
 
         self.__dict__[attribute] = called
         return called

@@ -61,8 +61,8 @@ os.environ.update(
 if not _home_settings.images_root:
     os.environ["LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED"] = "false"
 
-# nltk is for exports of marked text, jsf for drawn sample tasks: a third of Label Studio's start.
-with imported_later("nltk", "nltk.tokenize", "nltk.tokenize.treebank", "jsf"):
+# For exports of marked text, and for drawn sample tasks: a third of Label Studio's start.
+with imported_later({"nltk.tokenize.treebank": ["TreebankWordTokenizer"], "jsf": ["JSF"]}):
     import label_studio_sdk.label_interface  # noqa: F401 (Label Studio imports it after the block)
     from core.settings.base import *
     from core.settings.label_studio import *

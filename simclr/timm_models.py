@@ -15,11 +15,14 @@ import torch  # noqa: F401  (before the block: what PyTorch itself imports is no
 from label_studio_config.imported_later import imported_later
 
 
-def _not_compiled(function: Callable[..., Any], *_: Any, **__: Any) -> Callable[..., Any]:
-    return function
+def _not_compiled(function: Callable[..., Any] | None = None, *_: Any, **__: Any) -> Any:
+    return function or _not_compiled
 
 
-with imported_later("torch._dynamo", "torch._dynamo.utils", instead={"disable": _not_compiled}):
+with imported_later(
+    {"torch._dynamo.utils": ["is_compile_supported"]},
+    instead={"torch._dynamo": {"disable": _not_compiled}},
+):
     import timm
     from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
     from timm.models import save_for_hf

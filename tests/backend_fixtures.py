@@ -177,7 +177,6 @@ def serve_backend(home: Home, workers: int = 2, threads: int = 4) -> Iterator[Ba
         process.await_health(120, lambda line: None)
         yield BackendForTests(home, process, session)
     finally:
-        session.close()
         process.stop()
         end_jobs(home)
 
