@@ -41,6 +41,7 @@ from label_studio_config.processes import free_port
 
 PROGRAMS = ("munged", "munge", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol")
 NODES = ("n1", "n2")
+URGENT = "urgent"
 PROCESSORS_A_NODE = 2
 # As long as a job's credentials live, a job that is queued again waits.
 CREDENTIAL_LIFE_S = 8
@@ -102,6 +103,11 @@ class SlurmForTests:
 
         await_true(none_left, 30, lambda: f"{self.processes_on(name)} still run on {name}")
         self.run("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=lost")
+
+    def preempt(self) -> str:
+        """As when a job of a partition of higher priority comes that needs all nodes; its id."""
+        asked = ("--nodes", str(len(self.nodes)), "--exclusive", "--output=/dev/null")
+        return self.run("sbatch", "--parsable", "--partition", URGENT, *asked, "--wrap", "sleep 2")
 
     @contextmanager
     def full(self) -> Iterator[None]:
@@ -261,6 +267,8 @@ def _configuration(
         "ReturnToService=1",
         "KillWait=2",
         "MinJobAge=300",
+        "PreemptType=preempt/partition_prio",
+        "PreemptMode=REQUEUE",
         "SlurmdTimeout=60",
     ]
     lines += [
@@ -268,5 +276,7 @@ def _configuration(
         f"CPUs={processors} State=UNKNOWN"
         for name in nodes
     ]
-    lines.append(f"PartitionName=all Nodes={','.join(nodes)} Default=YES MaxTime=INFINITE State=UP")
+    every = f"Nodes={','.join(nodes)} MaxTime=INFINITE State=UP"
+    lines.append(f"PartitionName=all {every} Default=YES PriorityTier=1")
+    lines.append(f"PartitionName={URGENT} {every} PriorityTier=2 PreemptMode=OFF")
     return "\n".join(lines) + "\n"

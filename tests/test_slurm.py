@@ -283,7 +283,20 @@ def test_a_lost_node_and_it_begins_again(slurm: SlurmForTests, tmp_path: Path) -
 
 
 def test_preemption_and_it_begins_again(slurm: SlurmForTests, tmp_path: Path) -> None:
-    """As Slurm does it: the signal first that submitit waits for."""
+    """Slurm's own: a job of higher priority needs the node."""
+    job = submit(tmp_path, note_and_wait, tmp_path)
+    began(tmp_path)
+    slurm.preempt()
+    began(tmp_path, times=2)
+    assert job.record().state == "running"
+    (tmp_path / "go").touch()
+    assert len(job.result(LONGEST_S)) == 2
+
+
+def test_the_signal_before_its_end_and_it_begins_again(
+    slurm: SlurmForTests, tmp_path: Path
+) -> None:
+    """The one that submitit waits for, where a cluster gives notice."""
     job = submit(tmp_path, note_and_wait, tmp_path)
     began(tmp_path)
     slurm.run("scancel", "--signal=USR2", job.record().where.split()[1])

@@ -54,7 +54,7 @@ def test_the_loss_of_two_ranks_follows_one_process(
     assert weights[0] == weights[1]
 
 
-def test_queued_again_it_goes_on_after_its_last_epoch(
+def test_preempted_it_goes_on_after_its_last_epoch(
     slurm: SlurmForTests, shapes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As somebody types it: `planktrait submit --cluster slurm pretrain …`."""
@@ -72,7 +72,7 @@ def test_queued_again_it_goes_on_after_its_last_epoch(
         return hpc_jobs.read_log(job.record())
 
     await_true(lambda: len(read_history(run)) >= 2, 120, log)
-    slurm.run("scontrol", "requeue", record.where.split()[1])
+    slurm.preempt()
     # Lightning answers SIGTERM with an error, which is no failure of the job.
     assert job.wait(240).state == "finished", log()
     assert re.search(rf"pretraining goes on after epoch [1-9]\d* of {epochs}", log())
