@@ -319,7 +319,10 @@ def import_(
 @app.command()
 def pretrain(
     source: Annotated[
-        Path | None, typer.Argument(help="A folder, manifest (.parquet) or EcoTaxa table (.tsv).")
+        Path | None,
+        typer.Argument(
+            help="A folder (also of `pack`), manifest (.parquet) or EcoTaxa table (.tsv)."
+        ),
     ] = None,
     project: ProjectOption = None,
     export: ExportOption = None,
@@ -483,7 +486,10 @@ def pack(
 @app.command()
 def embed(
     source: Annotated[
-        Path, typer.Argument(help="A folder, manifest (.parquet) or EcoTaxa table (.tsv).")
+        Path,
+        typer.Argument(
+            help="A folder (also of `pack`), manifest (.parquet) or EcoTaxa table (.tsv)."
+        ),
     ],
     encoder: Annotated[Path, typer.Option(help="Folder of an encoder from `pretrain`.")],
     output: Annotated[
@@ -597,7 +603,8 @@ def predict(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A folder, `planktrait manifest`'s table (.parquet) or an EcoTaxa table (.tsv)."
+            help="A folder (also of `pack`), `planktrait manifest`'s table (.parquet) or an "
+            "EcoTaxa table (.tsv)."
         ),
     ],
     models: Annotated[
@@ -973,8 +980,8 @@ def quantify(
     source: Annotated[
         Path,
         typer.Option(
-            help="The images that were predicted: folder, manifest (.parquet) or EcoTaxa table "
-            "(.tsv)."
+            help="The images that were predicted: a folder (also of `pack`), manifest (.parquet) "
+            "or EcoTaxa table (.tsv)."
         ),
     ],
     metadata: Annotated[

@@ -31,7 +31,11 @@ def typed_lines(text: str) -> list[str]:
     """Lines of code blocks that call planktrait."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
     lines = [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [line.removesuffix(" &&") for line in lines if line.startswith("planktrait ")]
+    return [line.removesuffix(" &&") for line in lines if line.startswith("planktrait ")] + [
+        line[line.index("planktrait ") :]
+        for line in lines
+        if re.match(r"(srun|torchrun) .* planktrait ", line)
+    ]
 
 
 def mentions(text: str) -> list[str]:
@@ -95,6 +99,17 @@ def test_every_command_that_is_mentioned_has_these_options(page):
         words = words_of(mention)
         options = {word.split("=")[0] for word in words if word.startswith("--")}
         assert options <= command_of(words)[2], f"{page.name}: {mention}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_benchmark_that_is_mentioned_has_these_options(page):
+    for call in re.findall(r"`python -m (benchmarks\.[^`]+)`", page.read_text()):
+        module, *words = call.split()
+        source = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text()
+        if "read_options(" in source:  # those of every benchmark in cells
+            source += (ROOT / "benchmarks" / "cells.py").read_text()
+        for option in re.findall(r"--[\w-]+", " ".join(words)):
+            assert f'"{option}"' in source, f"{page.name}: {call}"
 
 
 def test_every_file_that_is_linked_is_there():

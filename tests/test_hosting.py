@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import signal
 import socket
 import sqlite3
@@ -25,6 +27,7 @@ from label_studio_config.manifest import Manifest
 from label_studio_config.processes import HostingError, ServerProcess, free_port, require_free_port
 from label_studio_config.project import create_project
 from label_studio_config.task_import import import_manifest
+from label_studio_config.users import add_user
 from ml_backend.job_keys import goes_on, train_key
 from tests.label_studio_fixtures import serve_for_tests
 
@@ -54,6 +57,57 @@ def test_the_first_user_logs_in(label_studio):
         assert answer.ok
         assert "/user/login" not in answer.url
         assert session.get(f"{label_studio.url}/api/projects/").ok
+
+
+def sign_in(label_studio, email: str, password: str, page: str = "/user/login/") -> int:
+    """What a browser is answered that fills in a form of accounts, and then asks for projects."""
+    with requests.Session() as session:
+        session.trust_env = False
+        form = session.get(label_studio.url + page)
+        answer = session.post(
+            label_studio.url + page,
+            data={
+                "email": email,
+                "password": password,
+                "csrfmiddlewaretoken": session.cookies["csrftoken"],
+            },
+            headers={"Referer": form.url},
+        )
+        assert answer.ok, answer.text[:500]
+        return session.get(f"{label_studio.url}/api/projects/").status_code
+
+
+def test_whoever_has_the_invitation_makes_an_account_until_it_is_reset(label_studio):
+    link = label_studio.get("/api/invite")["invite_url"]
+    assert sign_in(label_studio, "invited@example.org", "a long password", link) == 200
+    assert label_studio.request("POST", "/api/invite/reset-token").ok
+    with pytest.raises(AssertionError):
+        sign_in(label_studio, "late@example.org", "a long password", link)
+    emails = [user["email"] for user in label_studio.get("/api/users/")]
+    assert "invited@example.org" in emails
+    assert "late@example.org" not in emails
+
+
+def test_a_new_password_and_no_more_access_as_hosting_says_it(label_studio):
+    emails = ("anna@example.org", "ben@example.org")
+    for email in emails:
+        add_user(label_studio.home, email, "a long password")
+        assert sign_in(label_studio, email, "a long password") == 200
+    text = (ROOT / "docs" / "hosting.md").read_text()
+    for line in re.findall(r"^as-planktrait (python -m django .*)$", text, flags=re.MULTILINE):
+        done = subprocess.run(
+            [sys.executable, *shlex.split(line)[1:]],
+            input="a longer password\n" * 2,
+            env=server_environment(label_studio.home),
+            cwd=label_studio.home.folder,
+            capture_output=True,
+            text=True,
+            start_new_session=True,  # no terminal: the password is read from what is given
+        )
+        assert done.returncode == 0, done.stderr
+    assert sign_in(label_studio, "anna@example.org", "a longer password") == 200
+    assert sign_in(label_studio, "anna@example.org", "a long password") == 401
+    assert sign_in(label_studio, "ben@example.org", "a long password") == 401
 
 
 def test_static_files_are_served(label_studio):

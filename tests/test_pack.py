@@ -17,6 +17,7 @@ import pytest
 from PIL import Image, ImageFile
 from typer.testing import CliRunner
 
+from label_studio_config.home import Home
 from label_studio_config.manifest import Manifest, ManifestError
 from label_studio_config.pack import PackError, pack, sample_names
 from label_studio_config.packed import PackedImage, open_image
@@ -25,6 +26,7 @@ from simclr.cache import ImageCache
 from simclr.embed import read_embeddings
 from simclr.encoder import Encoder
 from simclr.preprocessing import Preprocessing, PreprocessingError, read_image
+from tests.backend_fixtures import PROJECT, add_version
 from tests.test_pretrain import draw_shapes, small_encoder
 
 PREPROCESSING = Preprocessing(image_size_px=32)
@@ -191,6 +193,40 @@ def test_embed_reads_packed_images_as_single_ones(manifest: Manifest, tmp_path: 
     )
     assert ids == packed_ids
     np.testing.assert_allclose(packed_features, features, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_pretrain_and_predict_read_packed_images_as_single_ones(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    import planktrait
+
+    home = Home(tmp_path / "home")
+    add_version(home)
+    learn = ["--epochs", "1", "--backbone", "test_resnet", "--image-size-px", "32"]
+    predict = ["--models", str(home.models_folder(PROJECT))]
+    calls = [["pack", str(manifest.root), str(tmp_path / "packed")]]
+    for name, source in (("single", manifest.root), ("packed", tmp_path / "packed")):
+        output = ["--output", str(tmp_path / f"{name}-encoder")]
+        calls.append(["pretrain", str(source), "--batch-size", "16", *learn, *output])
+        output = ["--output", str(tmp_path / f"{name}-predictions")]
+        calls.append(["predict", str(source), *predict, *output])
+    for call in calls:
+        result = CliRunner().invoke(planktrait.app, call)
+        assert result.exit_code == 0, result.output
+    features = []
+    for name in ("single", "packed"):
+        encoder = Encoder.load(tmp_path / f"{name}-encoder" / "encoder")
+        features.append([weights.detach().numpy() for weights in encoder.parameters()])
+    for single, packed in zip(*features, strict=True):
+        np.testing.assert_allclose(packed, single, atol=1e-5)
+    single, packed = (
+        pd.concat(pd.read_parquet(path) for path in sorted(folder.glob("*.parquet")))
+        for folder in (tmp_path / "single-predictions", tmp_path / "packed-predictions")
+    )
+    assert packed["image_id"].tolist() == single["image_id"].tolist()
+    assert packed["group"].tolist() == single["group"].tolist()
+    np.testing.assert_allclose(packed["confidence"], single["confidence"], atol=1e-5)
 
 
 def test_a_folder_is_packed_with_each_image_decoded_once(
