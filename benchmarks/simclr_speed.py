@@ -5,7 +5,7 @@
 Three ways in the same run, for each backbone, with views of 64 px and the same batches of 256:
 
 - ours: `simclr.pretrain` as it is, in its second and third epoch: memory-mapped cache, views drawn
-  on whole batches, bf16; what comes once (decoding) and after an epoch (saving, judging) is not in it;
+  on whole batches, bf16; without what comes once (decoding) and after an epoch (saving, judging);
 - lightly: the loop of its `examples/pytorch/simclr.py` (its SimCLRTransform on PIL images, a
   DataLoader of two workers, fp32, its head and loss) with our backbone and our AdamW;
 - compute only: our bf16 step over and over on one tensor of views: no loading, no augmentation.
