@@ -54,7 +54,6 @@ BACKBONES = ("resnet10t", "resnet18")
 SIZE_PX = 64
 BATCH = 256
 ROUNDS = 3
-STEPS_A_ROUND = 16  # as many as ours counts
 LABEL = "functional_group"
 
 
@@ -177,17 +176,18 @@ def pairs_a_second(
     example, compute_only = LightlyExample(backbone, manifest.paths, 10_000), ComputeOnly(backbone)
     for _ in range(rounds):
         rates["ours"].append(pretrained(manifest, backbone, cache_folder, epochs=3)[0])
-        rates["lightly"].append(_rate(example.steps()))
-        rates["compute_only"].append(_rate(compute_only.steps()))
+        steps = len(manifest) // BATCH - 1
+        rates["lightly"].append(_rate(example.steps(), steps))
+        rates["compute_only"].append(_rate(compute_only.steps(), steps))
     return rates
 
 
-def _rate(steps: Iterator[None]) -> float:
+def _rate(steps: Iterator[None], count: int) -> float:
     next(steps)
     began_s = time.perf_counter()
-    for _ in range(STEPS_A_ROUND):
+    for _ in range(count):
         next(steps)
-    return STEPS_A_ROUND * BATCH / (time.perf_counter() - began_s)
+    return count * BATCH / (time.perf_counter() - began_s)
 
 
 def learned(
