@@ -22,6 +22,7 @@ from label_studio_config.home import Home
 from label_studio_config.hosting import server_environment
 
 _ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b")
+_FULL = re.compile("No space left on device|disk is full")
 _UNREACHABLE = re.compile(r"[\w.]*(Operational|Interface)Error\b.*(connect|server|terminat)")
 
 
@@ -113,4 +114,6 @@ def _error(log: str) -> DjangoCommandError:
     said = last.removeprefix("CommandError: ")
     if _UNREACHABLE.match(last):
         said += " Is the database running?"
+    if _FULL.search(last):
+        said = f"the disk of the database is full: make room, and start it again ({said})"
     return DjangoCommandError(said, refused=refused)

@@ -1,7 +1,7 @@
 """What a library imports for work that is never asked of it is imported when it is.
 
-A third of Label Studio's start and half of that of a job which predicts went into such imports:
-PyTorch's compiler, the clients of three clouds, a tokenizer of English.
+A quarter of Label Studio's start, and two fifths of the backend's, went into such imports (see
+docs/benchmarks.md): PyTorch's compiler, the clients of three clouds, a tokenizer of English.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ os.environ.update(
 if not _home_settings.images_root:
     os.environ["LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED"] = "false"
 
-# For exports of marked text, and for drawn sample tasks: a third of Label Studio's start.
+# For exports of marked text, and for drawn sample tasks: a quarter of Label Studio's start.
 with imported_later({"nltk.tokenize.treebank": ["TreebankWordTokenizer"], "jsf": ["JSF"]}):
     import label_studio_sdk.label_interface  # noqa: F401 (Label Studio imports it after the block)
     from core.settings.base import *

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from label_studio_config.home import Home
 from label_studio_config.hosting import server_environment
 from label_studio_config.processes import free_port
 from tests.label_studio_fixtures import our_migrations
+from tests.small_disk import small_disk
 
 OWNER, OWNERS_PASSWORD = "planktrait", "a$HOME 'quoted' %d &;|#"
 
@@ -118,6 +119,25 @@ class PostgresForTests:
         """The variables of a further, empty database."""
         self.run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", self.user, name)
         return self.variables | {"POSTGRE_NAME": name}
+
+    @contextmanager
+    def database_on_small_disk(
+        self, name: str, size: str
+    ) -> Iterator[tuple[dict[str, str], Callable[[str], None]]]:
+        """The variables of a further, empty database, and its disk, see `small_disk`."""
+        folder = self.folder / name
+        folder.mkdir()
+        where = ["-h", "127.0.0.1", "-p", str(self.port), "-U", self.user]
+        with small_disk(folder, size) as grow:
+            shutil.chown(folder, self.user)
+            place = f"CREATE TABLESPACE {name} LOCATION '{folder}'"
+            self.run("psql", *where, "-d", "postgres", "-c", place)
+            self.run("createdb", *where, "--tablespace", name, name)
+            try:
+                yield self.variables | {"POSTGRE_NAME": name}, grow
+            finally:
+                self.run("dropdb", *where, "--force", name)
+                self.run("psql", *where, "-d", "postgres", "-c", f"DROP TABLESPACE {name}")
 
     def fill(self, dump: Path, variables: dict[str, str] | None = None) -> None:
         """Restore a dump into a database, by default the first."""

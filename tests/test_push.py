@@ -297,21 +297,36 @@ def test_a_killed_push_goes_on_where_it_stopped(label_studio, project, tmp_path)
 def test_a_full_disk_loses_and_doubles_nothing(tmp_path, database_template):
     (tmp_path / "small").mkdir()
     with small_disk(tmp_path / "small", "9m") as grow:
-        fill_a_disk(tmp_path, database_template, grow)
+        home = Home(tmp_path / "small" / "home")
+        shutil.copy(database_template, home.label_studio_folder / "label_studio.sqlite3")
+        fill_a_disk(tmp_path, home, grow, 7000)
 
 
-def fill_a_disk(tmp_path, database_template, grow) -> None:
-    home = Home(tmp_path / "small" / "home")
-    shutil.copy(database_template, home.label_studio_folder / "label_studio.sqlite3")
+@pytest.mark.slow
+def test_a_full_disk_of_postgresql_loses_and_doubles_nothing(
+    tmp_path, monkeypatch, postgres_template
+):
+    from tests.postgres_fixtures import postgres_server
+
+    with (
+        postgres_server() as server,
+        server.database_on_small_disk("small", "45m") as (variables, grow),
+    ):
+        server.fill(postgres_template, variables)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        fill_a_disk(tmp_path, Home(tmp_path / "home"), grow, 12_000)
+
+
+def fill_a_disk(tmp_path, home, grow, count) -> None:
+    """What is written at once is 5,000 images, which take 7 MB on SQLite, 19 on PostgreSQL."""
     (tmp_path / "images").mkdir()
     home.change_settings(images_root=str(tmp_path / "images"))
-    # What is written at once is 5,000 images, which take 7 MB.
-    count = 7000
     number = new_project(home)
     manifest = manifest_of(home.images_root, count)
     path = manifest.write(tmp_path / "m.parquet")
     shard(tmp_path / "shards" / "part-00000.parquet", manifest.image_ids, "full-v1")
-    with pytest.raises(PushError, match="disk is full"):
+    with pytest.raises(PushError, match="disk of the database is full: make room"):
         push_project(home.folder, number, path, tmp_path / "shards")
     grow("200m")
     told = push_project(home.folder, number, path, tmp_path / "shards")
