@@ -21,9 +21,12 @@ from label_studio_config.database_choice import require_database
 from label_studio_config.home import Home
 from label_studio_config.hosting import server_environment
 
-_ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b")
+# PostgreSQL's own names do not tell that they are errors: `psycopg.errors.DiskFull`.
+_ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b|psycopg\.errors\.\w+")
 _FULL = re.compile("No space left on device|disk is full")
-_UNREACHABLE = re.compile(r"[\w.]*(Operational|Interface)Error\b.*(connect|server|terminat)")
+_UNREACHABLE = re.compile(
+    r"([\w.]*(Operational|Interface)Error\b|psycopg\.errors\.).*(connect|server|terminat)"
+)
 
 
 class DjangoCommandError(RuntimeError):

@@ -310,7 +310,7 @@ def test_a_full_disk_of_postgresql_loses_and_doubles_nothing(
 
     with (
         postgres_server() as server,
-        server.database_on_small_disk("small", "45m") as (variables, grow),
+        server.database_on_small_disk("small", "27m") as (variables, grow),
     ):
         server.fill(postgres_template, variables)
         for name, value in variables.items():
@@ -319,7 +319,7 @@ def test_a_full_disk_of_postgresql_loses_and_doubles_nothing(
 
 
 def fill_a_disk(tmp_path, home, grow, count) -> None:
-    """What is written at once is 5,000 images, which take 7 MB on SQLite, 19 on PostgreSQL."""
+    """What is written at once is 5,000 images, which take 7 MB."""
     (tmp_path / "images").mkdir()
     home.change_settings(images_root=str(tmp_path / "images"))
     number = new_project(home)
