@@ -247,6 +247,7 @@ def main() -> None:
                     "of_compute_only": round(float(np.median(ours / rates["compute_only"])), 3),
                     "of_lightly": round(float(np.median(ours / rates["lightly"])), 2),
                     "rounds": {name: np.round(found, 1).tolist() for name, found in rates.items()},
+                    "images": len(rows),
                     "load_before": round(load, 2),
                     **circumstances(),
                 }

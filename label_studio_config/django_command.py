@@ -25,7 +25,8 @@ from label_studio_config.hosting import server_environment
 _ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b|psycopg\.errors\.\w+")
 _FULL = re.compile("No space left on device|disk is full")
 _UNREACHABLE = re.compile(
-    r"([\w.]*(Operational|Interface)Error\b|psycopg\.errors\.).*(connect|server|terminat)"
+    r"[\w.]*(Operational|Interface)Error\b.*(connect|server|terminat)"
+    r"|psycopg\.errors\.(AdminShutdown|CrashShutdown|CannotConnectNow|Connection\w+)"
 )
 
 
@@ -81,7 +82,7 @@ def run_django(
                 process.kill()
                 process.wait()
         if told is None:
-            raise _error(log.read_text())
+            raise error_of(log.read_text())
     return told
 
 
@@ -107,16 +108,20 @@ def _listen(
     return told if process.wait() == 0 else None
 
 
-def _error(log: str) -> DjangoCommandError:
+def error_of(log: str) -> DjangoCommandError:
+    """What a command says of its end in what it has logged, with the remedy where one is known."""
     lines = [line for line in log.splitlines() if line.strip()]
-    # An error of PostgreSQL's client takes several lines, the first of which names it.
+    # An error of PostgreSQL's client takes several lines, the first of which names it; others may
+    # hold what was to be written.
     named = [k for k, line in enumerate(lines) if _ERROR.match(line)]
     told = " ".join(line.strip() for line in lines[named[-1] :]) if named else ""
     last = told or (lines[-1] if lines else "it was killed")
     refused = last.startswith("CommandError: ")
     said = last.removeprefix("CommandError: ")
-    if _UNREACHABLE.match(last):
+    first = lines[named[-1]] if named else last
+    if _UNREACHABLE.match(first):
         said += " Is the database running?"
-    if _FULL.search(last):
-        said = f"the disk of the database is full: make room, and start it again ({said})"
+    if _FULL.search(first):
+        whose = "the disk" if first.startswith("OSError") else "the disk of the database"
+        said = f"{whose} is full: make room, and start it again ({said})"
     return DjangoCommandError(said, refused=refused)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
 
@@ -20,8 +20,8 @@ def imported_later(
 ) -> Iterator[None]:
     """Within the block, `from module import function` gives a function that imports it when called.
 
-    Where more is wanted of a module, or the function is called within the block, all the modules
-    are imported at once, as without the block: a library that changes costs time and nothing else.
+    Where more is wanted of a module, also a submodule, or the function is called within the block,
+    no module is put off any more: a library that changes costs time and nothing else.
     Modules that are imported already stay as they are.
 
     Parameters
@@ -66,6 +66,7 @@ class _StandIn(ModuleType):
         withdraw: Callable[[], None],
     ) -> None:
         super().__init__(name)
+        self.__path__ = _Path(self._real)  # type: ignore[assignment]
         self.__dict__.update(instead)
         self._functions = functions
         self._withdraw = withdraw
@@ -74,18 +75,32 @@ class _StandIn(ModuleType):
         if attribute.startswith("__"):  # asked by Python itself
             raise AttributeError(attribute)
 
-        def real() -> Any:
-            self._withdraw()
-            return getattr(importlib.import_module(self.__name__), attribute)
-
         if attribute not in self._functions:
-            return real()
+            real = self._real()
+            if not hasattr(real, attribute) and hasattr(real, "__path__"):
+                with suppress(ModuleNotFoundError):
+                    importlib.import_module(f"{self.__name__}.{attribute}")
+            return getattr(real, attribute)
 
         def called(*arguments: Any, **options: Any) -> Any:
-            function = real()
+            function = getattr(self._real(), attribute)
             for key, value in vars(called).items():  # set on the stand-in of a class
                 setattr(function, key, value)
             return function(*arguments, **options)
 
         self.__dict__[attribute] = called
         return called
+
+    def _real(self) -> ModuleType:
+        self._withdraw()
+        return importlib.import_module(self.__name__)
+
+
+class _Path:
+    """Where a package's submodules are; looked at when one of them is imported."""
+
+    def __init__(self, package: Callable[[], ModuleType]) -> None:
+        self.package = package
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(getattr(self.package(), "__path__", ()))

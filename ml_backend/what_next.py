@@ -114,7 +114,7 @@ def _uncertain_and_different(
 
 def _cluster(features: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The cluster of each row, and its distance to the centre."""
-    from sklearn.cluster import MiniBatchKMeans  # here: it takes the backend's start a second
+    from sklearn.cluster import MiniBatchKMeans  # above, it would cost each start a second
 
     features = np.asarray(features, dtype=np.float32)
     means = MiniBatchKMeans(count, batch_size=_BATCH_ROWS, n_init=1, random_state=seed)

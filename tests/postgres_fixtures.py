@@ -122,20 +122,27 @@ class PostgresForTests:
 
     @contextmanager
     def database_on_small_disk(
-        self, name: str, size: str
+        self, name: str, dump: Path, room_mb: int
     ) -> Iterator[tuple[dict[str, str], Callable[[str], None]]]:
-        """The variables of a further, empty database, and its disk, see `small_disk`."""
+        """The variables of a further database that holds a dump, on a disk with so much room left.
+
+        And what gives the disk more, see `small_disk`.
+        """
         folder = self.folder / name
         folder.mkdir()
         where = ["-h", "127.0.0.1", "-p", str(self.port), "-U", self.user]
-        with small_disk(folder, size) as grow:
+        with small_disk(folder, "500m") as grow:
             shutil.chown(folder, self.user)
             place = f"CREATE TABLESPACE {name} LOCATION '{folder}'"
             self.run("psql", *where, "-d", "postgres", "-c", place)
             self.run("createdb", *where, "--tablespace", name, name)
             try:
-                yield self.variables | {"POSTGRE_NAME": name}, grow
+                variables = self.variables | {"POSTGRE_NAME": name}
+                self.fill(dump, variables)
+                grow(f"{round(shutil.disk_usage(folder).used / 2**20) + room_mb}m")
+                yield variables, grow
             finally:
+                grow("500m")
                 self.run("dropdb", *where, "--force", name)
                 self.run("psql", *where, "-d", "postgres", "-c", f"DROP TABLESPACE {name}")
 

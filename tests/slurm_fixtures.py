@@ -104,10 +104,10 @@ class SlurmForTests:
         await_true(none_left, 30, lambda: f"{self.processes_on(name)} still run on {name}")
         self.run("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=lost")
 
-    def preempt(self) -> str:
-        """As when a job of a partition of higher priority comes that needs all nodes; its id."""
+    def preempt(self) -> None:
+        """As when a job of a partition of higher priority comes that needs all nodes."""
         asked = ("--nodes", str(len(self.nodes)), "--exclusive", "--output=/dev/null")
-        return self.run("sbatch", "--parsable", "--partition", URGENT, *asked, "--wrap", "sleep 2")
+        self.run("sbatch", "--partition", URGENT, *asked, "--wrap", "sleep 2")
 
     @contextmanager
     def full(self) -> Iterator[None]:

@@ -65,6 +65,20 @@ def test_where_more_is_wanted_it_is_imported_at_once(tokens):
     assert MARKS == 3
 
 
+def test_submodules_of_what_is_put_off_are_found(tokens):
+    with imported_later({"some": ["read"]}):
+        import some.tokens
+
+        assert some.tokens.MARKS == 3
+    assert sys.modules["some"].tokens is sys.modules["some.tokens"]
+
+
+def test_a_submodule_may_be_taken_from_its_package(tokens):
+    with imported_later({"some": ["read"]}):
+        from some import tokens as taken
+    assert taken.MARKS == 3
+
+
 def test_called_within_the_block_it_is_imported_at_once(tokens):
     with imported_later({"some": [], "some.tokens": ["Tokens"]}):
         from some.tokens import Tokens
@@ -104,14 +118,14 @@ def test_pytorchs_compiler_works_when_it_is_asked_for():
     code = """
 import sys, torch
 from simclr.encoder import Encoder
-encoder = Encoder.create("test_resnet", 32)
+encoder = Encoder.create("test_resnet", 32).eval()
 assert "torch._dynamo" not in sys.modules
 assert sys.modules["torchvision.ops.roi_align"].is_compile_supported("cpu")
 compiled = torch.compile(encoder.backbone, backend="eager")
 images = torch.rand(2, 1, 32, 32)
-print(torch.allclose(compiled(images), encoder.backbone(images)), torch._dynamo.__file__ != "")
+print(torch.allclose(compiled(images), encoder.backbone(images), atol=1e-4))
 """
-    assert run(code) == "True True"
+    assert run(code) == "True"
 
 
 @pytest.mark.slow

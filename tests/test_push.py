@@ -310,9 +310,8 @@ def test_a_full_disk_of_postgresql_loses_and_doubles_nothing(
 
     with (
         postgres_server() as server,
-        server.database_on_small_disk("small", "27m") as (variables, grow),
+        server.database_on_small_disk("small", postgres_template, room_mb=12) as (variables, grow),
     ):
-        server.fill(postgres_template, variables)
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         fill_a_disk(tmp_path, Home(tmp_path / "home"), grow, 12_000)

@@ -59,7 +59,7 @@ def test_preempted_it_goes_on_after_its_last_epoch(
 ) -> None:
     """As somebody types it: `planktrait submit --cluster slurm pretrain …`."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    home, run, epochs = Home(shapes / "home"), shapes / "run", 30
+    home, run, epochs = Home(shapes / "home"), shapes / "run", 60
     words = ["submit", "--cluster", "slurm", "pretrain", str(shapes / "manifest.parquet")]
     words += ["--output", str(run), "--epochs", str(epochs), "--batch-size", "16"]
     words += ["--backbone", "test_resnet", "--image-size-px", "32", "--home", str(home.folder)]
