@@ -139,6 +139,8 @@ class PostgresForTests:
             try:
                 variables = self.variables | {"POSTGRE_NAME": name}
                 self.fill(dump, variables)
+                # What is still in memory counts, too.
+                self.run("psql", *where, "-d", "postgres", "-c", "CHECKPOINT")
                 grow(f"{round(shutil.disk_usage(folder).used / 2**20) + room_mb}m")
                 yield variables, grow
             finally:

@@ -310,7 +310,7 @@ def test_a_full_disk_of_postgresql_loses_and_doubles_nothing(
 
     with (
         postgres_server() as server,
-        server.database_on_small_disk("small", postgres_template, room_mb=12) as (variables, grow),
+        server.database_on_small_disk("small", postgres_template, room_mb=18) as (variables, grow),
     ):
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
