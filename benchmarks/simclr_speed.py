@@ -174,9 +174,9 @@ def pairs_a_second(
     """Of alternating rounds, each after steps that do not count."""
     rates: dict[str, list[float]] = {name: [] for name in ("ours", "lightly", "compute_only")}
     example, compute_only = LightlyExample(backbone, manifest.paths, 10_000), ComputeOnly(backbone)
+    steps = len(manifest) // BATCH - 1  # of the example's epoch, after the one that does not count
     for _ in range(rounds):
         rates["ours"].append(pretrained(manifest, backbone, cache_folder, epochs=3)[0])
-        steps = len(manifest) // BATCH - 1
         rates["lightly"].append(_rate(example.steps(), steps))
         rates["compute_only"].append(_rate(compute_only.steps(), steps))
     return rates

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 
+MAKE_ROOM = "make room, and start it again"
+
 
 def told(error: BaseException) -> str:
     """An error in one line; a full disk with what to do, however a library words it."""
@@ -12,11 +14,13 @@ def told(error: BaseException) -> str:
 
 
 def full_disk(error: BaseException) -> str | None:
-    """What to do, where an error comes from a disk that is full; else None."""
+    """What to do, where an error comes from a disk that is full, and does not say so itself."""
     for one in chain(error):
+        if MAKE_ROOM in str(one):
+            return None
         full = isinstance(one, OSError) and one.errno in {errno.ENOSPC, errno.EDQUOT}
         if full or "No space left on device" in str(one):
-            return f"the disk is full: make room, and start it again ({type(one).__name__}: {one})"
+            return f"the disk is full: {MAKE_ROOM} ({type(one).__name__}: {one})"
     return None
 
 

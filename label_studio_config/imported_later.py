@@ -6,10 +6,9 @@ docs/benchmarks.md): PyTorch's compiler, the clients of three clouds, a tokenize
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -76,14 +75,10 @@ class _StandIn(ModuleType):
             raise AttributeError(attribute)
 
         if attribute not in self._functions:
-            real = self._real()
-            if not hasattr(real, attribute) and hasattr(real, "__path__"):
-                with suppress(ModuleNotFoundError):
-                    importlib.import_module(f"{self.__name__}.{attribute}")
-            return getattr(real, attribute)
+            return getattr(self._real(attribute), attribute)
 
         def called(*arguments: Any, **options: Any) -> Any:
-            function = getattr(self._real(), attribute)
+            function = getattr(self._real(attribute), attribute)
             for key, value in vars(called).items():  # set on the stand-in of a class
                 setattr(function, key, value)
             return function(*arguments, **options)
@@ -91,9 +86,10 @@ class _StandIn(ModuleType):
         self.__dict__[attribute] = called
         return called
 
-    def _real(self) -> ModuleType:
+    def _real(self, *attributes: str) -> ModuleType:
+        """The module itself; as `from module import attribute` has it, a submodule is imported."""
         self._withdraw()
-        return importlib.import_module(self.__name__)
+        return __import__(self.__name__, fromlist=["__name__", *attributes])
 
 
 class _Path:

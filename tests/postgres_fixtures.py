@@ -117,7 +117,7 @@ class PostgresForTests:
 
     def new_database(self, name: str) -> dict[str, str]:
         """The variables of a further, empty database."""
-        self.run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", self.user, name)
+        self.run("createdb", *self.superuser, name)
         return self.variables | {"POSTGRE_NAME": name}
 
     @contextmanager
@@ -130,23 +130,22 @@ class PostgresForTests:
         """
         folder = self.folder / name
         folder.mkdir()
-        where = ["-h", "127.0.0.1", "-p", str(self.port), "-U", self.user]
+        psql = ["psql", *self.superuser, "-d", "postgres", "-c"]
         with small_disk(folder, "500m") as grow:
             shutil.chown(folder, self.user)
-            place = f"CREATE TABLESPACE {name} LOCATION '{folder}'"
-            self.run("psql", *where, "-d", "postgres", "-c", place)
-            self.run("createdb", *where, "--tablespace", name, name)
+            self.run(*psql, f"CREATE TABLESPACE {name} LOCATION '{folder}'")
+            self.run("createdb", *self.superuser, "--tablespace", name, name)
             try:
                 variables = self.variables | {"POSTGRE_NAME": name}
                 self.fill(dump, variables)
                 # What is still in memory counts, too.
-                self.run("psql", *where, "-d", "postgres", "-c", "CHECKPOINT")
+                self.run(*psql, "CHECKPOINT")
                 grow(f"{round(shutil.disk_usage(folder).used / 2**20) + room_mb}m")
                 yield variables, grow
             finally:
                 grow("500m")
-                self.run("dropdb", *where, "--force", name)
-                self.run("psql", *where, "-d", "postgres", "-c", f"DROP TABLESPACE {name}")
+                self.run("dropdb", *self.superuser, "--force", name)
+                self.run(*psql, f"DROP TABLESPACE {name}")
 
     def fill(self, dump: Path, variables: dict[str, str] | None = None) -> None:
         """Restore a dump into a database, by default the first."""
@@ -156,6 +155,11 @@ class PostgresForTests:
         command = [str(postgres_folder() / "pg_restore"), *where, "--no-owner", str(dump)]
         environment = os.environ | {"PGPASSWORD": told["POSTGRE_PASSWORD"]}
         subprocess.run(command, env=environment, check=True, capture_output=True)
+
+    @property
+    def superuser(self) -> list[str]:
+        """Options with which a program of PostgreSQL logs in as who owns the cluster."""
+        return ["-h", "127.0.0.1", "-p", str(self.port), "-U", self.user]
 
     @property
     def data(self) -> Path:

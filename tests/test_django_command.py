@@ -2,6 +2,7 @@
 
 import pytest
 
+from hpc_jobs.errors import told as told_by_job
 from label_studio_config.django_command import error_of
 
 FULL = "the disk of the database is full: make room, and start it again"
@@ -46,3 +47,8 @@ def test_the_error_is_named_with_what_to_do(log, told):
     error = error_of(log)
     assert str(error) == told
     assert error.refused == log.startswith("CommandError")
+
+
+def test_a_job_that_ends_by_it_says_it_once():
+    error = error_of("psycopg.errors.DiskFull: could not extend: No space left on device")
+    assert told_by_job(error) == f"DjangoCommandError: {error}"

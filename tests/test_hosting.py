@@ -124,19 +124,8 @@ def test_static_files_are_served(label_studio):
 
 
 def test_sign_up_is_closed(label_studio):
-    with requests.Session() as session:
-        session.trust_env = False
-        page = session.get(f"{label_studio.url}/user/signup/")
-        answer = session.post(
-            f"{label_studio.url}/user/signup/",
-            data={
-                "email": "stranger@example.org",
-                "password": "a long password",
-                "csrfmiddlewaretoken": session.cookies["csrftoken"],
-            },
-            headers={"Referer": page.url},
-        )
-        assert answer.status_code == 403
+    page = "/user/signup/"
+    assert sign_in(label_studio, "stranger@example.org", "a long password", page) == 403
     emails = [user["email"] for user in label_studio.get("/api/users/")]
     assert "stranger@example.org" not in emails
 

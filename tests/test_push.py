@@ -318,7 +318,7 @@ def test_a_full_disk_of_postgresql_loses_and_doubles_nothing(
 
 
 def fill_a_disk(tmp_path, home, grow, count) -> None:
-    """What is written at once is 5,000 images, which take 7 MB."""
+    """What is written at once is 5,000 images, which take 7 MB on SQLite."""
     (tmp_path / "images").mkdir()
     home.change_settings(images_root=str(tmp_path / "images"))
     number = new_project(home)
