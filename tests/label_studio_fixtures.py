@@ -184,7 +184,7 @@ def database_template(request, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def label_studio(tmp_path_factory, database_template) -> Iterator[LabelStudioForTests]:
-    """Label Studio alone. Shared by all tests: give projects names of your own."""
+    """Label Studio alone. Shared by all tests: give projects and people names of your own."""
     folder = tmp_path_factory.mktemp("label-studio")
     with serve_for_tests(folder, template=database_template) as server:
         yield server
@@ -192,7 +192,7 @@ def label_studio(tmp_path_factory, database_template) -> Iterator[LabelStudioFor
 
 @pytest.fixture(scope="session")
 def label_studio_with_backend(tmp_path_factory, database_template) -> Iterator[LabelStudioForTests]:
-    """Label Studio and our ML backend. Shared by all tests: give projects names of your own."""
+    """Label Studio and our ML backend, shared in the same way."""
     folder = tmp_path_factory.mktemp("label-studio-backend")
     with serve_for_tests(folder, template=database_template, with_backend=True) as server:
         yield server

@@ -430,15 +430,15 @@ def test_the_blind_share_is_a_pure_function():
 
 
 def test_adding_a_user_twice_adds_one(label_studio, home):
-    first = add_user(home, "Anna@example.org")
-    again = add_user(home, "anna@example.org")
+    first = add_user(home, "Twice@example.org")
+    again = add_user(home, "twice@example.org")
     assert first.created
     assert first.password
     assert not again.created
     assert again.password is None
     assert (again.id, again.token) == (first.id, first.token)
     emails = [user["email"] for user in label_studio.get("/api/users/")]
-    assert emails.count("anna@example.org") == 1
+    assert emails.count("twice@example.org") == 1
     assert first.password not in repr(first)
 
 
