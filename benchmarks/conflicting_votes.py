@@ -51,8 +51,9 @@ from label_studio_config.results import write_result
 from label_studio_config.schema import LabelSchema
 from ml_backend.annotators import update_weights
 from ml_backend.calibrate import brier_score, calibrated, fit_temperature, log_loss
+from ml_backend.describe import describe
 from ml_backend.evaluate import evaluate_labels
-from ml_backend.fit import FROZEN, FitSettings, describe
+from ml_backend.fit import FROZEN, FitSettings
 from ml_backend.model import TraitModel
 from ml_backend.schema_change import ServedHead, serve
 from simclr.embed import embed

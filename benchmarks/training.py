@@ -16,8 +16,9 @@ from torch import Tensor
 from benchmarks.ndsb import CONTROL, manifest_of, schema_of, tasks_of
 from hpc_jobs.whole_files import replacing
 from label_studio_config.schema import LabelSchema
+from ml_backend.describe import describe
 from ml_backend.evaluate import evaluate_labels
-from ml_backend.fit import FitSettings, describe
+from ml_backend.fit import FitSettings
 from ml_backend.model import TraitModel
 from ml_backend.registry import Registry
 from ml_backend.report import TrainingReport

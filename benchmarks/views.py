@@ -25,7 +25,7 @@ from benchmarks.machine import circumstances
 from benchmarks.ndsb import CONTROL, LABEL_SETS, read_table
 from benchmarks.training import decoded, evaluate_on
 from hpc_jobs.whole_files import write_text
-from ml_backend.fit import describe
+from ml_backend.describe import describe
 from ml_backend.model import TraitModel
 from simclr.cache import ImageCache
 

@@ -22,8 +22,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from hpc_jobs import progress
-from hpc_jobs.whole_files import replacing
 from ml_backend.calibrate import SMALLEST_PRIOR
+from ml_backend.checkpoint import (
+    CHECKPOINT,
+    read_checkpoint,
+    remove_checkpoints,
+    write_checkpoint,
+)
 from ml_backend.fit_heads import head_loss, standard_targets
 from ml_backend.model import TraitModel
 from ml_backend.targets import LearningSet
@@ -32,7 +37,6 @@ from simclr.turned import turned
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT = "checkpoint.pt"
 SETTLE_BATCH = 128
 LAST_EPOCHS = 2
 GENTLE = Augmentation(
@@ -213,7 +217,7 @@ class FineTune:
         outputs = self.model(views, torch.from_numpy(self.log_extents[rows]), views=1)
         loss = self._loss(outputs, torch.from_numpy(rows))
         if not torch.isfinite(loss):
-            remove_checkpoint(self.folder)
+            remove_checkpoints(self.folder)
             raise FloatingPointError(
                 f"the loss became {loss.item()} in epoch {self.epoch + 1} of the fine-tuning"
             )
@@ -266,7 +270,6 @@ class FineTune:
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, total - warm_up))))
 
     def _save(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         state = {
             "mark": self.mark,
             "epoch": self.epoch,
@@ -276,15 +279,13 @@ class FineTune:
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
-        # Into an open file: a path's own writer does not tell that the disk is full.
-        with replacing(self.folder / CHECKPOINT) as temporary, temporary.open("wb") as file:
-            torch.save(state, file)
+        write_checkpoint(self.folder, state)
 
     def _resume(self) -> None:
         path = self.folder / CHECKPOINT
-        if not path.exists():
+        state = read_checkpoint(self.folder)
+        if not state:
             return
-        state = _read_checkpoint(path)
         if state.get("mark") != self.mark:
             logger.info("%s belongs to other data or settings: starting clean", path)
             return
@@ -308,12 +309,6 @@ class FineTune:
         logger.info("training goes on after epoch %d", self.epoch)
 
 
-def remove_checkpoint(folder: Path) -> None:
-    """Forget a run, once its model is a version."""
-    for path in folder.rglob(CHECKPOINT):
-        path.unlink(missing_ok=True)
-
-
 @torch.no_grad()
 def settle_batch_norm(model: TraitModel, images: np.ndarray, rows: np.ndarray) -> None:
     """Measure the batch statistics of the encoder anew, on training images as they are.
@@ -324,12 +319,3 @@ def settle_batch_norm(model: TraitModel, images: np.ndarray, rows: np.ndarray) -
     batches = np.array_split(shuffled, max(1, len(rows) // SETTLE_BATCH))
     loader = (turned(torch.from_numpy(images[b]), i % 8) for i, b in enumerate(batches))
     update_bn(loader, model.encoder)
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    """The checkpoint, or {} for one that cannot be read (a full disk, say): then start clean."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        logger.warning("%s cannot be read (%s): starting clean", path, error)
-        return {}

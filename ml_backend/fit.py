@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpc_jobs import progress
 from ml_backend.calibrate_head import calibrate_head
+from ml_backend.cross_fit import Outputs, cross_fitted_outputs
+from ml_backend.describe import describe
 from ml_backend.fine_tune import FineTune, FineTuneSettings, settle_batch_norm
 from ml_backend.fit_heads import (
     fit_heads,
@@ -25,14 +26,14 @@ from ml_backend.fit_heads import (
 from ml_backend.head import Head
 from ml_backend.model import TraitModel
 from ml_backend.novelty import Novelty
-from ml_backend.refit import keep_calibration, refit_heads
+from ml_backend.refit import keep_calibration
 from ml_backend.self_training import with_soft_labels
 from ml_backend.targets import LearningSet
+from ml_backend.teach import Teacher
 from simclr.encoder import Encoder
 
 logger = logging.getLogger(__name__)
 
-DESCRIBE_BATCH = 256
 FROZEN = "heads on frozen features"
 WHOLE = "the whole network"
 STUDENT = "the whole network, with soft labels of images without votes"
@@ -52,6 +53,9 @@ class FitSettings:
         Turns of an image over which features are averaged, when predicting too.
     min_images : int
         Training images with votes that a control needs to get a head.
+    cross_fit_below : int
+        With fewer images than this on the training and validation sides together, temperatures and
+        intervals rest on both: each fifth is judged by a model of the other four.
     refit_below : int
         With fewer images than this on the training and validation sides together, the model
         learns from both, once the validation side has chosen. On ndsb (21 groups, 1 % of the
@@ -78,6 +82,7 @@ class FitSettings:
     views: int = 2
     min_images: int = 10
     seed: int = 0
+    cross_fit_below: int = 1000
     refit_below: int = 1000
     most_unlabelled: int = 0
     labelled_share: float = 0.25
@@ -108,6 +113,9 @@ class Fitted:
         with its heads fitted anew.
     refitted : bool
         Whether the validation images taught too, at the end.
+    cross_fitted : bool
+        Whether temperatures and intervals rest on all images that were there to learn from, each
+        judged by a model that it did not teach.
     """
 
     model: TraitModel
@@ -115,6 +123,7 @@ class Fitted:
     penalties: dict[str, float]
     trained: str
     refitted: bool = False
+    cross_fitted: bool = False
 
 
 def fit(
@@ -177,22 +186,31 @@ def fit(
         raise FloatingPointError("a weight of the fitted model is no number")
     inputs, chosen = best.inputs, best.trained
     calibrate_heads(model, data, inputs)
-    few = len(data.rows("train", "validation")) < settings.refit_below
-    refitted = few and chosen in (FROZEN, WHOLE)
-    if refitted and chosen == FROZEN:
-        refit_heads(model, data, inputs, penalties, settings.balance)
-    elif refitted:
-        served = model.heads
-        frozen.restore(model)
-        refit_heads(model, data, frozen.inputs, penalties, settings.balance)
-        inputs = _tune_on_both_sides(model, data, images, log_extents, settings, (folder, mark))
-        for head, calibrated in zip(model.heads, served, strict=True):
-            model.set_head(keep_calibration(head, calibrated))
+    refitted = cross_fitted = False
+    if chosen in (FROZEN, WHOLE):
+        start = deepcopy(model)
+        frozen.restore(start)
+        teacher = Teacher(
+            *(start, frozen.inputs, images, log_extents, penalties, settings.balance),
+            *(settings.fine_tune if chosen == WHOLE else None, mark, settings.seed),
+        )
+        everyone = data.all_teach()
+        rows = everyone.rows("train")
+        outputs: Outputs = {}
+        if len(rows) < settings.cross_fit_below:
+            outputs = cross_fitted_outputs(everyone, teacher.judge, folder, mark)
+        refitted, cross_fitted = len(rows) < settings.refit_below, bool(outputs)
+        if refitted:
+            served = model.heads
+            model, inputs = teacher.teach(everyone, folder / "both-sides")
+            for head, calibrated in zip(model.heads, served, strict=True):
+                model.set_head(keep_calibration(head, calibrated))
+        calibrate_by(model, everyone, rows, outputs)
     embedding = inputs[:, : encoder.feature_count].numpy()
     model.novelty = Novelty.fit(
         embedding[data.rows("train")], embedding[data.rows("validation")], settings.seed
     )
-    return Fitted(model.eval(), left_out, penalties, chosen, refitted)
+    return Fitted(model.eval(), left_out, penalties, chosen, refitted, cross_fitted)
 
 
 @dataclass(frozen=True)
@@ -244,46 +262,11 @@ def _tuned(
         yield _Candidate.of(f"{trained}, then its heads anew", model, data, tuned)
 
 
-def _tune_on_both_sides(
-    model: TraitModel,
-    data: LearningSet,
-    images: np.ndarray,
-    log_extents: np.ndarray,
-    settings: FitSettings,
-    run: tuple[Path, str],
-) -> Tensor:
-    """Train the whole network with as many steps, validation images too; what heads see then."""
-    both = data.all_teach()
-    rows = both.rows("train")
-    drawn = image_weights(both, rows, settings.balance)
-    folder, mark = run
-    FineTune(
-        *(model, both, images, log_extents, drawn, settings.fine_tune),
-        *(folder / "both-sides", mark, settings.seed),
-    ).run()
-    return describe(model, images, log_extents, rows)
-
-
 def _calibrated(model: TraitModel, data: LearningSet, inputs: Tensor) -> TraitModel:
     """A copy of the model, calibrated as it would serve."""
     copy = deepcopy(model)
     calibrate_heads(copy, data, inputs)
     return copy
-
-
-@torch.inference_mode()
-def describe(
-    model: TraitModel, images: np.ndarray, log_extents: np.ndarray, rows: np.ndarray
-) -> Tensor:
-    """The heads' inputs of some images, (n, d) over all rows; zeros elsewhere."""
-    model.eval()
-    inputs = torch.zeros(len(images), len(model.input_mean))
-    for start in range(0, len(rows), DESCRIBE_BATCH):
-        batch = rows[start : start + DESCRIBE_BATCH]
-        pixels, extents = torch.from_numpy(images[batch]), torch.from_numpy(log_extents[batch])
-        inputs[batch] = model.describe(pixels, extents)
-        progress.report("describe images", start + len(batch), len(rows))
-    return inputs
 
 
 @torch.no_grad()
@@ -304,10 +287,20 @@ def validation_loss(model: TraitModel, data: LearningSet, inputs: Tensor) -> flo
 def calibrate_heads(model: TraitModel, data: LearningSet, inputs: Tensor) -> None:
     """Fit each head's temperature, or a number's interval, on the validation side."""
     rows = data.rows("validation")
-    units = data.images["split_key"].to_numpy(dtype=str)[rows]
     outputs = model.classify(inputs[rows])
+    calibrate_by(model, data, rows, {name: value.numpy() for name, value in outputs.items()})
+
+
+def calibrate_by(model: TraitModel, data: LearningSet, rows: np.ndarray, outputs: Outputs) -> None:
+    """Fit each head's temperature, or a number's interval, on outputs (m, k) for some rows (m,).
+
+    Heads without outputs stay as they are; rows of NaN tell nothing.
+    """
+    units = data.images["split_key"].to_numpy(dtype=str)[rows]
     for head in model.heads:
-        target = data.targets[head.control].take(rows)
-        logits = outputs[head.control].numpy()[target.known]
-        shares = target.shares[target.known].astype(float)
-        model.set_head(calibrate_head(head, logits, shares, units[target.known]))
+        if head.control not in outputs:
+            continue
+        target, logits = data.targets[head.control].take(rows), outputs[head.control]
+        told = target.known & np.isfinite(logits).all(axis=1)
+        shares = target.shares[told].astype(float)
+        model.set_head(calibrate_head(head, logits[told], shares, units[told]))

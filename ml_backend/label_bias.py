@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from ml_backend.calibrate import TEMPERATURE_RANGE, calibrated, fit_temperature
+from ml_backend.folds import FOLDS, folds_of
 
 logger = logging.getLogger(__name__)
 
 MIN_IMAGES_FOR_BIAS = 100
-FOLDS = 5
 BIAS_SD = 0.5
 """How far offsets are expected to be from 0, in units of a tempered logit."""
 SLOPE_SD = 0.25
@@ -99,7 +99,7 @@ def choose_bias(
     )
     if len(names) < FOLDS:
         return plain, ()
-    fold = np.random.default_rng(0).permutation(len(names))[unit] % FOLDS
+    fold = folds_of(unit)
     gain = np.zeros(len(logits))
     for held_out in range(FOLDS):
         out, rest = fold == held_out, fold != held_out

@@ -15,6 +15,8 @@ SIDES = (
     ("blind_apart", "On blind images of samples that taught it nothing"),
 )
 
+CROSS_FITTED = "all images that taught it, each fifth judged by a model of the other four,"
+
 
 def model_card(name: str, record: Mapping[str, Any]) -> str:
     """Return the card as Markdown.
@@ -35,7 +37,7 @@ def model_card(name: str, record: Mapping[str, Any]) -> str:
         f"- Made {record['made_at']} in {record['seconds']:.0f} s, starting from "
         f"{record['encoder']}; trained: {record['trained']}.",
         f"- Images with votes: {counts.get('train', 0)} taught it, {counts.get('validation', 0)} "
-        f"fitted its temperatures, {counts.get('test', 0)} were held out, "
+        f"chose how, {counts.get('test', 0)} were held out, "
         f"{counts.get('blind', 0)} are blind (annotated without suggestions, only evaluated).",
         *_unlabelled(counts.get("unlabelled", 0), record["trained"]),
         f"- Split by {record['split']['unit']}: {record['split']['reason']}.",
@@ -59,7 +61,7 @@ def model_card(name: str, record: Mapping[str, Any]) -> str:
         "",
         *_sampling(record),
         "",
-        *_calibration(record["heads"]),
+        *_calibration(record["heads"], bool(record.get("cross_fitted"))),
         "",
         "Probabilities are at the natural frequencies of the training votes (the deployment "
         "prior); where frequencies differ (another sea, another season), they are off. Those of a "
@@ -93,14 +95,18 @@ def _sampling(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _calibration(heads: Sequence[Mapping[str, Any]]) -> list[str]:
+def _calibration(heads: Sequence[Mapping[str, Any]], cross_fitted: bool) -> list[str]:
     labelled = [head for head in heads if head["kind"] != "number"]
     if not labelled:
-        return ["It answers numbers only, and so gives no probabilities.", *_intervals(heads)]
+        return [
+            "It answers numbers only, and so gives no probabilities.",
+            *_intervals(heads, cross_fitted),
+        ]
     untempered = [head["control"] for head in labelled if not head["tempered"]]
+    where = CROSS_FITTED if cross_fitted else "the validation side"
     text = (
-        "Probabilities are calibrated in two steps: a temperature is fitted on the validation side "
-        "at the frequencies that training saw, then Bayes' rule moves them to the natural ones."
+        f"Probabilities are calibrated in two steps: a temperature is fitted on {where} at the "
+        "frequencies that training saw, then Bayes' rule moves them to the natural ones."
     )
     offset = [head["control"] for head in labelled if head.get("bias")]
     if offset:
@@ -111,13 +117,13 @@ def _calibration(heads: Sequence[Mapping[str, Any]]) -> list[str]:
     if untempered:
         text += (
             f" **Not calibrated: {', '.join(untempered)}** (fewer than "
-            f"{MIN_IMAGES_FOR_TEMPERATURE} validation images with votes, so the temperature "
+            f"{MIN_IMAGES_FOR_TEMPERATURE} images with votes to fit it on, so the temperature "
             "stayed 1; only Bayes' rule was applied): such probabilities are often too sure."
         )
-    return [text, *_intervals(heads)]
+    return [text, *_intervals(heads, cross_fitted)]
 
 
-def _intervals(heads: Sequence[Mapping[str, Any]]) -> list[str]:
+def _intervals(heads: Sequence[Mapping[str, Any]], cross_fitted: bool) -> list[str]:
     numbers = [head for head in heads if head["kind"] == "number"]
     known = [head["control"] for head in numbers if head.get("half_width_95")]
     if not known:
@@ -125,7 +131,7 @@ def _intervals(heads: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         "",
         f"The 95 % intervals of {', '.join(known)} are conformal: as wide as the errors on "
-        "validation images were (Lei et al. 2018).",
+        f"{CROSS_FITTED if cross_fitted else 'validation images'} were (Lei et al. 2018).",
     ]
 
 

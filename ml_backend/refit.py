@@ -1,9 +1,8 @@
-"""Last step where labels are few: learn from the validation images as well.
+"""Heads solved anew by other images, once the validation side has chosen how.
 
-The validation side has done its work once penalty, temperature and way of training are chosen. With
-few labels its images are often the only ones of a rare label, so the heads are solved anew, with
-the chosen penalty, from both sides; where the whole network was better, it is trained anew from
-there. Test and blind images stay out, and tell how good the result is.
+With few labels the images of the validation side are often the only ones of a rare label: then the
+heads learn from both sides, with the penalty that was chosen. Test and blind images stay out, and
+tell how good the result is.
 """
 
 from __future__ import annotations
@@ -33,9 +32,7 @@ def refit_heads(
     penalties: Mapping[str, float],
     balance: float,
 ) -> None:
-    """Solve every head from the training and the validation side; temperatures stay.
-
-    A head with offsets for its labels stays as it is: they were fitted to its own errors.
+    """Solve every head from the training side.
 
     Parameters
     ----------
@@ -46,14 +43,14 @@ def refit_heads(
     balance : float
         See `image_weights`.
     """
-    rows = data.rows("train", "validation")
+    rows = data.rows("train")
     weights = image_weights(data, rows, balance)
     standard = (inputs - model.input_mean) / model.input_scale
     for head, classifier in zip(model.heads, model.classifiers, strict=True):
         target = data.targets[head.control]
         known = target.known[rows]
         learn, weight = rows[known], weights[known]
-        if head.bias or not len(learn):
+        if not len(learn):
             continue
         solution = solve_path(
             head,

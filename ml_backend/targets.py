@@ -82,6 +82,12 @@ class LearningSet:
         sides = self.images["side"].replace("validation", "train")
         return replace(self, images=self.images.assign(side=sides))
 
+    def hold_out(self, rows: np.ndarray) -> LearningSet:
+        """The same images, some of them moved to the validation side."""
+        sides = self.images["side"].to_numpy(dtype=object, copy=True)
+        sides[rows] = "validation"
+        return replace(self, images=self.images.assign(side=sides))
+
     @property
     def counts(self) -> dict[str, int]:
         """Images per side."""

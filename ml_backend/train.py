@@ -25,7 +25,7 @@ from label_studio_config.schema import LabelSchema
 from label_studio_config.task_manifest import manifest_of_tasks
 from label_studio_config.votes import image_id_of, read_votes
 from ml_backend.annotators import WEIGHTS_FILE, read_weights, weight_notes
-from ml_backend.fine_tune import remove_checkpoint
+from ml_backend.checkpoint import remove_checkpoints
 from ml_backend.fit import FitSettings, Fitted, fit
 from ml_backend.fit_heads import TrainingRefused, make_heads
 from ml_backend.measure import Answered, answer
@@ -142,7 +142,7 @@ def _train(
     record["seconds"] = round(time.monotonic() - started_s, 1)
     title = registry.folder.resolve().name
     version = registry.add(lambda folder: write_version(folder, fitted.model, record, title))
-    remove_checkpoint(work_folder)  # not before: a training killed until here goes on from it
+    remove_checkpoints(work_folder)  # not before: a training killed until here goes on from it
     if promotion.promoted:
         registry.promote(version.name, promotion.reason)
     else:

@@ -24,8 +24,9 @@ from PIL import Image
 from label_studio_config.manifest import Manifest
 from label_studio_config.schema import LabelSchema
 from ml_backend.calibrate import expected_calibration_error
+from ml_backend.checkpoint import CHECKPOINT
 from ml_backend.evaluate import FEW_IMAGES
-from ml_backend.fine_tune import CHECKPOINT, FineTune, FineTuneSettings
+from ml_backend.fine_tune import FineTune, FineTuneSettings
 from ml_backend.fit import FROM_SCRATCH, FitSettings
 from ml_backend.head import Head
 from ml_backend.model import TraitModel
