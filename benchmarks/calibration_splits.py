@@ -6,13 +6,15 @@ Each cell divides the images that are not held out anew into those that teach (8
 choose and temper (15 %), and trains through `planktrait`'s own `train`, with its defaults, from the
 SimCLR encoder; the held-out images (SHA-256 of the file name is 0 modulo 5) only measure. Beside
 the calibration error (ECE, 15 bins) stands what is there by chance: that of scores of the same
-sizes which are exactly right. Cells are skipped when repeated and go on where they were ended.
+sizes which are exactly right. Cells "cross-fitted" calibrate the same models by all images that are
+not held out, each fifth judged by a model of the others: five more trainings. Cells are skipped
+when repeated and go on where they were ended.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +45,12 @@ class Cell:
     """One training; its number says which images teach."""
 
     division: int
+    cross_fitted: bool = False
 
     @property
     def name(self) -> str:
-        return f"{LABELS}-100pct-division{self.division}"
+        end = "-cross-fitted" if self.cross_fitted else ""
+        return f"{LABELS}-100pct-division{self.division}{end}"
 
 
 def run(cell: Cell, folder: Path, encoder: Path) -> dict[str, Any]:
@@ -60,7 +64,9 @@ def run(cell: Cell, folder: Path, encoder: Path) -> dict[str, Any]:
         task["data"]["sample_id"] = f"division {cell.division}: {task['data']['image_id']}"
     home = WORK / cell.name
     with progress.quiet():
-        report = train_tasks(tasks, schema, folder, home, encoder, FitSettings(), unit="sample")
+        below = len(tasks) if cell.cross_fitted else FitSettings().cross_fit_below
+        settings = replace(FitSettings(), cross_fit_below=below)
+        report = train_tasks(tasks, schema, folder, home, encoder, settings, unit="sample")
         model = TraitModel.load(report.version.folder)
         held_out = np.flatnonzero(table["held_out"])
         inputs = inputs_of(model, table, held_out, folder, keep=False)[held_out]
@@ -97,14 +103,15 @@ def show(results: list[dict[str, Any]]) -> None:
         print("nothing is finished yet")
         return
     columns = ["macro_recall", "micro_accuracy", "ece", "ece_by_chance", "seconds"]
-    table = pd.DataFrame(results).set_index("division")[columns]
+    table = pd.DataFrame([{"cross_fitted": False} | result for result in results])
+    table = table.set_index(["division", "cross_fitted"])[columns]
     print(table.round(4).to_string())
-    print("mean", table.mean().round(4).to_dict())
+    print(table.groupby("cross_fitted").mean().round(4).to_string())
 
 
 def main() -> None:
     options = read_options(__doc__, "*-division0", ENCODER)
-    cells = [Cell(division) for division in range(DIVISIONS)]
+    cells = [Cell(division, judged) for judged in (False, True) for division in range(DIVISIONS)]
     run_and_show(options, cells, RESULTS, run, lambda result: str(result), show)
 
 

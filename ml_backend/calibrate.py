@@ -133,7 +133,7 @@ def fit_temperature(
     ----------
     kind : "one of" or "any of"
     logits, shares : arrays (n, k)
-        Of the validation side, never of images that trained.
+        Of images that did not teach what gave these logits.
     weights : array (n, 1) or (n, k)
         As from `prior_weights`: the prior correction comes after the temperature.
     shift : array (k,)

@@ -1,4 +1,4 @@
-"""What a head learns of its own errors, on the validation side."""
+"""What a head learns of its own errors, on images that did not teach it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,23 @@ from ml_backend.label_bias import choose_bias
 
 
 def calibrate_head(
-    head: Head, logits: np.ndarray, shares: np.ndarray, units: np.ndarray | None = None
+    head: Head,
+    logits: np.ndarray,
+    shares: np.ndarray,
+    units: np.ndarray | None = None,
+    untold: np.ndarray | None = None,
 ) -> Head:
     """Return the head with its temperature and offsets, or with a number's interval.
 
     Parameters
     ----------
     logits, shares : arrays (n, k)
-        Outputs and votes on validation images, never on images that taught.
+        Outputs and votes on images that did not teach what gave these outputs.
     units : array (n,), optional
         Split keys: what is kept together in cross-validation.
+
+    untold : bool array (k,), optional
+        Labels whose images were left out, so that their absence says nothing.
 
     Notes
     -----
@@ -33,7 +40,7 @@ def calibrate_head(
         return _calibrate_number(head, logits, shares)
     weights = np.broadcast_to(head.prior_weights(shares), shares.shape)
     plain = fit_temperature(head.kind, logits, shares, weights)
-    temperature, bias = choose_bias(head.kind, logits, shares, weights, plain, units)
+    temperature, bias = choose_bias(head.kind, logits, shares, weights, plain, units, untold)
     if bias:
         temperature, bias = _as_shown(head, logits, shares, temperature, bias)
     return replace(

@@ -152,7 +152,7 @@ class FineTune:
     def run(self) -> TraitModel:
         """Train to the end, from the checkpoint if there is one that belongs; return the model.
 
-        The checkpoint stays: `remove_checkpoint` once the model is safe elsewhere.
+        The checkpoint stays: `remove_checkpoints` once the model is safe elsewhere.
 
         Raises
         ------

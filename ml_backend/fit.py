@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ml_backend.calibrate import MIN_IMAGES_FOR_TEMPERATURE
 from ml_backend.calibrate_head import calibrate_head
 from ml_backend.cross_fit import Outputs, cross_fitted_outputs
 from ml_backend.describe import describe
@@ -55,7 +56,8 @@ class FitSettings:
         Training images with votes that a control needs to get a head.
     cross_fit_below : int
         With fewer images than this on the training and validation sides together, temperatures and
-        intervals rest on both: each fifth is judged by a model of the other four.
+        intervals rest on both: each fifth is judged by a model of the other four, which takes five
+        trainings more. Not where soft labels, or heads fitted anew, were better.
     refit_below : int
         With fewer images than this on the training and validation sides together, the model
         learns from both, once the validation side has chosen. On ndsb (21 groups, 1 % of the
@@ -113,9 +115,6 @@ class Fitted:
         with its heads fitted anew.
     refitted : bool
         Whether the validation images taught too, at the end.
-    cross_fitted : bool
-        Whether temperatures and intervals rest on all images that were there to learn from, each
-        judged by a model that it did not teach.
     """
 
     model: TraitModel
@@ -123,7 +122,6 @@ class Fitted:
     penalties: dict[str, float]
     trained: str
     refitted: bool = False
-    cross_fitted: bool = False
 
 
 def fit(
@@ -138,7 +136,8 @@ def fit(
 ) -> Fitted:
     """Fit a model on the training side; temperatures and choices on the validation side.
 
-    Test and blind images are not touched.
+    With few labels both sides teach and calibrate, once the validation side has chosen. Test and
+    blind images are not touched.
 
     Parameters
     ----------
@@ -182,35 +181,31 @@ def fit(
             )
             best = other if other.loss <= best.loss else best  # never where it is no number
     best.restore(model)
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
-        raise FloatingPointError("a weight of the fitted model is no number")
+    _require_finite(model)
     inputs, chosen = best.inputs, best.trained
     calibrate_heads(model, data, inputs)
-    refitted = cross_fitted = False
-    if chosen in (FROZEN, WHOLE):
+    n_images = len(data.rows("train", "validation"))
+    refitted = chosen in (FROZEN, WHOLE) and n_images < settings.refit_below
+    if chosen in (FROZEN, WHOLE) and n_images < max(settings.refit_below, settings.cross_fit_below):
         start = deepcopy(model)
         frozen.restore(start)
         teacher = Teacher(
             *(start, frozen.inputs, images, log_extents, penalties, settings.balance),
-            *(settings.fine_tune if chosen == WHOLE else None, mark, settings.seed),
+            *(settings.fine_tune if chosen == WHOLE else None, settings.seed),
         )
-        everyone = data.all_teach()
-        rows = everyone.rows("train")
+        everyone, mark = data.all_teach(), f"{mark} {chosen}"
         outputs: Outputs = {}
-        if len(rows) < settings.cross_fit_below:
-            outputs = cross_fitted_outputs(everyone, teacher.judge, folder, mark)
-        refitted, cross_fitted = len(rows) < settings.refit_below, bool(outputs)
+        if n_images < settings.cross_fit_below:
+            outputs = _cross_fitted(teacher, everyone, folder, mark)
         if refitted:
-            served = model.heads
-            model, inputs = teacher.teach(everyone, folder / "both-sides")
-            for head, calibrated in zip(model.heads, served, strict=True):
-                model.set_head(keep_calibration(head, calibrated))
-        calibrate_by(model, everyone, rows, outputs)
+            model, inputs = _taught_by_both_sides(teacher, model.heads, everyone, folder, mark)
+        calibrate_by(model, everyone, everyone.rows("train"), outputs, cross_fitted=True)
+        _require_finite(model)
     embedding = inputs[:, : encoder.feature_count].numpy()
     model.novelty = Novelty.fit(
         embedding[data.rows("train")], embedding[data.rows("validation")], settings.seed
     )
-    return Fitted(model.eval(), left_out, penalties, chosen, refitted, cross_fitted)
+    return Fitted(model.eval(), left_out, penalties, chosen, refitted)
 
 
 @dataclass(frozen=True)
@@ -262,6 +257,30 @@ def _tuned(
         yield _Candidate.of(f"{trained}, then its heads anew", model, data, tuned)
 
 
+def _require_finite(model: TraitModel) -> None:
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
+        raise FloatingPointError("a weight of the fitted model is no number")
+
+
+def _cross_fitted(teacher: Teacher, data: LearningSet, folder: Path, mark: str) -> Outputs:
+    """What each image's judges say of it; nothing where a fold cannot be taught."""
+    try:
+        return cross_fitted_outputs(data, teacher.judge, folder, mark)
+    except FloatingPointError as error:
+        logger.warning("calibrated by the validation side alone, since without a fifth %s", error)
+        return {}
+
+
+def _taught_by_both_sides(
+    teacher: Teacher, calibrated: tuple[Head, ...], data: LearningSet, folder: Path, mark: str
+) -> tuple[TraitModel, Tensor]:
+    """The model that serves, with the calibration that it has so far, and what its heads see."""
+    model = teacher.teach(data, folder / "both-sides", mark)
+    for head, before in zip(model.heads, calibrated, strict=True):
+        model.set_head(keep_calibration(head, before))
+    return model, teacher.describe(model, data.rows("train"))
+
+
 def _calibrated(model: TraitModel, data: LearningSet, inputs: Tensor) -> TraitModel:
     """A copy of the model, calibrated as it would serve."""
     copy = deepcopy(model)
@@ -291,10 +310,17 @@ def calibrate_heads(model: TraitModel, data: LearningSet, inputs: Tensor) -> Non
     calibrate_by(model, data, rows, {name: value.numpy() for name, value in outputs.items()})
 
 
-def calibrate_by(model: TraitModel, data: LearningSet, rows: np.ndarray, outputs: Outputs) -> None:
+def calibrate_by(
+    model: TraitModel,
+    data: LearningSet,
+    rows: np.ndarray,
+    outputs: Outputs,
+    cross_fitted: bool = False,
+) -> None:
     """Fit each head's temperature, or a number's interval, on outputs (m, k) for some rows (m,).
 
-    Heads without outputs stay as they are; rows of NaN tell nothing.
+    Heads without outputs stay as they are, and calibrated ones with hardly any; rows of NaN tell
+    nothing.
     """
     units = data.images["split_key"].to_numpy(dtype=str)[rows]
     for head in model.heads:
@@ -302,5 +328,9 @@ def calibrate_by(model: TraitModel, data: LearningSet, rows: np.ndarray, outputs
             continue
         target, logits = data.targets[head.control].take(rows), outputs[head.control]
         told = target.known & np.isfinite(logits).all(axis=1)
+        if (head.tempered or head.half_width_95) and told.sum() < MIN_IMAGES_FOR_TEMPERATURE:
+            continue
         shares = target.shares[told].astype(float)
-        model.set_head(calibrate_head(head, logits[told], shares, units[told]))
+        untold = (target.shares[target.known & ~told] > 0).any(axis=0) & ~(shares > 0).any(axis=0)
+        made = calibrate_head(head, logits[told], shares, units[told], untold)
+        model.set_head(replace(made, cross_fitted=cross_fitted))

@@ -30,9 +30,12 @@ class Head:
     n_per_label : tuple of float
         Votes per label among them.
     temperature : float
-        Fitted on the validation side, at the prior as the head was taught.
+        Fitted on images that did not teach, at the prior as the head was taught.
     tempered : bool
-        Whether it was fitted: not so where the validation side has too few images.
+        Whether it was fitted: not so on too few images.
+    cross_fitted : bool
+        Whether temperature and offsets, or the interval, rest on all images that were there to
+        learn from, each judged by a model that it did not teach; else on the validation side.
     bias : tuple of float
         Added to the tempered outputs, label by label; empty where the temperature alone is as good.
     trained_prior, deployed_prior : tuple of float
@@ -52,10 +55,10 @@ class Head:
     offset, scale : float
         For a number: answer (or its root) = offset + scale × output.
     sd : float or None
-        For a number: standard deviation of the validation residuals.
+        For a number: standard deviation of the errors on images that did not teach.
     half_width_95 : float or None
         For a number: half the width of its 95 % interval, where it answers `middle`; None with too
-        few validation images.
+        few images to tell.
     error_slope : float
         For a number: how much wider the interval is for each unit above `middle`, relatively.
     """
@@ -68,6 +71,7 @@ class Head:
     n_per_label: tuple[float, ...] = ()
     temperature: float = 1.0
     tempered: bool = False
+    cross_fitted: bool = False
     bias: tuple[float, ...] = ()
     trained_prior: tuple[float, ...] = ()
     deployed_prior: tuple[float, ...] = ()

@@ -1,9 +1,9 @@
 """Calibration label by label: an offset for each beside the temperature, where it helps.
 
 Vector scaling (Guo et al. 2017, arXiv 1706.04599) with one slope: logits / temperature + offset.
-Gaussian priors pull it to the plain temperature, so that a label with few validation images stays
-as that leaves it. Dirichlet calibration (Kull et al. 2019, arXiv 1910.12656) has k² parameters,
-more than the validation images of rare labels can carry, and is not offered.
+Gaussian priors pull it to the plain temperature, so that a label with few images stays as that
+leaves it. Dirichlet calibration (Kull et al. 2019, arXiv 1910.12656) has k² parameters, more than
+the images of rare labels can carry, and is not offered.
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ MAX_ITERATIONS = 100
 
 
 def fit_bias(
-    kind: str, logits: np.ndarray, shares: np.ndarray, weights: np.ndarray, plain: float
+    kind: str,
+    logits: np.ndarray,
+    shares: np.ndarray,
+    weights: np.ndarray,
+    plain: float,
+    untold: np.ndarray | None = None,
 ) -> tuple[float, np.ndarray]:
     """Return the most probable temperature, and offset of each label, (k,).
 
@@ -39,12 +44,15 @@ def fit_bias(
     ----------
     kind : "one of" or "any of"
     logits, shares : arrays (n, k)
-        Of the validation side.
+        Of images that did not teach.
     weights : array (n, k)
         As from `prior_weights`. They count as many images as their effective number.
     plain : float
         The temperature without offsets.
+    untold : bool array (k,), optional
+        Labels whose images were left out, so that their absence says nothing: no offset.
     """
+    free = torch.from_numpy(np.ones(shares.shape[1]) if untold is None else 1.0 - untold)
     scaled = torch.from_numpy(np.asarray(logits, dtype=np.float64) / plain)
     wanted = torch.from_numpy(np.asarray(shares, dtype=np.float64))
     effective = weights * (weights.sum(axis=0) / (weights**2).sum(axis=0))
@@ -57,7 +65,7 @@ def fit_bias(
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        outputs = slope * scaled + bias
+        outputs = slope * scaled + free * bias
         if kind == "one of":
             losses = -wanted * functional.log_softmax(outputs, dim=1)
         else:
@@ -69,7 +77,7 @@ def fit_bias(
 
     optimiser.step(closure)
     steepest = float(slope.detach().clamp_min(plain / TEMPERATURE_RANGE[1]))
-    return plain / steepest, bias.detach().numpy()
+    return plain / steepest, (free * bias.detach()).numpy()
 
 
 def choose_bias(
@@ -79,6 +87,7 @@ def choose_bias(
     weights: np.ndarray,
     plain: float,
     units: np.ndarray | None = None,
+    untold: np.ndarray | None = None,
 ) -> tuple[float, tuple[float, ...]]:
     """Return temperature and offsets of `fit_bias` where they measurably help, else (plain, ()).
 
@@ -87,7 +96,7 @@ def choose_bias(
 
     Parameters
     ----------
-    kind, logits, shares, weights, plain
+    kind, logits, shares, weights, plain, untold
         As in `fit_bias`.
     units : array (n,), optional
         Split keys: images of one sample are in one fold, and count as one in the standard error.
@@ -104,7 +113,7 @@ def choose_bias(
     for held_out in range(FOLDS):
         out, rest = fold == held_out, fold != held_out
         alone = fit_temperature(kind, logits[rest], shares[rest], weights[rest])
-        temperature, bias = fit_bias(kind, logits[rest], shares[rest], weights[rest], alone)
+        temperature, bias = fit_bias(kind, logits[rest], shares[rest], weights[rest], alone, untold)
         before = calibrated(kind, logits[out], alone) - shares[out]
         after = calibrated(kind, logits[out], temperature, bias) - shares[out]
         gain[out] = (weights[out] * (before**2 - after**2)).mean(axis=1)
@@ -113,5 +122,5 @@ def choose_bias(
     logger.info("offsets by label gain %.2g ± %.2g in Brier score", mean, error)
     if mean <= error:
         return plain, ()
-    temperature, bias = fit_bias(kind, logits, shares, weights, plain)
+    temperature, bias = fit_bias(kind, logits, shares, weights, plain, untold)
     return temperature, tuple(bias.tolist())

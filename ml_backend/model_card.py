@@ -15,7 +15,7 @@ SIDES = (
     ("blind_apart", "On blind images of samples that taught it nothing"),
 )
 
-CROSS_FITTED = "all images that taught it, each fifth judged by a model of the other four,"
+CROSS_FITTED = "all images to learn from, each fifth judged by a model that the other four taught"
 
 
 def model_card(name: str, record: Mapping[str, Any]) -> str:
@@ -61,7 +61,7 @@ def model_card(name: str, record: Mapping[str, Any]) -> str:
         "",
         *_sampling(record),
         "",
-        *_calibration(record["heads"], bool(record.get("cross_fitted"))),
+        *_calibration(record["heads"]),
         "",
         "Probabilities are at the natural frequencies of the training votes (the deployment "
         "prior); where frequencies differ (another sea, another season), they are off. Those of a "
@@ -95,18 +95,15 @@ def _sampling(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _calibration(heads: Sequence[Mapping[str, Any]], cross_fitted: bool) -> list[str]:
+def _calibration(heads: Sequence[Mapping[str, Any]]) -> list[str]:
     labelled = [head for head in heads if head["kind"] != "number"]
     if not labelled:
-        return [
-            "It answers numbers only, and so gives no probabilities.",
-            *_intervals(heads, cross_fitted),
-        ]
+        return ["It answers numbers only, and so gives no probabilities.", *_intervals(heads)]
     untempered = [head["control"] for head in labelled if not head["tempered"]]
-    where = CROSS_FITTED if cross_fitted else "the validation side"
     text = (
-        f"Probabilities are calibrated in two steps: a temperature is fitted on {where} at the "
-        "frequencies that training saw, then Bayes' rule moves them to the natural ones."
+        "Probabilities are calibrated in two steps: a temperature is fitted at the frequencies "
+        f"that training saw, on {_fitted_on(labelled)}; then Bayes' rule moves them to the natural "
+        "ones."
     )
     offset = [head["control"] for head in labelled if head.get("bias")]
     if offset:
@@ -120,18 +117,26 @@ def _calibration(heads: Sequence[Mapping[str, Any]], cross_fitted: bool) -> list
             f"{MIN_IMAGES_FOR_TEMPERATURE} images with votes to fit it on, so the temperature "
             "stayed 1; only Bayes' rule was applied): such probabilities are often too sure."
         )
-    return [text, *_intervals(heads, cross_fitted)]
+    return [text, *_intervals(heads)]
 
 
-def _intervals(heads: Sequence[Mapping[str, Any]], cross_fitted: bool) -> list[str]:
-    numbers = [head for head in heads if head["kind"] == "number"]
-    known = [head["control"] for head in numbers if head.get("half_width_95")]
+def _fitted_on(heads: Sequence[Mapping[str, Any]]) -> str:
+    """Which images calibrated; those of a few controls alone are named."""
+    alone = [head["control"] for head in heads if not head.get("cross_fitted")]
+    if len(alone) == len(heads):
+        return "the validation side"
+    return CROSS_FITTED + (f" ({', '.join(alone)}: on the validation side)" if alone else "")
+
+
+def _intervals(heads: Sequence[Mapping[str, Any]]) -> list[str]:
+    known = [h for h in heads if h["kind"] == "number" and h.get("half_width_95")]
     if not known:
         return []
     return [
         "",
-        f"The 95 % intervals of {', '.join(known)} are conformal: as wide as the errors on "
-        f"{CROSS_FITTED if cross_fitted else 'validation images'} were (Lei et al. 2018).",
+        f"The 95 % intervals of {', '.join(head['control'] for head in known)} are conformal: as "
+        f"wide as the errors on {_fitted_on(known)} were (Lei et al. 2018; crosswise, Barber et "
+        "al. 2021).",
     ]
 
 

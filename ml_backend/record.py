@@ -50,7 +50,6 @@ def make_record(
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "encoder": start.name,
         "trained": fitted.trained,
-        "cross_fitted": fitted.cross_fitted,
         "images": data.counts,
         **facts,
         **_measured(data, answered),
@@ -105,7 +104,7 @@ def _notes(fitted: Fitted, facts: dict[str, Any], skipped: list[Skipped]) -> lis
     if fitted.refitted:
         notes.append(
             "few images: the model learned from the validation side too, after that had chosen how "
-            "it is trained" + ("" if fitted.cross_fitted else ", and its temperature")
+            "it is trained"
         )
     return notes
 

@@ -69,11 +69,12 @@ def refit_heads(
 
 
 def keep_calibration(head: Head, calibrated: Head) -> Head:
-    """The head with temperature, offsets and interval of the one that the validation side chose."""
+    """The head with temperature, offsets and interval of another."""
     return replace(
         head,
         temperature=calibrated.temperature,
         tempered=calibrated.tempered,
+        cross_fitted=calibrated.cross_fitted,
         bias=calibrated.bias,
         sd=calibrated.sd,
         half_width_95=calibrated.half_width_95,

@@ -38,8 +38,7 @@ class Teacher:
         See `image_weights`.
     fine_tune : FineTuneSettings or None
         Of the whole network; None leaves the encoder frozen.
-    mark : str
-        What a checkpoint must have been made from.
+    seed : int
     """
 
     start: TraitModel
@@ -49,34 +48,40 @@ class Teacher:
     penalties: Mapping[str, float]
     balance: float
     fine_tune: FineTuneSettings | None
-    mark: str
     seed: int
 
-    def teach(self, data: LearningSet, folder: Path) -> tuple[TraitModel, Tensor]:
-        """Return a model that the training side taught, and what its heads see, (n, d).
-
-        Those are of the training and the validation side; zeros elsewhere.
+    def teach(self, data: LearningSet, folder: Path, mark: str) -> TraitModel:
+        """Return a model that the training side taught.
 
         Parameters
         ----------
-        folder : Path
-            For the checkpoint: a run that was killed goes on from it.
+        folder, mark
+            Where the checkpoint is, and what it must belong to: a run that was killed goes on.
+
+        Raises
+        ------
+        FloatingPointError
+            The loss is no number any more.
         """
         model = deepcopy(self.start)
         refit_heads(model, data, self.inputs, self.penalties, self.balance)
-        if self.fine_tune is None:
-            return model, self.inputs
-        drawn = image_weights(data, data.rows("train"), self.balance)
-        FineTune(
-            *(model, data, self.images, self.log_extents, drawn, self.fine_tune),
-            *(folder, self.mark, self.seed),
-        ).run()
-        rows = data.rows("train", "validation")
-        return model, describe(model, self.images, self.log_extents, rows)
+        if self.fine_tune is not None:
+            drawn = image_weights(data, data.rows("train"), self.balance)
+            FineTune(
+                *(model, data, self.images, self.log_extents, drawn, self.fine_tune),
+                *(folder, mark, self.seed),
+            ).run()
+        return model
 
-    def judge(self, data: LearningSet, folder: Path) -> Outputs:
+    def describe(self, model: TraitModel, rows: np.ndarray) -> Tensor:
+        """What the heads of such a model see of some images, (n, d); nothing is said of others."""
+        if self.fine_tune is None:
+            return self.inputs
+        return describe(model, self.images, self.log_extents, rows)
+
+    def judge(self, data: LearningSet, folder: Path, mark: str) -> Outputs:
         """Return what such a model says of the validation side: outputs (m, k) by control."""
-        model, inputs = self.teach(data, folder)
+        model, rows = self.teach(data, folder, mark), data.rows("validation")
         with torch.no_grad():
-            outputs = model.classify(inputs[data.rows("validation")])
+            outputs = model.classify(self.describe(model, rows)[rows])
         return {name: values.numpy() for name, values in outputs.items()}

@@ -8,13 +8,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from label_studio_config.schema import LabelSchema
 from ml_backend.cross_fit import Outputs, cross_fitted_outputs
+from ml_backend.describe import describe
+from ml_backend.fine_tune import FineTuneSettings
 from ml_backend.fit import WHOLE, FitSettings
-from ml_backend.folds import FOLDS
+from ml_backend.fit_heads import make_heads, set_priors
+from ml_backend.folds import FOLDS, folds_of
+from ml_backend.model import TraitModel
 from ml_backend.registry import METRICS_FILE, Registry
 from ml_backend.targets import ControlTargets, LearningSet
+from ml_backend.teach import Teacher
 from ml_backend.train import train
 from simclr.encoder import Encoder
 from tests.trait_fixtures import XML, make_tasks, resolver
@@ -47,7 +53,7 @@ class Judge:
         self.calls: list[LearningSet] = []
         self.fails_at = fails_at
 
-    def __call__(self, data: LearningSet, folder: Path) -> Outputs:
+    def __call__(self, data: LearningSet, folder: Path, mark: str) -> Outputs:
         if len(self.calls) == self.fails_at:
             raise KeyboardInterrupt
         self.calls.append(data)
@@ -86,6 +92,25 @@ def test_fewer_samples_than_folds_are_not_divided(tmp_path: Path) -> None:
     assert not judge.calls
 
 
+def test_one_sample_with_most_images_is_not_judged_by_the_few_others(tmp_path: Path) -> None:
+    data, judge = some_images(64, 12), Judge()
+    data.images.loc[:40, "split_key"] = "the large one"
+    assert cross_fitted_outputs(data, judge, tmp_path, "mark") == {}
+    data.images.loc[20:40, "split_key"] = "another large one"
+    assert "group" in cross_fitted_outputs(data, judge, tmp_path, "mark")
+
+
+def test_other_samples_or_votes_are_judged_anew_after_a_kill(tmp_path: Path) -> None:
+    data = some_images(64, 12)
+    cross_fitted_outputs(data, Judge(), tmp_path, "mark")
+    corrected = some_images(64, 12)
+    corrected.images.loc[3, "split_key"] = "a new sample"
+    judge = Judge()
+    outputs = cross_fitted_outputs(corrected, judge, tmp_path, "mark")
+    assert judge.calls
+    np.testing.assert_array_equal(outputs["group"][:, 0], corrected.rows("train"))
+
+
 def test_what_nothing_could_teach_tells_nothing(tmp_path: Path) -> None:
     """One label is on images of one sample only; what they are taken for is no fault."""
     data = some_images(64, 12)
@@ -102,8 +127,60 @@ def test_a_control_with_votes_in_one_sample_only_is_left_out(tmp_path: Path) -> 
     assert cross_fitted_outputs(data, Judge(), tmp_path, "mark") == {}
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_is_said_of_images_does_not_depend_on_their_votes(
+    tmp_path: Path, encoder: Path, whole: bool
+) -> None:
+    dice = np.random.default_rng(0)
+    data = some_images(64, 12)
+    pixels = dice.integers(0, 255, (64, 1, 32, 32)).astype(np.uint8)
+    extents = np.zeros((64, 2), dtype=np.float32)
+    torch.manual_seed(0)
+    model = TraitModel(Encoder.load(encoder), make_heads(data, 10)[0], SCHEMA, 1)
+    everybody = np.arange(64)
+    set_priors(model, data, data.rows("train"), np.ones(60))
+    inputs = describe(model, pixels, extents, everybody)
+    model.fit_inputs(inputs)
+    fine_tune = FineTuneSettings(epochs=1, min_images_per_epoch=64) if whole else None
+    teacher = Teacher(model, inputs, pixels, extents, {"group": 0.01}, 0.5, fine_tune, 0)
+
+    def judged(name: str) -> np.ndarray:
+        return cross_fitted_outputs(data, teacher.judge, tmp_path / name, name)["group"]
+
+    before = judged("before")
+    rows = data.rows("train")
+    mine = folds_of(data.images["split_key"].to_numpy(dtype=str)[rows]) == 1
+    shares = data.targets["group"].shares
+    shares[rows[mine]] = np.roll(shares[rows[mine]], 1, axis=1)
+    after = judged("after")
+    np.testing.assert_array_equal(before[mine], after[mine])
+    assert np.nanmax(np.abs(before[~mine] - after[~mine])) > 0.01
+
+
+def test_a_fifth_that_cannot_be_taught_leaves_the_calibration_of_the_validation_side(
+    tmp_path: Path, encoder: Path, monkeypatch, caplog
+) -> None:
+    (tmp_path / "images").mkdir()
+    tasks = make_tasks(tmp_path / "images", 200)
+    teach = Teacher.teach
+
+    def diverges(self, data, folder, mark):
+        if folder.name == "fold-2":
+            raise FloatingPointError("the loss became nan in epoch 1 of the fine-tuning")
+        return teach(self, data, folder, mark)
+
+    alone = learn(tmp_path, tasks, encoder, VALIDATION_ALONE, "alone")
+    monkeypatch.setattr(Teacher, "teach", diverges)
+    report = learn(tmp_path, tasks, encoder, HEADS_ONLY, "diverged")
+    assert "validation side alone" in caplog.text
+    ours, theirs = heads_of(report)["group"], heads_of(alone)["group"]
+    assert ours["temperature"] == theirs["temperature"]
+    assert not ours["cross_fitted"]
+
+
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
     return Encoder.create("resnet10t", image_size_px=32).save(tmp_path_factory.mktemp("encoder"))
 
 
@@ -135,15 +212,16 @@ def test_few_images_are_calibrated_where_the_validation_side_is_too_small(
     assert not before["group"]["tempered"]
     assert before["group"]["temperature"] == 1
     assert after["group"]["tempered"]
+    assert 0.11 < after["group"]["temperature"] < 9
     assert after["group"]["temperature"] != 1
     assert before["diameter"]["half_width_95"] is None
     assert after["diameter"]["half_width_95"] > 0
-    assert not alone.record["cross_fitted"]
-    assert all_judged.record["cross_fitted"]
+    assert not any(head["cross_fitted"] for head in before.values())
+    assert all(head["cross_fitted"] for head in after.values())
     card = (alone.version.folder / "README.md").read_text()
     assert "Not calibrated: group" in card
     card = (all_judged.version.folder / "README.md").read_text()
-    assert "each fifth judged by a model of the other four" in card
+    assert "each fifth judged by a model that the other four taught" in card
     assert "Not calibrated: group" not in card
     assert (all_judged.version.folder / METRICS_FILE).is_file()
 
@@ -157,7 +235,7 @@ def test_the_whole_network_is_judged_so_too_and_leaves_no_checkpoint(
     report = learn(tmp_path, tasks, encoder, tuned, "tuned")
     alone = learn(tmp_path, tasks, encoder, replace(tuned, cross_fit_below=0), "alone")
     assert report.record["trained"] == alone.record["trained"] == WHOLE
-    assert report.record["cross_fitted"]
+    assert heads_of(report)["group"]["cross_fitted"]
     assert heads_of(report)["group"]["tempered"]
     assert not heads_of(alone)["group"]["tempered"]
     assert not list(tmp_path.rglob("checkpoint.pt"))
@@ -172,6 +250,9 @@ def test_with_more_images_the_model_stays_and_only_its_temperature_differs(
     alone = learn(tmp_path, tasks, encoder, only, "alone")
     judged = learn(tmp_path, tasks, encoder, replace(only, cross_fit_below=1000), "judged")
     before, after = heads_of(alone)["group"], heads_of(judged)["group"]
-    assert before["temperature"] != after["temperature"]
+    assert before["temperature"] != pytest.approx(after["temperature"], rel=0.001)
+    models = [TraitModel.load(report.version.folder).state_dict() for report in (alone, judged)]
+    for name, tensor in models[0].items():
+        assert torch.equal(tensor, models[1][name]), name
     assert before["n_images"] == after["n_images"] == alone.record["images"]["train"]
     assert before["trained_prior"] == after["trained_prior"]

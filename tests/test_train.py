@@ -28,6 +28,7 @@ from ml_backend.checkpoint import CHECKPOINT
 from ml_backend.evaluate import FEW_IMAGES
 from ml_backend.fine_tune import FineTune, FineTuneSettings
 from ml_backend.fit import FROM_SCRATCH, FitSettings
+from ml_backend.folds import FOLDS
 from ml_backend.head import Head
 from ml_backend.model import TraitModel
 from ml_backend.predict import predict
@@ -497,11 +498,11 @@ def test_killed_half_way_it_resumes_and_the_live_model_stays(
     assert 0 < done < epochs
     trained = count_epochs(monkeypatch)
     resumed = run(make_tasks(images, 80), images, registry, encoder, settings=settings)
-    # The rest of the killed run, and then all of the one that the validation images teach too,
-    # where the whole network was better than heads alone.
+    # The rest of the killed run, and then, where the whole network was better than heads alone, all
+    # of those that judge a fifth each, and of the one that the validation images teach too.
     rest, again = trained[: epochs - done], trained[epochs - done :]
     assert rest == [*range(done, epochs)]
-    assert again in ([], [*range(epochs)])
+    assert again in ([], [*range(epochs)] * (FOLDS + 1))
     straight = run(
         make_tasks(images, 80), images, Registry(tmp_path / "q"), encoder, settings=settings
     )
