@@ -57,7 +57,7 @@ SEEDS = (0, 1, 2)
 FROM_ENCODER = {
     "simclr": FitSettings(),
     "self-trained": SELF_TRAINED,
-    BOUND: FitSettings(),
+    BOUND: replace(FitSettings(), cross_fit_below=0),
     VALIDATION: replace(FitSettings(), cross_fit_below=0),
 }
 CROSS_FITTED_SHARE = 0.05

@@ -17,7 +17,7 @@ def calibrate_head(
     logits: np.ndarray,
     shares: np.ndarray,
     units: np.ndarray | None = None,
-    untold: np.ndarray | None = None,
+    may_offset: bool = True,
 ) -> Head:
     """Return the head with its temperature and offsets, or with a number's interval.
 
@@ -27,9 +27,8 @@ def calibrate_head(
         Outputs and votes on images that did not teach what gave these outputs.
     units : array (n,), optional
         Split keys: what is kept together in cross-validation.
-
-    untold : bool array (k,), optional
-        Labels whose images were left out, so that their absence says nothing.
+    may_offset : bool
+        False where images of a label had to be left out: their absence would count against it.
 
     Notes
     -----
@@ -40,7 +39,9 @@ def calibrate_head(
         return _calibrate_number(head, logits, shares)
     weights = np.broadcast_to(head.prior_weights(shares), shares.shape)
     plain = fit_temperature(head.kind, logits, shares, weights)
-    temperature, bias = choose_bias(head.kind, logits, shares, weights, plain, units, untold)
+    temperature, bias = (
+        choose_bias(head.kind, logits, shares, weights, plain, units) if may_offset else (plain, ())
+    )
     if bias:
         temperature, bias = _as_shown(head, logits, shares, temperature, bias)
     return replace(

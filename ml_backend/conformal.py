@@ -3,8 +3,11 @@
 Lei et al. 2018, arXiv 1604.04173: the width is a quantile of the errors on validation images,
 counted so that a new image of the same kind falls inside with at least the promised probability,
 however the errors are distributed. Where errors grow with the number, they are measured relative to
-what is expected there (their section 5.2). With few labels the errors are those of models that did
-without a fifth of the images each (CV+, Barber et al. 2021, arXiv 1905.02928).
+what is expected there (their section 5.2).
+
+With few labels the errors are those of models that did without a fifth of the images each, around
+what the model of all says. That promises nothing by itself (Barber et al. 2021, arXiv 1905.02928):
+how many of the held-out images are inside is measured.
 """
 
 from __future__ import annotations

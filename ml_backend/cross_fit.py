@@ -3,8 +3,8 @@
 With few labels the validation side is a few dozen images, too few to tell how sure a model may be.
 So the images that teach are divided into folds, as many models as folds are taught in the same way
 by all folds but one, and each judges the fold that it never saw (Stone 1974,
-doi 10.1111/j.2517-6161.1974.tb00994.x). A temperature, or a number's interval (CV+, Barber et al.
-2021, arXiv 1905.02928), then rests on all of them.
+doi 10.1111/j.2517-6161.1974.tb00994.x). A temperature, or a number's interval, then rests on all of
+them.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def cross_fitted_outputs(
 
     Images that are kept together are in one fold. NaN where the image has no vote, or the other
     folds have none for a label that it has votes for: nothing could teach that there, while it
-    will teach the model that serves. Controls of which nothing can be told are left out: all, where
-    fewer units than folds are known, or one holds most of the images.
+    will teach the model that serves. Controls of which nothing can be told are left out, and
+    those with most of their votes in one fold: all, where fewer units than folds are known.
 
     Parameters
     ----------
@@ -61,9 +61,8 @@ def cross_fitted_outputs(
     rows = data.rows("train")
     fold = folds_of(data.images["split_key"].to_numpy(dtype=str)[rows])
     found: Outputs = {}
-    sizes = np.bincount(fold, minlength=FOLDS)
-    if sizes.min() == 0 or sizes.max() > LARGEST_FOLD * len(rows):
-        logger.info("too few samples to judge images by the others: folds of %s", sizes.tolist())
+    if len(np.unique(fold)) < FOLDS or not _are_spread(fold):
+        logger.info("too few samples to judge images by the others")
         return found
     for held_out in range(FOLDS):
         progress.report("judge each fifth by the rest", held_out, FOLDS)
@@ -81,7 +80,16 @@ def cross_fitted_outputs(
             found.setdefault(name, np.full((len(rows), values.shape[1]), np.nan, np.float32))
             found[name][judged] = np.where(told[:, None], values, np.nan)
     progress.report("judge each fifth by the rest", FOLDS, FOLDS)
-    return {name: values for name, values in found.items() if np.isfinite(values).any()}
+    return {
+        name: values
+        for name, values in found.items()
+        if _are_spread(fold[np.isfinite(values).all(axis=1)])
+    }
+
+
+def _are_spread(fold: np.ndarray) -> bool:
+    """Whether no fold has most of the images."""
+    return len(fold) > 0 and np.bincount(fold).max() <= LARGEST_FOLD * len(fold)
 
 
 def _could_be_told(target: ControlTargets, teach: np.ndarray, judged: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ from ml_backend.novelty import Novelty
 from ml_backend.refit import keep_calibration
 from ml_backend.self_training import with_soft_labels
 from ml_backend.targets import LearningSet
-from ml_backend.teach import Teacher
+from ml_backend.teach import Teacher, require_finite
 from simclr.encoder import Encoder
 
 logger = logging.getLogger(__name__)
@@ -181,7 +181,7 @@ def fit(
             )
             best = other if other.loss <= best.loss else best  # never where it is no number
     best.restore(model)
-    _require_finite(model)
+    require_finite(model)
     inputs, chosen = best.inputs, best.trained
     calibrate_heads(model, data, inputs)
     n_images = len(data.rows("train", "validation"))
@@ -200,7 +200,6 @@ def fit(
         if refitted:
             model, inputs = _taught_by_both_sides(teacher, model.heads, everyone, folder, mark)
         calibrate_by(model, everyone, everyone.rows("train"), outputs, cross_fitted=True)
-        _require_finite(model)
     embedding = inputs[:, : encoder.feature_count].numpy()
     model.novelty = Novelty.fit(
         embedding[data.rows("train")], embedding[data.rows("validation")], settings.seed
@@ -257,11 +256,6 @@ def _tuned(
         yield _Candidate.of(f"{trained}, then its heads anew", model, data, tuned)
 
 
-def _require_finite(model: TraitModel) -> None:
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
-        raise FloatingPointError("a weight of the fitted model is no number")
-
-
 def _cross_fitted(teacher: Teacher, data: LearningSet, folder: Path, mark: str) -> Outputs:
     """What each image's judges say of it; nothing where a fold cannot be taught."""
     try:
@@ -274,7 +268,10 @@ def _cross_fitted(teacher: Teacher, data: LearningSet, folder: Path, mark: str) 
 def _taught_by_both_sides(
     teacher: Teacher, calibrated: tuple[Head, ...], data: LearningSet, folder: Path, mark: str
 ) -> tuple[TraitModel, Tensor]:
-    """The model that serves, with the calibration that it has so far, and what its heads see."""
+    """The model that serves, and what its heads see.
+
+    Its calibration is that of the model which the training side alone taught.
+    """
     model = teacher.teach(data, folder / "both-sides", mark)
     for head, before in zip(model.heads, calibrated, strict=True):
         model.set_head(keep_calibration(head, before))
@@ -319,8 +316,8 @@ def calibrate_by(
 ) -> None:
     """Fit each head's temperature, or a number's interval, on outputs (m, k) for some rows (m,).
 
-    Heads without outputs stay as they are, and calibrated ones with hardly any; rows of NaN tell
-    nothing.
+    Heads without outputs stay as they are; rows of NaN tell nothing. Where hardly any, or those of
+    one label alone, tell something, a head that is calibrated stays as it is.
     """
     units = data.images["split_key"].to_numpy(dtype=str)[rows]
     for head in model.heads:
@@ -328,9 +325,14 @@ def calibrate_by(
             continue
         target, logits = data.targets[head.control].take(rows), outputs[head.control]
         told = target.known & np.isfinite(logits).all(axis=1)
-        if (head.tempered or head.half_width_95) and told.sum() < MIN_IMAGES_FOR_TEMPERATURE:
-            continue
         shares = target.shares[told].astype(float)
-        untold = (target.shares[target.known & ~told] > 0).any(axis=0) & ~(shares > 0).any(axis=0)
-        made = calibrate_head(head, logits[told], shares, units[told], untold)
-        model.set_head(replace(made, cross_fitted=cross_fitted))
+        seen = (shares > 0).any(axis=0)
+        little = told.sum() < MIN_IMAGES_FOR_TEMPERATURE
+        if head.kind == "one of":
+            little |= seen.sum() < 2
+        if little and (head.tempered or head.half_width_95 is not None):
+            continue
+        untold = (target.shares[target.known] > 0).any(axis=0) & ~seen
+        made = calibrate_head(head, logits[told], shares, units[told], may_offset=not untold.any())
+        fitted = made.tempered or made.half_width_95 is not None
+        model.set_head(replace(made, cross_fitted=cross_fitted and fitted))

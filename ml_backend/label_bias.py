@@ -29,12 +29,7 @@ MAX_ITERATIONS = 100
 
 
 def fit_bias(
-    kind: str,
-    logits: np.ndarray,
-    shares: np.ndarray,
-    weights: np.ndarray,
-    plain: float,
-    untold: np.ndarray | None = None,
+    kind: str, logits: np.ndarray, shares: np.ndarray, weights: np.ndarray, plain: float
 ) -> tuple[float, np.ndarray]:
     """Return the most probable temperature, and offset of each label, (k,).
 
@@ -49,10 +44,7 @@ def fit_bias(
         As from `prior_weights`. They count as many images as their effective number.
     plain : float
         The temperature without offsets.
-    untold : bool array (k,), optional
-        Labels whose images were left out, so that their absence says nothing: no offset.
     """
-    free = torch.from_numpy(np.ones(shares.shape[1]) if untold is None else 1.0 - untold)
     scaled = torch.from_numpy(np.asarray(logits, dtype=np.float64) / plain)
     wanted = torch.from_numpy(np.asarray(shares, dtype=np.float64))
     effective = weights * (weights.sum(axis=0) / (weights**2).sum(axis=0))
@@ -65,7 +57,7 @@ def fit_bias(
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        outputs = slope * scaled + free * bias
+        outputs = slope * scaled + bias
         if kind == "one of":
             losses = -wanted * functional.log_softmax(outputs, dim=1)
         else:
@@ -77,7 +69,7 @@ def fit_bias(
 
     optimiser.step(closure)
     steepest = float(slope.detach().clamp_min(plain / TEMPERATURE_RANGE[1]))
-    return plain / steepest, (free * bias.detach()).numpy()
+    return plain / steepest, bias.detach().numpy()
 
 
 def choose_bias(
@@ -87,7 +79,6 @@ def choose_bias(
     weights: np.ndarray,
     plain: float,
     units: np.ndarray | None = None,
-    untold: np.ndarray | None = None,
 ) -> tuple[float, tuple[float, ...]]:
     """Return temperature and offsets of `fit_bias` where they measurably help, else (plain, ()).
 
@@ -96,7 +87,7 @@ def choose_bias(
 
     Parameters
     ----------
-    kind, logits, shares, weights, plain, untold
+    kind, logits, shares, weights, plain
         As in `fit_bias`.
     units : array (n,), optional
         Split keys: images of one sample are in one fold, and count as one in the standard error.
@@ -113,7 +104,7 @@ def choose_bias(
     for held_out in range(FOLDS):
         out, rest = fold == held_out, fold != held_out
         alone = fit_temperature(kind, logits[rest], shares[rest], weights[rest])
-        temperature, bias = fit_bias(kind, logits[rest], shares[rest], weights[rest], alone, untold)
+        temperature, bias = fit_bias(kind, logits[rest], shares[rest], weights[rest], alone)
         before = calibrated(kind, logits[out], alone) - shares[out]
         after = calibrated(kind, logits[out], temperature, bias) - shares[out]
         gain[out] = (weights[out] * (before**2 - after**2)).mean(axis=1)
@@ -122,5 +113,5 @@ def choose_bias(
     logger.info("offsets by label gain %.2g ± %.2g in Brier score", mean, error)
     if mean <= error:
         return plain, ()
-    temperature, bias = fit_bias(kind, logits, shares, weights, plain, untold)
+    temperature, bias = fit_bias(kind, logits, shares, weights, plain)
     return temperature, tuple(bias.tolist())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ml_backend.calibrate import MIN_IMAGES_FOR_TEMPERATURE
@@ -100,10 +100,10 @@ def _calibration(heads: Sequence[Mapping[str, Any]]) -> list[str]:
     if not labelled:
         return ["It answers numbers only, and so gives no probabilities.", *_intervals(heads)]
     untempered = [head["control"] for head in labelled if not head["tempered"]]
+    fitted_on = _fitted_on(head for head in labelled if head["tempered"])
     text = (
         "Probabilities are calibrated in two steps: a temperature is fitted at the frequencies "
-        f"that training saw, on {_fitted_on(labelled)}; then Bayes' rule moves them to the natural "
-        "ones."
+        f"that training saw, on {fitted_on}; then Bayes' rule moves them to the natural ones."
     )
     offset = [head["control"] for head in labelled if head.get("bias")]
     if offset:
@@ -120,8 +120,9 @@ def _calibration(heads: Sequence[Mapping[str, Any]]) -> list[str]:
     return [text, *_intervals(heads)]
 
 
-def _fitted_on(heads: Sequence[Mapping[str, Any]]) -> str:
+def _fitted_on(heads: Iterable[Mapping[str, Any]]) -> str:
     """Which images calibrated; those of a few controls alone are named."""
+    heads = list(heads)
     alone = [head["control"] for head in heads if not head.get("cross_fitted")]
     if len(alone) == len(heads):
         return "the validation side"
@@ -132,12 +133,11 @@ def _intervals(heads: Sequence[Mapping[str, Any]]) -> list[str]:
     known = [h for h in heads if h["kind"] == "number" and h.get("half_width_95")]
     if not known:
         return []
-    return [
-        "",
-        f"The 95 % intervals of {', '.join(head['control'] for head in known)} are conformal: as "
-        f"wide as the errors on {_fitted_on(known)} were (Lei et al. 2018; crosswise, Barber et "
-        "al. 2021).",
-    ]
+    names = ", ".join(head["control"] for head in known)
+    text = f"The 95 % intervals of {names} are as wide as errors were on {_fitted_on(known)}"
+    crosswise = any(head.get("cross_fitted") for head in known)
+    promise = "no promise; see the coverage above" if crosswise else "conformal, Lei et al. 2018"
+    return ["", f"{text} ({promise})."]
 
 
 def _leaning(choice_balance: float) -> list[str]:

@@ -61,7 +61,7 @@ class Teacher:
         Raises
         ------
         FloatingPointError
-            The loss is no number any more.
+            The loss, or a weight, is no number any more.
         """
         model = deepcopy(self.start)
         refit_heads(model, data, self.inputs, self.penalties, self.balance)
@@ -71,6 +71,7 @@ class Teacher:
                 *(model, data, self.images, self.log_extents, drawn, self.fine_tune),
                 *(folder, mark, self.seed),
             ).run()
+        require_finite(model)
         return model
 
     def describe(self, model: TraitModel, rows: np.ndarray) -> Tensor:
@@ -85,3 +86,9 @@ class Teacher:
         with torch.no_grad():
             outputs = model.classify(self.describe(model, rows)[rows])
         return {name: values.numpy() for name, values in outputs.items()}
+
+
+def require_finite(model: TraitModel) -> None:
+    """Raise FloatingPointError where a weight is no number."""
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
+        raise FloatingPointError("a weight of the fitted model is no number")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from label_studio_config.schema import LabelSchema
+from ml_backend import fit
 from ml_backend.cross_fit import Outputs, cross_fitted_outputs
 from ml_backend.describe import describe
 from ml_backend.fine_tune import FineTuneSettings
@@ -127,6 +129,32 @@ def test_a_control_with_votes_in_one_sample_only_is_left_out(tmp_path: Path) -> 
     assert cross_fitted_outputs(data, Judge(), tmp_path, "mark") == {}
 
 
+def test_a_control_with_most_votes_in_one_sample_is_left_out(tmp_path: Path) -> None:
+    data = some_images(64, 12)
+    some = data.images["split_key"].isin(["3", "4"]).to_numpy()
+    data.targets["group"].n_votes[~some] = 0
+    data.targets["group"].shares[:] = [1, 0, 0]
+    assert cross_fitted_outputs(data, Judge(), tmp_path, "mark") == {}
+
+
+def test_a_label_that_could_not_be_told_gets_no_offset_against_it() -> None:
+    """One label's images are left out of 300; calibrated by the others, no label is moved."""
+    dice = np.random.default_rng(0)
+    data = some_images(304, 304)
+    group = data.targets["group"].shares
+    logits = (3 * group + dice.normal(size=group.shape)).astype(np.float32)
+    logits[:, 2] += 2  # too sure of the third label, as an offset would tell
+    model = TraitModel(Encoder.create("test_resnet", 32), make_heads(data, 10)[0], SCHEMA, 1)
+    rows = data.rows("train")
+    set_priors(model, data, rows, np.ones(len(rows)))
+    fit.calibrate_by(model, data, rows, {"group": logits[rows]})
+    assert len(model.head("group").bias) == 3
+    logits[group[:, 0] == 1] = np.nan
+    fit.calibrate_by(model, data, rows, {"group": logits[rows]}, cross_fitted=True)
+    assert model.head("group").bias == ()
+    assert model.head("group").cross_fitted
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_what_is_said_of_images_does_not_depend_on_their_votes(
     tmp_path: Path, encoder: Path, whole: bool
@@ -227,9 +255,12 @@ def test_few_images_are_calibrated_where_the_validation_side_is_too_small(
 
 
 def test_the_whole_network_is_judged_so_too_and_leaves_no_checkpoint(
-    tmp_path: Path, encoder: Path
+    tmp_path: Path, encoder: Path, monkeypatch
 ) -> None:
     (tmp_path / "images").mkdir()
+    # A few drawn discs are too easy for heads to lose: what is fine-tuned shall win here.
+    losses = cycle([1.0, 0.5])
+    monkeypatch.setattr(fit, "validation_loss", lambda *_: next(losses))
     tasks = make_tasks(tmp_path / "images", 80)
     tuned = replace(HEADS_ONLY, fine_tune=replace(FitSettings().fine_tune, epochs=2))
     report = learn(tmp_path, tasks, encoder, tuned, "tuned")
