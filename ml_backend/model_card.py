@@ -136,7 +136,7 @@ def _intervals(heads: Sequence[Mapping[str, Any]]) -> list[str]:
     names = ", ".join(head["control"] for head in known)
     text = f"The 95 % intervals of {names} are as wide as errors were on {_fitted_on(known)}"
     crosswise = any(head.get("cross_fitted") for head in known)
-    promise = "no promise; see the coverage above" if crosswise else "conformal, Lei et al. 2018"
+    promise = "no guarantee; see the coverage above" if crosswise else "conformal, Lei et al. 2018"
     return ["", f"{text} ({promise})."]
 
 
