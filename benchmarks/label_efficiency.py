@@ -54,11 +54,12 @@ SELF_TRAINED = replace(
 )
 SHARES = {"groups": (0.0025, 0.01, 0.05, 0.1, 1.0), "classes": (0.01, 0.05, 0.1, 1.0)}
 SEEDS = (0, 1, 2)
+BY_VALIDATION = replace(FitSettings(), cross_fit_below=0)
 FROM_ENCODER = {
     "simclr": FitSettings(),
     "self-trained": SELF_TRAINED,
-    BOUND: replace(FitSettings(), cross_fit_below=0),
-    VALIDATION: replace(FitSettings(), cross_fit_below=0),
+    BOUND: BY_VALIDATION,
+    VALIDATION: BY_VALIDATION,
 }
 CROSS_FITTED_SHARE = 0.05
 SMALL_SHARE = 0.1

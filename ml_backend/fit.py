@@ -185,8 +185,10 @@ def fit(
     inputs, chosen = best.inputs, best.trained
     calibrate_heads(model, data, inputs)
     n_images = len(data.rows("train", "validation"))
-    refitted = chosen in (FROZEN, WHOLE) and n_images < settings.refit_below
-    if chosen in (FROZEN, WHOLE) and n_images < max(settings.refit_below, settings.cross_fit_below):
+    again = chosen in (FROZEN, WHOLE)
+    refitted = again and n_images < settings.refit_below
+    cross_fitted = again and n_images < settings.cross_fit_below
+    if refitted or cross_fitted:
         start = deepcopy(model)
         frozen.restore(start)
         teacher = Teacher(
@@ -194,12 +196,11 @@ def fit(
             *(settings.fine_tune if chosen == WHOLE else None, settings.seed),
         )
         everyone, mark = data.all_teach(), f"{mark} {chosen}"
-        outputs: Outputs = {}
-        if n_images < settings.cross_fit_below:
-            outputs = _cross_fitted(teacher, everyone, folder, mark)
         if refitted:
             model, inputs = _taught_by_both_sides(teacher, model.heads, everyone, folder, mark)
-        calibrate_by(model, everyone, everyone.rows("train"), outputs, cross_fitted=True)
+        if cross_fitted:
+            outputs = _cross_fitted(teacher, everyone, folder, mark)
+            calibrate_by(model, everyone, everyone.rows("train"), outputs, cross_fitted=True)
     embedding = inputs[:, : encoder.feature_count].numpy()
     model.novelty = Novelty.fit(
         embedding[data.rows("train")], embedding[data.rows("validation")], settings.seed
@@ -285,26 +286,23 @@ def _calibrated(model: TraitModel, data: LearningSet, inputs: Tensor) -> TraitMo
     return copy
 
 
-@torch.no_grad()
 def validation_loss(model: TraitModel, data: LearningSet, inputs: Tensor) -> float:
     """Mean over heads of the loss on the validation side, tempered as it will serve; 0 without."""
     rows = data.rows("validation")
-    outputs = model.classify(inputs[rows])
+    outputs = model.logits(inputs[rows])
     losses = []
     for head in model.heads:
         target = data.targets[head.control].take(rows)
         if target.known.any():
-            logits = outputs[head.control].numpy()[target.known]
+            logits = outputs[head.control][target.known]
             losses.append(tempered_loss(head, logits, target.shares[target.known]))
     return float(np.mean(losses)) if losses else 0.0
 
 
-@torch.no_grad()
 def calibrate_heads(model: TraitModel, data: LearningSet, inputs: Tensor) -> None:
     """Fit each head's temperature, or a number's interval, on the validation side."""
     rows = data.rows("validation")
-    outputs = model.classify(inputs[rows])
-    calibrate_by(model, data, rows, {name: value.numpy() for name, value in outputs.items()})
+    calibrate_by(model, data, rows, model.logits(inputs[rows]))
 
 
 def calibrate_by(

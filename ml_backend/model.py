@@ -134,6 +134,11 @@ class TraitModel(nn.Module):
             for head, classifier in zip(self.heads, self.classifiers, strict=True)
         }
 
+    @torch.no_grad()
+    def logits(self, inputs: Tensor) -> dict[str, np.ndarray]:
+        """Return the same as arrays: what calibration and `Head.answer` take."""
+        return {name: outputs.numpy() for name, outputs in self.classify(inputs).items()}
+
     def forward(
         self, images: Tensor, log_extents: Tensor, views: int | None = None
     ) -> dict[str, Tensor]:
@@ -175,7 +180,7 @@ class TraitModel(nn.Module):
         """The same from the encoder's features, float32 (n, d), averaged over the views."""
         extents = torch.from_numpy(np.ascontiguousarray(log_extents, dtype=np.float32))
         inputs = torch.cat([torch.from_numpy(features), size_inputs(extents)], dim=1)
-        logits = {name: value.numpy() for name, value in self.classify(inputs).items()}
+        logits = self.logits(inputs)
         values = {head.control: head.answer(logits[head.control]) for head in self.heads}
         return Answers(features, values)
 

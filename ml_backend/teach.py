@@ -83,9 +83,7 @@ class Teacher:
     def judge(self, data: LearningSet, folder: Path, mark: str) -> Outputs:
         """Return what such a model says of the validation side: outputs (m, k) by control."""
         model, rows = self.teach(data, folder, mark), data.rows("validation")
-        with torch.no_grad():
-            outputs = model.classify(self.describe(model, rows)[rows])
-        return {name: values.numpy() for name, values in outputs.items()}
+        return model.logits(self.describe(model, rows)[rows])
 
 
 def require_finite(model: TraitModel) -> None:

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 import torch
 
-from label_studio_config.schema import LabelSchema
 from ml_backend import fit
 from ml_backend.cross_fit import Outputs, cross_fitted_outputs
 from ml_backend.describe import describe
@@ -20,17 +19,13 @@ from ml_backend.fit import WHOLE, FitSettings
 from ml_backend.fit_heads import make_heads, set_priors
 from ml_backend.folds import FOLDS, folds_of
 from ml_backend.model import TraitModel
-from ml_backend.registry import METRICS_FILE, Registry
+from ml_backend.registry import METRICS_FILE
 from ml_backend.targets import ControlTargets, LearningSet
 from ml_backend.teach import Teacher
-from ml_backend.train import train
 from simclr.encoder import Encoder
-from tests.trait_fixtures import XML, make_tasks, resolver
+from tests.few_labels import HEADS_ONLY, SCHEMA, learn, small_encoder
+from tests.trait_fixtures import make_tasks
 
-SCHEMA = LabelSchema.from_xml(XML)
-HEADS_ONLY = replace(
-    FitSettings(views=1, untrained=True), fine_tune=replace(FitSettings().fine_tune, epochs=0)
-)
 VALIDATION_ALONE = replace(HEADS_ONLY, cross_fit_below=0)
 
 
@@ -208,19 +203,7 @@ def test_a_fifth_that_cannot_be_taught_leaves_the_calibration_of_the_validation_
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    return Encoder.create("resnet10t", image_size_px=32).save(tmp_path_factory.mktemp("encoder"))
-
-
-def learn(tmp_path: Path, tasks, encoder: Path, settings: FitSettings, name: str):
-    return train(
-        tasks,
-        SCHEMA,
-        resolve_image=resolver(tmp_path / "images"),
-        registry=Registry(tmp_path / name),
-        encoder=encoder,
-        settings=settings,
-    )
+    return small_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 def heads_of(report) -> dict[str, dict]:

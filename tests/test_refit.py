@@ -7,35 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from label_studio_config.schema import LabelSchema
 from ml_backend.fit import WHOLE, FitSettings
 from ml_backend.model import TraitModel
-from ml_backend.registry import Registry
 from ml_backend.split import SplitRule
-from ml_backend.train import train
-from simclr.encoder import Encoder
-from tests.trait_fixtures import XML, make_tasks, resolver
-
-SCHEMA = LabelSchema.from_xml(XML)
-HEADS_ONLY = replace(
-    FitSettings(views=1, untrained=True), fine_tune=replace(FitSettings().fine_tune, epochs=0)
-)
+from tests.few_labels import HEADS_ONLY, learn, small_encoder
+from tests.trait_fixtures import make_tasks
 
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory) -> Path:
-    return Encoder.create("resnet10t", image_size_px=32).save(tmp_path_factory.mktemp("encoder"))
-
-
-def learn(tmp_path: Path, tasks, encoder: Path, settings: FitSettings, name: str):
-    return train(
-        tasks,
-        SCHEMA,
-        resolve_image=resolver(tmp_path / "images"),
-        registry=Registry(tmp_path / name),
-        encoder=encoder,
-        settings=settings,
-    )
+    return small_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 def test_few_images_all_teach_and_held_out_ones_do_not(tmp_path: Path, encoder: Path) -> None:
