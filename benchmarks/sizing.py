@@ -29,7 +29,7 @@ from benchmarks.gallery_scale import serving
 from benchmarks.machine import MB, circumstances, share_of_memory_mb
 from benchmarks.push_scale import make_manifest, write_shards
 from hpc_jobs.files import read_json
-from hpc_jobs.records import STARTED_FILE
+from hpc_jobs.job_folder import STARTED_FILE
 from label_studio_config.api import Api
 from label_studio_config.backup import back_up, restore
 from label_studio_config.database import Sqlite

@@ -17,7 +17,9 @@ from pathlib import Path
 from hpc_jobs import failures
 from hpc_jobs.call import LOG_FORMAT, end
 from hpc_jobs.files import read_json
-from hpc_jobs.records import JOB_FILE, OUTCOME_FILE, kept_error
+from hpc_jobs.job_folder import JOB_FILE, OUTCOME_FILE
+from hpc_jobs.kept_results import kept_error
+from hpc_jobs.once import with_follow_up
 
 
 def after_processes(job_folder: Path, why: str | None = None) -> None:
@@ -33,12 +35,9 @@ def after_processes(job_folder: Path, why: str | None = None) -> None:
         return
     kept = kept_error(job_folder, read_json(job_folder / JOB_FILE) or {}, rank="*")
     failure = failures.last(job_folder, failures.run_number())
-    if why is not None:
-        end(job_folder, "failed", why)
-    elif kept is not None:
-        end(job_folder, "failed", kept[1])
-    elif failure is not None:
-        end(job_folder, "failed", failure.told)
+    error = why or (kept and kept[1]) or (failure and failure.told)
+    if error:
+        end(job_folder, "failed", error, at_end=with_follow_up)
 
 
 if __name__ == "__main__":

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hpc_jobs.job_record import JobRecord, State, where_of
 from hpc_jobs.progress import Progress
-from hpc_jobs.records import JobRecord, State, read_job, where_of
 
 WORTH_A_LOOK = ("failed", "killed", "running", "cancelled", "finished", "queued")
 
 
-def part_folder(job_folder: Path, part: int) -> Path:
-    """Where a part's own files lie."""
-    return job_folder / f"part-{part:03d}"
-
-
-def part_folders(job_folder: Path, job: dict[str, Any]) -> list[Path]:
-    """Of an array, those of its parts; else the job's own."""
-    count = job.get("parts") or 0
-    return [part_folder(job_folder, part) for part in range(count)] or [job_folder]
-
-
-def record_of_array(job_folder: Path, job: dict[str, Any]) -> JobRecord:
+def record_of_array(job_folder: Path, job: dict[str, Any], parts: Sequence[JobRecord]) -> JobRecord:
     """How an array stands: active while one part is, and only as good as its worst part."""
-    parts = tuple(filter(None, map(read_job, part_folders(job_folder, job))))
     state = _state({part.state for part in parts})
     shown = min(parts, key=lambda part: WORTH_A_LOOK.index(part.state), default=None)
     wrong = [part for part in parts if part.error]
@@ -46,7 +35,7 @@ def record_of_array(job_folder: Path, job: dict[str, Any]) -> JobRecord:
         result=results if state == "finished" else None,
         where=where_of(job),
         waits_for=waits[0] if waits and state == "queued" else None,
-        parts=parts,
+        parts=tuple(parts),
     )
 
 
@@ -61,7 +50,7 @@ def _state(states: set[str]) -> State:
     return next((end for end in ends if end in states), "finished")
 
 
-def _progress(parts: tuple[JobRecord, ...]) -> Progress | None:
+def _progress(parts: Sequence[JobRecord]) -> Progress | None:
     """The mean of the parts' shares, of the largest total that a part counts to."""
     told = [part.progress for part in parts if part.progress is not None]
     if not told:

@@ -17,26 +17,28 @@ from typing import Any
 from hpc_jobs import failures
 from hpc_jobs.batch_script import TERMINATED
 from hpc_jobs.errors import told
-from hpc_jobs.files import read_json, write_json
-from hpc_jobs.processes import ProcessIdentity
-from hpc_jobs.progress import JOB_FOLDER_VARIABLE
-from hpc_jobs.records import (
+from hpc_jobs.files import write_json
+from hpc_jobs.job_folder import (
     CANCELLED_FILE,
     HEARTBEAT_FILE,
-    JOB_FILE,
     OUTCOME_FILE,
-    SECONDS_BETWEEN_HEARTBEATS,
+    RESERVE_FILE,
     SLURM_FILE,
     STARTED_FILE,
 )
+from hpc_jobs.processes import ProcessIdentity
+from hpc_jobs.progress import JOB_FOLDER_VARIABLE
 
 logger = logging.getLogger(__name__)
 
 LONGEST_RESULT = 10_000
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-RESERVE_FILE = "reserve"
+SECONDS_BETWEEN_HEARTBEATS = 60.0
 RESERVED_BYTES = 1 << 17
 AUTOGROUP_TRIES = 50
+
+AtEnd = Callable[[Path, Callable[[], None]], None]
+"""Given the job's folder and what writes its outcome, which it must call."""
 
 
 class JobCall:
@@ -48,6 +50,8 @@ class JobCall:
     yet, see `failures`.
     """
 
+    at_end: AtEnd | None = None  # of a call that an earlier version has pickled
+
     def __init__(
         self,
         job_folder: Path,
@@ -55,12 +59,14 @@ class JobCall:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         niceness: int,
+        at_end: AtEnd | None = None,
     ) -> None:
         self.job_folder = job_folder
         self.function = function
         self.args = args
         self.kwargs = kwargs
         self.niceness = niceness
+        self.at_end = at_end
         self._queued_again = False
 
     def __call__(self) -> Any:
@@ -82,7 +88,7 @@ class JobCall:
         for name in (OUTCOME_FILE, SLURM_FILE):
             (self.job_folder / name).unlink(missing_ok=True)
         if (self.job_folder / CANCELLED_FILE).exists():
-            end(self.job_folder, "cancelled", None)
+            self._end("cancelled", None)
             raise KeyboardInterrupt
         if threading.current_thread() is threading.main_thread():
             # A process started in the background may have been born deaf to the interrupt.
@@ -97,7 +103,7 @@ class JobCall:
             with _heartbeat(self.job_folder):
                 result = self.function(*self.args, **self.kwargs)
         except KeyboardInterrupt:
-            end(self.job_folder, "cancelled", None)
+            self._end("cancelled", None)
             raise
         except BaseException as error:
             if self._queued_again:
@@ -111,9 +117,9 @@ class JobCall:
                 self._note(0, error)
                 # Not the error itself, of which submitit would write a result.
                 raise SystemExit(1) from error
-            end(self.job_folder, "failed", told(error))
+            self._end("failed", told(error))
             raise
-        end(self.job_folder, "finished", None, _as_json(result))
+        self._end("finished", None, _as_json(result))
         return result
 
     def checkpoint(self) -> Any:
@@ -125,6 +131,9 @@ class JobCall:
         self._queued_again = True
         (self.job_folder / STARTED_FILE).unlink(missing_ok=True)
         return DelayedSubmission(self)
+
+    def _end(self, state: str, error: str | None, result: Any = None) -> None:
+        end(self.job_folder, state, error, result, at_end=self.at_end)
 
     def _run_beside(self, rank: int) -> None:
         """Run the function in a further process of the job; only its failure is told."""
@@ -140,20 +149,27 @@ class JobCall:
         failures.note(self.job_folder, rank, error)
 
 
-def end(job_folder: Path, state: str, error: str | None, result: Any = None) -> None:
-    """Write a job's outcome and start what waits for its end."""
-    from hpc_jobs.once import end_job
-
+def end(
+    job_folder: Path,
+    state: str,
+    error: str | None,
+    result: Any = None,
+    *,
+    at_end: AtEnd | None = None,
+) -> None:
+    """Write a job's outcome, in the hands of `at_end` if there is one."""
     if (job_folder / CANCELLED_FILE).exists():
         # Whatever the function made of the interrupt, somebody asked for this end.
         state, error = "cancelled", None
-    job = read_json(job_folder / JOB_FILE) or {}
     (job_folder / RESERVE_FILE).unlink(missing_ok=True)
 
     def write() -> None:
         write_json(job_folder / OUTCOME_FILE, outcome_of(state, error, result))
 
-    end_job(job_folder.parent, job.get("key"), write)
+    if at_end is None:
+        write()
+    else:
+        at_end(job_folder, write)
 
 
 def outcome_of(state: str, error: str | None, result: Any = None) -> dict[str, Any]:

@@ -8,22 +8,29 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from hpc_jobs import slurm
-from hpc_jobs.arrays import part_folders
+from hpc_jobs.errors import JobError
 from hpc_jobs.files import read_json
-from hpc_jobs.once import drop_pending, set_pending_aside
+from hpc_jobs.job_folder import CANCELLED_FILE, JOB_FILE, STARTED_FILE, part_folders
+from hpc_jobs.job_record import JobRecord
+from hpc_jobs.pending import drop_pending, set_pending_aside
 from hpc_jobs.processes import ProcessIdentity
-from hpc_jobs.records import CANCELLED_FILE, JOB_FILE, STARTED_FILE, JobRecord, list_jobs
-from hpc_jobs.runner import Job, JobError
+from hpc_jobs.records import existing_job, list_jobs, wait_for_end
 
 logger = logging.getLogger(__name__)
 
 
-def cancel(
-    job: Job[Any] | JobRecord, grace_s: float = 10.0, *, keep_follow_up: bool = False
-) -> JobRecord:
+class InFolder(Protocol):
+    """A `Job`, or a `JobRecord`."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the job."""
+
+
+def cancel(job: InFolder, grace_s: float = 10.0, *, keep_follow_up: bool = False) -> JobRecord:
     """End a job: an interrupt first, the hard way after `grace_s` seconds.
 
     A job that is over stays as it is. A waiting follow-up of the same key is dropped, or set aside.
@@ -38,8 +45,7 @@ def cancel(
     JobError
         The job runs on another machine and no scheduler can be asked to end it.
     """
-    handle: Job[Any] = Job(job.folder)
-    record = handle.record()
+    record = existing_job(job.folder)
     if not record.active:
         return record
     description = read_json(record.folder / JOB_FILE) or {}
@@ -55,32 +61,34 @@ def cancel(
     follow_up = set_pending_aside if keep_follow_up else drop_pending
     follow_up(record.folder.parent, record.key)
     if in_slurm:
-        return _cancel_in_slurm(handle, str(description.get("scheduler_id", "")), grace_s)
+        return _cancel_in_slurm(record, str(description.get("scheduler_id", "")), grace_s)
     for one in folders:
         for process in _processes(one, STARTED_FILE):
             with suppress(ProcessLookupError):  # it may end between two looks
                 os.kill(process.pid, signal.SIGINT)
-    handle.wait(grace_s if any(_processes(one, STARTED_FILE) for one in folders) else 0)
+    has_begun = any(_processes(one, STARTED_FILE) for one in folders)
+    wait_for_end(record.folder, grace_s if has_begun else 0)
     for one in folders:
         for process in _processes(one):
             with suppress(ProcessLookupError):
                 # Its session is its own (see `local_executor`), so this ends its workers too.
                 os.killpg(os.getpgid(process.pid), signal.SIGKILL)
-    return handle.wait(2.0)
+    return wait_for_end(record.folder, 2.0)
 
 
-def _cancel_in_slurm(handle: Job[Any], scheduler_id: str, grace_s: float) -> JobRecord:
+def _cancel_in_slurm(job: JobRecord, scheduler_id: str, grace_s: float) -> JobRecord:
     if not scheduler_id:
-        raise JobError(f"job {handle.id} is being submitted: cancel it in a moment")
+        raise JobError(f"job {job.id} is being submitted: cancel it in a moment")
     try:
-        if handle.record().state == "running":
+        if existing_job(job.folder).state == "running":
             slurm.interrupt(scheduler_id)
-            if not handle.wait(grace_s).active:
-                return handle.record()
+            ended = wait_for_end(job.folder, grace_s)
+            if not ended.active:
+                return ended
         slurm.end(scheduler_id)
     except slurm.SlurmError as error:
         raise JobError(str(error)) from error
-    return handle.wait(grace_s)
+    return wait_for_end(job.folder, grace_s)
 
 
 def _processes(job_folder: Path, *files: str) -> list[ProcessIdentity]:

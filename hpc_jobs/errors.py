@@ -1,4 +1,4 @@
-"""What errors say, with those that have led to them."""
+"""What errors say, with those that have led to them; and that of jobs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import errno
 from collections.abc import Iterator
 
 MAKE_ROOM = "make room, and start it again"
+
+
+class JobError(RuntimeError):
+    """A job has no result (it failed, was cancelled, was killed, or is not done), was not taken by
+    Slurm, or cannot be cancelled from here."""
 
 
 def told(error: BaseException) -> str:

@@ -18,14 +18,14 @@ from typing import Any
 from hpc_jobs.call import JobCall
 from hpc_jobs.ending import cancel_all
 from hpc_jobs.files import read_json, update_json, write_json
+from hpc_jobs.job import Job
+from hpc_jobs.job_folder import CANCELLED_FILE, JOB_FILE, STOPPED_FILE, TOLD_FILE
+from hpc_jobs.job_record import JobRecord
 from hpc_jobs.once import put_pending_back, submit_once
-from hpc_jobs.records import CANCELLED_FILE, JOB_FILE, JobRecord, list_jobs
-from hpc_jobs.runner import Job
+from hpc_jobs.records import list_jobs
 
 logger = logging.getLogger(__name__)
 
-STOPPED_FILE = "stopped"
-TOLD_FILE = "interrupted.json"
 SECONDS_OF_INTEREST = 7 * 24 * 3600.0
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 from typing import Any
 
+from hpc_jobs import slurm
 from hpc_jobs.scratch import own_scratch
 
 
@@ -50,8 +51,6 @@ def _note_time_limit() -> None:
     # Noted in a run before this one, Slurm may not have answered then: asked again.
     if submission is None or submission._timeout_min not in (None, 0, math.inf):
         return
-    from hpc_jobs import slurm
-
     submission._timeout_min = math.inf  # until Slurm has answered
     # Only the first process queues the job again.
     first = os.environ.get("SLURM_PROCID", "0") == "0"

@@ -16,88 +16,29 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 
-from hpc_jobs import slurm
-from hpc_jobs.arrays import part_folder
-from hpc_jobs.call import JobCall, outcome_of
+from hpc_jobs.call import AtEnd, JobCall, outcome_of
 from hpc_jobs.environment import environment
-from hpc_jobs.files import read_json, update_json, write_json
+from hpc_jobs.errors import JobError
+from hpc_jobs.files import update_json, write_json
+from hpc_jobs.job import Job, Result
+from hpc_jobs.job_folder import CANCELLED_FILE, JOB_FILE, OUTCOME_FILE, part_folder
+from hpc_jobs.job_state import was_submitted_after_all
 from hpc_jobs.processes import ProcessIdentity
 from hpc_jobs.processors import processors
 from hpc_jobs.progress import JOB_FOLDER_VARIABLE
-from hpc_jobs.records import (
-    CANCELLED_FILE,
-    JOB_FILE,
-    OUTCOME_FILE,
-    JobRecord,
-    read_job,
-    results_of,
-    was_submitted_after_all,
-)
+from hpc_jobs.slurm import SlurmError
+from hpc_jobs.slurm_submission import submit_calls
 
 logger = logging.getLogger(__name__)
 
-Result = TypeVar("Result")
 ExecutorName = Literal["local", "slurm", "debug"]
 
 NICENESS = 10
 LONGEST_JOB_MIN = 60 * 24 * 30
-
-
-class JobError(RuntimeError):
-    """A job has no result (it failed, was cancelled, was killed, or is not done), was not taken by
-    Slurm, or cannot be cancelled from here."""
-
-
-@dataclass(frozen=True)
-class Job(Generic[Result]):
-    """A submitted call. Nothing but its folder, so it can be made again from there."""
-
-    folder: Path
-
-    @property
-    def id(self) -> str:
-        """Unique among the jobs of one folder."""
-        return self.folder.name
-
-    def record(self) -> JobRecord:
-        """How the job stands now. Raises `JobError` where its folder is gone."""
-        record = read_job(self.folder)
-        if record is None:
-            raise JobError(f"no job in {self.folder}: was the folder deleted?")
-        return record
-
-    def wait(self, timeout_s: float | None = None) -> JobRecord:
-        """Wait for the end of the job, or for `timeout_s` seconds; how it stands then."""
-        end = None if timeout_s is None else time.monotonic() + timeout_s
-        while (record := self.record()).active and (end is None or time.monotonic() < end):
-            time.sleep(0.1)
-        return record
-
-    def result(self, timeout_s: float | None = None) -> Result:
-        """What the function returned; waits for it. Raises `JobError` where there is nothing.
-
-        Of an array, a list of what it returned for each part.
-        """
-        record = self.wait(timeout_s)
-        if record.state != "finished":
-            raise JobError(f"job {self.id} is {record.state}: {record.error or 'no error'}")
-        if record.parts:
-            return [Job(part.folder).result() for part in record.parts]  # type: ignore[return-value]
-        content = _read_result(self.folder)
-        if content is None:
-            raise JobError(f"job {self.id} finished, but its result could not be kept")
-        return content[0]
-
-    def cancel(self, grace_s: float = 10.0) -> JobRecord:
-        """As `hpc_jobs.cancel`."""
-        from hpc_jobs.ending import cancel
-
-        return cancel(self, grace_s)
 
 
 def submit(
@@ -112,6 +53,7 @@ def submit(
     parameters: Mapping[str, Any] | None = None,
     parts: int = 1,
     announce: Callable[[str], None] | None = None,
+    at_end: AtEnd | None = None,
     **kwargs: Any,
 ) -> Job[Result]:
     """Run `function(*args, **kwargs)` as a job and return at once.
@@ -144,6 +86,9 @@ def submit(
     announce : callable, optional
         Called with the job's id once it has a record, before it is handed to anybody: whoever is
         killed in between has left word of it.
+    at_end : callable, optional
+        Called in the job when it ends, with its folder and a function that writes its outcome, and
+        must call that; importable, as the function is.
 
     Returns
     -------
@@ -168,11 +113,14 @@ def submit(
     }
     own = niceness if executor == "local" else 0
     if parts == 1:
-        calls = [JobCall(job_folder, function, args, kwargs, own)]
+        calls = [JobCall(job_folder, function, args, kwargs, own, at_end)]
         write_json(job_folder / JOB_FILE, description)
     else:
         calls = [
-            JobCall(part_folder(job_folder, k), function, args, kwargs | {"part": (k, parts)}, own)
+            JobCall(
+                *(part_folder(job_folder, k), function, args, kwargs | {"part": (k, parts)}),
+                *(own, at_end),
+            )
             for k in range(parts)
         ]
         for call in calls:
@@ -218,10 +166,10 @@ def _run_here(call: JobCall) -> None:
 def _submit_to_slurm(calls: list[JobCall], job_folder: Path, parameters: dict[str, Any]) -> None:
     """Queue the calls; ids and logs are noted in job.json of the job, and of each part."""
     try:
-        queued = slurm.submit_calls(
+        queued = submit_calls(
             calls, job_folder, OUTCOME_FILE, CANCELLED_FILE, job_folder.name, parameters
         )
-    except slurm.SlurmError as error:
+    except SlurmError as error:
         for call in calls:
             write_json(call.job_folder / OUTCOME_FILE, outcome_of("failed", str(error)))
         raise JobError(str(error)) from error
@@ -253,18 +201,3 @@ def _start_here(call: JobCall, threads: int | None, parameters: dict[str, Any]) 
 def _share_of_processors(parts: int) -> int | None:
     """Threads for each part of an array on this machine; None for all."""
     return None if parts == 1 else max(1, processors() // parts)
-
-
-def _read_result(job_folder: Path) -> tuple[Any] | None:
-    import pickle
-
-    # submitit writes the result just after our outcome.
-    job = read_json(job_folder / JOB_FILE) or {}
-    for _ in range(100):
-        for path in results_of(job_folder, job):
-            kind, content = pickle.loads(path.read_bytes())
-            return (content,) if kind == "success" else None
-        if not (job_folder / OUTCOME_FILE).exists():
-            return None
-        time.sleep(0.05)
-    return None

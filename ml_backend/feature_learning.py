@@ -9,9 +9,10 @@ import torch
 
 from label_studio_config.manifest import Manifest
 from ml_backend.start import have_colour
-from ml_backend.training_jobs import PRETRAIN_EPOCHS
 from simclr.encoder import DEFAULT_BACKBONE, Encoder
 from simclr.pretrain import PretrainError, SimCLRSettings, pretrain
+
+DEFAULT_EPOCHS = 20
 
 
 def learn_features(
@@ -74,7 +75,7 @@ def learn_features(
         manifest,
         start,
         folder,
-        epochs or PRETRAIN_EPOCHS,
+        epochs or DEFAULT_EPOCHS,
         labels=labels,
         cache_folder=cache_folder,
         settings=settings,

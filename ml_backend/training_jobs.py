@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PRETRAIN_EPOCHS = 20
 TASKS_PER_LIGHT_PAGE = 5000
 
 
@@ -240,13 +239,13 @@ def pretrain_project(
     ApiError
         Label Studio cannot be reached.
     """
-    from ml_backend.feature_learning import learn_features
+    from ml_backend.feature_learning import DEFAULT_EPOCHS, learn_features
     from simclr.run_folder import count_images
 
     home = Home(home_folder)
     manifest, labels = fetch_images(home, project_id)
     folder = home.encoders_folder(project_id)
-    epochs = epochs or PRETRAIN_EPOCHS
+    epochs = epochs or DEFAULT_EPOCHS
     encoder = learn_features(
         manifest,
         folder,

@@ -128,7 +128,7 @@ class ActRequest(_Message):
 
 
 class PretrainRequest(_Message):
-    """POST /pretrain. `epochs` by default as `training_jobs.PRETRAIN_EPOCHS`."""
+    """POST /pretrain. `epochs` by default as `feature_learning.DEFAULT_EPOCHS`."""
 
     model_config = ConfigDict(extra="forbid")
     project: ProjectId

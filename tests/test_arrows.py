@@ -1,6 +1,11 @@
-"""Arrows between packages only point down; floor 1 and the exports know no torch."""
+"""Arrows between packages only point down, and between modules never in a circle.
+
+Floor 1 and the exports know no torch.
+"""
 
 import ast
+from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -54,6 +59,48 @@ def test_arrows_point_down(package):
         if (names := forbidden(path.read_text(), package))
     }
     assert not wrong
+
+
+def modules(root: Path) -> dict[str, str]:
+    """The source of every module of the packages below a folder, by its dotted name."""
+    found = {}
+    for path in (path for package in PACKAGES for path in (root / package).rglob("*.py")):
+        name = ".".join(path.relative_to(root).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = path.read_text()
+    return found
+
+
+def circle(sources: Mapping[str, str]) -> list[str]:
+    """Modules that take something from each other all round, wherever the imports stand."""
+    # What a module takes from its package is another module of it, which is named too.
+    arrows = {
+        name: {
+            own
+            for imported in imports_of(source, name)
+            for own in (imported, imported.rpartition(".")[0])
+            if own in sources and own not in {name, name.rpartition(".")[0]}
+        }
+        for name, source in sources.items()
+    }
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_circles():
+    sources = modules(ROOT)
+    assert {"hpc_jobs.runner", "ml_backend.train", "label_studio_config.plugin.push"} <= set(
+        sources
+    )
+    assert circle(sources) == []
+
+
+def test_the_check_of_circles_can_fail():
+    late = {"a.x": "from a.y import f", "a.y": "def f():\n    from a import x"}
+    assert set(circle(late)) == {"a.x", "a.y"}
+    assert circle(late | {"a.y": "from a.z import f"}) == []
 
 
 def test_the_check_can_fail():

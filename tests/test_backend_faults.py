@@ -16,7 +16,7 @@ import requests
 
 import hpc_jobs
 from hpc_jobs.files import read_json
-from hpc_jobs.records import STARTED_FILE
+from hpc_jobs.job_folder import STARTED_FILE
 from label_studio_config.api import Api
 from label_studio_config.backend_connection import authorization
 from label_studio_config.project import create_project

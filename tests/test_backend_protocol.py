@@ -14,7 +14,7 @@ from label_studio_sdk.label_interface import LabelInterface
 import hpc_jobs
 from benchmarks import health_latency
 from hpc_jobs.files import write_json
-from hpc_jobs.records import JOB_FILE, OUTCOME_FILE
+from hpc_jobs.job_folder import JOB_FILE, OUTCOME_FILE
 from label_studio_config.home import Home
 from label_studio_config.results import read_result
 from label_studio_config.schema import LabelSchema

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpc_jobs.batch_script import after_the_call, before_the_call
-from hpc_jobs.records import CANCELLED_FILE, OUTCOME_FILE
+from hpc_jobs.job_folder import CANCELLED_FILE, OUTCOME_FILE
 
 ENDED = (CANCELLED_FILE, OUTCOME_FILE)
 

@@ -21,15 +21,15 @@ import pytest
 import hpc_jobs
 from hpc_jobs import progress, slurm
 from hpc_jobs.files import read_json, write_json
-from hpc_jobs.processors import processors
-from hpc_jobs.records import (
+from hpc_jobs.job_folder import (
     CANCELLED_FILE,
     HEARTBEAT_FILE,
     JOB_FILE,
     OUTCOME_FILE,
-    SECONDS_OF_SILENCE,
     STARTED_FILE,
 )
+from hpc_jobs.job_state import SECONDS_OF_SILENCE
+from hpc_jobs.processors import processors
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -526,7 +526,7 @@ def test_what_sbatch_took_long_to_submit_is_not_given_up(tmp_path, monkeypatch, 
     numbers = [f"424{parts}_{part}" for part in range(parts)]
     waiting = "\n".join(f"{number} PENDING" for number in numbers)
     slurm_that_says(waiting, tmp_path, monkeypatch)
-    monkeypatch.setattr("hpc_jobs.slurm.submit_calls", slow)
+    monkeypatch.setattr("hpc_jobs.runner.submit_calls", slow)
     job = hpc_jobs.submit(sum, [1], name="x", folder=jobs, executor="slurm", parts=parts)
     assert job.record().state == "queued"
 
@@ -537,7 +537,7 @@ def test_a_list_asks_slurm_once_for_all_that_has_no_number(tmp_path, monkeypatch
 
     asked = slurm_that_says("7 of-somebody-else", tmp_path, monkeypatch)
     monkeypatch.setattr("hpc_jobs.slurm.SECONDS_BETWEEN_QUESTIONS", 60.0)
-    monkeypatch.setattr("hpc_jobs.slurm.submit_calls", killed_then)
+    monkeypatch.setattr("hpc_jobs.runner.submit_calls", killed_then)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             hpc_jobs.submit(sum, [1], name="x", folder=tmp_path / "jobs", executor="slurm", parts=3)

@@ -15,8 +15,8 @@ import pytest
 import hpc_jobs
 from hpc_jobs import runner
 from hpc_jobs.files import update_json
-from hpc_jobs.once import drop_pending
-from hpc_jobs.records import JOB_FILE
+from hpc_jobs.job_folder import JOB_FILE
+from hpc_jobs.pending import drop_pending
 from tests.slurm_fixtures import SlurmForTests, await_true
 from tests.slurm_work import (
     OfFirstProcess,
@@ -222,7 +222,7 @@ def test_what_was_cancelled_by_hand_is_so_when_slurm_has_forgotten_it(
 def test_two_processes_whose_time_was_up_too_often(
     slurm: SlurmForTests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpc_jobs.slurm.MOST_TIMEOUTS", 0)
+    monkeypatch.setattr("hpc_jobs.slurm_submission.MOST_TIMEOUTS", 0)
     parameters = {"timeout_min": 1, "slurm_signal_delay_s": 10, "tasks_per_node": 2}
     job = submit(tmp_path, sum_together, tmp_path, parameters=parameters)
     for rank in range(2):
@@ -310,7 +310,7 @@ def test_its_time_was_up_too_often(
     slurm: SlurmForTests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a minute of time, submitit takes each signal for its end."""
-    monkeypatch.setattr("hpc_jobs.slurm.MOST_TIMEOUTS", 0)
+    monkeypatch.setattr("hpc_jobs.slurm_submission.MOST_TIMEOUTS", 0)
     # Not Slurm's own signal, which may come before anybody listens: 90 s before the end.
     parameters = {"timeout_min": 1, "slurm_signal_delay_s": 10}
     job = submit(tmp_path, note_and_wait, tmp_path, parameters=parameters)
@@ -338,7 +338,7 @@ def test_a_time_that_is_not_asked_for_is_left_to_slurm(
     slurm: SlurmForTests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And its end is counted as with one that is."""
-    monkeypatch.setattr("hpc_jobs.slurm.MOST_TIMEOUTS", 0)
+    monkeypatch.setattr("hpc_jobs.slurm_submission.MOST_TIMEOUTS", 0)
     with partition(slurm, DefaultTime="5", MaxTime="60"):
         job = submit(tmp_path, note_and_wait, tmp_path)
     began(tmp_path)
@@ -466,7 +466,7 @@ def test_who_submits_is_killed_just_before_sbatch(
     def killed_then(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hpc_jobs.slurm.submit_calls", killed_then)
+    monkeypatch.setattr("hpc_jobs.runner.submit_calls", killed_then)
     with pytest.raises(KeyboardInterrupt):
         submit(tmp_path, add, 1, 2)
     (record,) = hpc_jobs.list_jobs(tmp_path / "jobs")

@@ -10,9 +10,12 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -327,18 +330,19 @@ def test_killed_after_the_fine_tuning_its_epochs_are_not_run_again(
     """Calibration, evaluation and writing come after: whatever stops them, the epochs are kept."""
     registry = Registry(tmp_path / "p")
     tasks = make_tasks(images, 80)
-
-    def stopped(write):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(registry, "add", stopped)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), killed_before_writing(registry):
         run(tasks, images, registry, encoder)
-    monkeypatch.undo()
     epochs = count_epochs(monkeypatch)
     run(tasks, images, registry, encoder)
     assert epochs == []
     assert not (registry.folder / ".work" / CHECKPOINT).exists()
+
+
+@contextmanager
+def killed_before_writing(registry: Registry) -> Iterator[None]:
+    """A version is taught, calibrated and measured; then comes Ctrl-C."""
+    with patch.object(registry, "add", side_effect=KeyboardInterrupt):
+        yield
 
 
 def count_epochs(monkeypatch) -> list[int]:
@@ -378,14 +382,8 @@ def test_controls_in_another_order_start_clean(
     """Heads are numbered in the order of the config: a checkpoint of the other order is no use."""
     registry = Registry(tmp_path / "p")
     tasks = make_tasks(images, 80)
-
-    def stopped(write):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(registry, "add", stopped)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), killed_before_writing(registry):
         run(tasks, images, registry, encoder)
-    monkeypatch.undo()
     number = '<Number name="diameter" toName="image" unit="px"/>'
     first = XML.replace(number, "").replace("<View>\n  <Image", f"<View>{number}\n  <Image")
     reordered = LabelSchema.from_xml(first)
