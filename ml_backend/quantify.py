@@ -33,9 +33,9 @@ from ml_backend.quantify_classifier import Correction
 N_DRAWS = 300
 SWEEPS = 4
 BURN_IN = 30
-# Fine steps, or the chain would never climb them; weaker than flat (1) is no use: a wrong
-# classifier makes groups look patchier than they are.
-STRENGTHS = tuple(2.0 ** np.arange(0, 6.5, 0.375))
+# Fine steps, or the chain would never climb them. Flat is 1; the weakest suits groups that hold two
+# or three labels each: where it was missing, the most frequent one was counted too low.
+STRENGTHS = tuple(2.0 ** np.arange(-4, 6.5, 0.375))
 SHARES = (0.0, 0.5, 0.9)
 LEAST_LOG_LIKELIHOOD = -15.0
 BLOCK = 4096
@@ -217,7 +217,7 @@ def _draw_labels(
 def _prior_grid(frequencies: np.ndarray) -> np.ndarray:
     """The Dirichlet parameters, (m, k), that compositions may have been drawn from.
 
-    Their means lie between even and what is usual, (k,); the weakest are flat on average.
+    Their means lie between even and what is usual, (k,).
     """
     k = len(frequencies)
     return np.array(
