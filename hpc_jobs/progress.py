@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -110,6 +110,7 @@ class _Reporter:
 
 _reporter = _Reporter()
 _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
+_listener: ContextVar[Callable[[Progress], None] | None] = ContextVar("listener", default=None)
 
 
 def report(stage: str, done: int, total: int, message: str = "") -> None:
@@ -124,8 +125,13 @@ def report(stage: str, done: int, total: int, message: str = "") -> None:
     message : str
         Shown beside the numbers.
     """
-    if not _quiet.get():
-        _reporter.report(Progress(stage, int(done), int(total), message, time.time()))
+    if _quiet.get():
+        return
+    progress = Progress(stage, int(done), int(total), message, time.time())
+    listener = _listener.get()
+    if listener is not None:
+        listener(progress)
+    _reporter.report(progress)
 
 
 @contextmanager
@@ -136,6 +142,16 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         _quiet.reset(token)
+
+
+@contextmanager
+def told_to(listener: Callable[[Progress], None]) -> Iterator[None]:
+    """Tell a function, too, of what is reported inside, in this thread."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
 
 
 def track(iterable: Iterable[Item], stage: str, total: int | None = None) -> Iterator[Item]:

@@ -327,6 +327,16 @@ def test_progress_without_a_job_or_a_terminal_is_log_lines(caplog, monkeypatch):
     assert [record.message for record in caplog.records] == ["read 0/10000", "read 10000/10000"]
 
 
+def test_progress_is_told_to_whoever_listens_but_not_what_is_quiet():
+    heard = []
+    with progress.told_to(heard.append):
+        for _ in progress.track(range(2), "outer"):
+            with progress.quiet():
+                progress.report("inner", 1, 2)
+    progress.report("afterwards", 0, 1)
+    assert [(told.stage, told.done) for told in heard] == [("outer", 0), ("outer", 1), ("outer", 2)]
+
+
 def test_progress_file_is_whole_at_every_moment(tmp_path, monkeypatch):
     monkeypatch.setenv("PLANKTRAIT_JOB_FOLDER", str(tmp_path))
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_FILES", 0.0)
