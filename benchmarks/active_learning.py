@@ -25,7 +25,7 @@ from benchmarks.active_learning_plot import draw
 from benchmarks.cells import OfResult, read_options, run_and_show
 from benchmarks.feature_bank import ndsb_features
 from benchmarks.ndsb import CONTROL, LABEL_SETS, schema_of, tasks_of
-from benchmarks.training import ENCODER, evaluate_on, heads_only, inputs_of, train_tasks
+from benchmarks.training import evaluate_on, heads_only, inputs_of, train_tasks
 from hpc_jobs import progress
 from ml_backend.fit import FitSettings
 from ml_backend.model import TraitModel
@@ -166,7 +166,7 @@ def told(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    options = read_options(__doc__ or "", "mixture-*", ENCODER)
+    options = read_options(__doc__ or "", "mixture-*")
     run_and_show(options, cells(), RESULTS, run, told, show)
 
 

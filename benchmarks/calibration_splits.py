@@ -24,7 +24,7 @@ import pandas as pd
 from benchmarks.cells import read_options, run_and_show
 from benchmarks.machine import circumstances
 from benchmarks.ndsb import CONTROL, LABEL_SETS, read_table, schema_of, tasks_of
-from benchmarks.training import ENCODER, evaluate_on, inputs_of, train_tasks
+from benchmarks.training import evaluate_on, inputs_of, train_tasks
 from hpc_jobs import progress
 from ml_backend.calibrate import expected_calibration_error
 from ml_backend.fit import FitSettings
@@ -110,7 +110,7 @@ def show(results: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    options = read_options(__doc__, "*-division0", ENCODER)
+    options = read_options(__doc__, "*-division0")
     cells = [Cell(division, judged) for judged in (False, True) for division in range(DIVISIONS)]
     run_and_show(options, cells, RESULTS, run, lambda result: str(result), show)
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
+from benchmarks.ndsb import ENCODER
 from hpc_jobs.whole_files import write_text
 
 
@@ -34,7 +35,7 @@ class OfResult:
         return cls(**{field.name: result[field.name] for field in fields(cls)})  # type: ignore[arg-type]
 
 
-def read_options(description: str, pattern: str, encoder: Path | None = None) -> Namespace:
+def read_options(description: str, pattern: str) -> Namespace:
     """The command line of a benchmark on `ndsb` that starts from an encoder.
 
     Parameters
@@ -43,13 +44,11 @@ def read_options(description: str, pattern: str, encoder: Path | None = None) ->
         Of the module; its first line is shown.
     pattern : str
         An example for `--only`.
-    encoder : Path, optional
-        The default of `--encoder`.
     """
     parser = ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("data", type=_folder, help="folder of ndsb, with labels.csv")
     parser.add_argument(
-        "--encoder", type=_folder, default=encoder, help="SimCLR encoder of the images not held out"
+        "--encoder", type=_folder, default=ENCODER, help="SimCLR encoder of the images not held out"
     )
     add_options(parser, pattern)
     return parser.parse_args()
@@ -93,7 +92,7 @@ def run_and_show(
     told: Callable[[dict[str, Any]], str],
     show: Callable[[list[dict[str, Any]]], None],
 ) -> None:
-    """Run cells from an encoder, say each, and show all; without an encoder show what is there.
+    """Run cells from an encoder, say each, and show all.
 
     Parameters
     ----------
@@ -102,10 +101,6 @@ def run_and_show(
         The line that says it is done.
     """
     logging.basicConfig(level=logging.ERROR)
-    if options.encoder is None and not options.list:
-        print("no --encoder: only what is finished is shown")
-        show(finished(cells, results))
-        return
     run_one = partial(run, folder=options.data, encoder=options.encoder)
     for result in run_cells(cells, results, options, run_one):
         print(told(result), flush=True)

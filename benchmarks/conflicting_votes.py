@@ -1,6 +1,6 @@
 """Does it pay to learn from conflicting votes, rather than from the label that most chose?
 
-    python -m benchmarks.conflicting_votes path/to/ndsb --encoder path/to/encoder
+    python -m benchmarks.conflicting_votes path/to/ndsb
 
 Three annotators are simulated on every image (`simulated_annotators.py`): each errs in a stated
 share of the images, mostly towards groups that look alike to SimCLR, which is measured once on the
@@ -433,20 +433,19 @@ def show(results: list[dict[str, Any]]) -> None:
 def main() -> None:
     arguments = read_options(__doc__, "heads-10pct-mixed-*")
     logging.basicConfig(level=logging.WARNING)
-    if arguments.encoder is not None:
-        path = RESULTS / "confusion.json"
-        table = read_table(arguments.data)
-        likeness = measured_likeness(
-            table, arguments.data, arguments.encoder, path, HERE / "work" / "cache"
+    path = RESULTS / "confusion.json"
+    table = read_table(arguments.data)
+    likeness = measured_likeness(
+        table, arguments.data, arguments.encoder, path, HERE / "work" / "cache"
+    )
+    run_one = partial(run, folder=arguments.data, encoder=arguments.encoder, likeness=likeness)
+    for result in run_cells(cells(), RESULTS, arguments, run_one):
+        print(
+            f"{Cell.of(result).name}: weighted accuracy {result['votes']['agreement']:.3f}, "
+            f"NLL of votes {result['votes']['nll']:.3f}, of the truth "
+            f"{result['truth']['nll']:.3f}, {result['seconds']:.0f} s",
+            flush=True,
         )
-        run_one = partial(run, folder=arguments.data, encoder=arguments.encoder, likeness=likeness)
-        for result in run_cells(cells(), RESULTS, arguments, run_one):
-            print(
-                f"{Cell.of(result).name}: weighted accuracy {result['votes']['agreement']:.3f}, "
-                f"NLL of votes {result['votes']['nll']:.3f}, of the truth "
-                f"{result['truth']['nll']:.3f}, {result['seconds']:.0f} s",
-                flush=True,
-            )
     results = finished(cells(), RESULTS)
     show(results)
     if results and not arguments.list:

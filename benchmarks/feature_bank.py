@@ -8,12 +8,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.ndsb import manifest_of, read_table
+from benchmarks.ndsb import ENCODER, manifest_of, read_table
 from simclr.embed import embed, read_embeddings, write_embeddings
 from simclr.encoder import Encoder
 from simclr.feature_store import unit_length
 
-ENCODER = Path(__file__).parent / "encoders" / "ndsb-resnet10t" / "encoder"
 WORK = Path(__file__).parent / "work"
 _ALIKE = 10
 _ROWS_AT_ONCE = 20_000

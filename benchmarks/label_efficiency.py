@@ -36,7 +36,7 @@ from benchmarks.label_efficiency_plot import draw
 from benchmarks.machine import circumstances
 from benchmarks.ndsb import CONTROL, LABEL_SETS, read_table, schema_of, subset, tasks_of
 from benchmarks.stages import timed_stages
-from benchmarks.training import ENCODER, train_tasks
+from benchmarks.training import train_tasks
 from hpc_jobs import progress
 from ml_backend.evaluate import evaluate_labels
 from ml_backend.fit import FROM_SCRATCH, FitSettings
@@ -246,7 +246,7 @@ def show(results: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    arguments = read_options(__doc__, "groups-1pct-*", ENCODER)
+    arguments = read_options(__doc__, "groups-1pct-*")
     logging.basicConfig(level=logging.WARNING)
     run_one = partial(run, folder=arguments.data, encoder=arguments.encoder)
     for result in run_cells(cells(), RESULTS, arguments, run_one):

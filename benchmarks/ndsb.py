@@ -14,6 +14,8 @@ from label_studio_config.manifest import Manifest
 from label_studio_config.results import write_result
 from label_studio_config.schema import LabelSchema
 
+ENCODER = Path(__file__).parent / "encoders" / "ndsb-resnet10t" / "encoder"
+"""SimCLR on the images that are not held out, made by `benchmarks.pretrain_ndsb`."""
 LABEL_SETS = {"groups": "functional_group", "classes": "source_class"}
 CONTROL = "group"
 

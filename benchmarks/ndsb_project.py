@@ -17,8 +17,8 @@ import pandas as pd
 import requests
 
 import hpc_jobs
-from benchmarks.ndsb import LABEL_SETS, read_table, schema_of, subset, tasks_of
-from benchmarks.training import ENCODER, train_tasks
+from benchmarks.ndsb import ENCODER, LABEL_SETS, read_table, schema_of, subset, tasks_of
+from benchmarks.training import train_tasks
 from examples.truth import config_of_labels
 from label_studio_config.api import Api
 from label_studio_config.home import Home

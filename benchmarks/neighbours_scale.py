@@ -28,12 +28,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.feature_bank import ENCODER, grown, ndsb_features
+from benchmarks.feature_bank import grown, ndsb_features
 from benchmarks.gallery_answers import answer
 from benchmarks.gallery_client import Client, read_all, three_people
 from benchmarks.gallery_fill import CHUNK, LABELS, config, task_data
 from benchmarks.gallery_scale import IMAGES, serving
 from benchmarks.machine import circumstances
+from benchmarks.ndsb import ENCODER
 from hpc_jobs.files import read_json, write_json
 from label_studio_config.batches import batches
 from label_studio_config.home import Home

@@ -1,6 +1,6 @@
 """Which score tells images of labels that nobody taught from those of labels that were taught?
 
-    python -m benchmarks.novelty path/to/ndsb --encoder path/to/encoder
+    python -m benchmarks.novelty path/to/ndsb
 
 Each seed leaves a third of the labels out, every label once: 7 of the 21 functional groups, or, the
 harder variant, 40 of the 121 source classes. A model learns the others from 10 % of the images that

@@ -1,6 +1,6 @@
 """Which way of training serves rare labels best: sampling, the loss, or heads fitted anew.
 
-    python -m benchmarks.rare_classes path/to/ndsb --encoder path/to/encoder
+    python -m benchmarks.rare_classes path/to/ndsb
 
 The whole network is trained on a tenth of the labels of 121 classes, 1 to 130 images of each, from
 the same encoder and with the same steps; only the way that rare labels count is changed. Every

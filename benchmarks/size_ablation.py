@@ -1,6 +1,6 @@
 """What knowing the size of an organism buys: the same training with and without its extents.
 
-    python -m benchmarks.size_ablation path/to/ndsb --encoder path/to/encoder
+    python -m benchmarks.size_ablation path/to/ndsb
 
 Every image is scaled to the same square, so its pixels do not tell its size; the heads get the log
 extents beside the features (`ml_backend.model.size_inputs`), or not (`FitSettings.use_size`). The
@@ -186,10 +186,9 @@ def told(result: dict[str, Any]) -> str:
 def main() -> None:
     arguments = read_options(__doc__, "heads-groups-*")
     logging.basicConfig(level=logging.ERROR)
-    if arguments.encoder is not None or arguments.list:
-        probe = partial(run_probe, folder=arguments.data, encoder=arguments.encoder)
-        for result in run_cells([Probe()], RESULTS, arguments, probe):
-            print(f"features tell the log extents: R² {result['r2']}", flush=True)
+    probe = partial(run_probe, folder=arguments.data, encoder=arguments.encoder)
+    for result in run_cells([Probe()], RESULTS, arguments, probe):
+        print(f"features tell the log extents: R² {result['r2']}", flush=True)
     run_and_show(arguments, cells(), RESULTS, run, told, show)
 
 

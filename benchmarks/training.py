@@ -32,7 +32,6 @@ VALIDATION_SHARE = 0.15
 RULE = SplitRule("image", 1 - VALIDATION_SHARE, VALIDATION_SHARE, "a benchmark")
 WORK = Path(__file__).parent / "work"
 CACHE = WORK / "cache"
-ENCODER = Path(__file__).parent / "encoders" / "ndsb-resnet10t" / "encoder"
 
 
 def heads_only(settings: FitSettings) -> FitSettings:

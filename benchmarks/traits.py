@@ -24,7 +24,7 @@ import pandas as pd
 
 from benchmarks.cells import OfResult, finished, read_options, run_cells
 from benchmarks.machine import circumstances
-from benchmarks.training import CACHE, ENCODER, heads_only, train_tasks
+from benchmarks.training import CACHE, heads_only, train_tasks
 from benchmarks.traits_images import (
     CONFIG,
     COUNT,
@@ -226,7 +226,7 @@ def _range(values: pd.Series) -> str:
 
 
 def main() -> None:
-    arguments = read_options(__doc__, "chains-300-*", ENCODER)
+    arguments = read_options(__doc__, "chains-300-*")
     logging.basicConfig(level=logging.WARNING)
     run_one = partial(run, folder=arguments.data, encoder=arguments.encoder)
     for result in run_cells(cells(), RESULTS, arguments, run_one):
