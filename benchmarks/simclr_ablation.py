@@ -83,6 +83,13 @@ def cells() -> list[Cell]:
     made += [Cell("backbone", name, name) for name in ("resnet18", "mobilenetv4_conv_small")]
     made += [Cell("temperature", f"{t:g}", settings=_settings(temperature=t)) for t in (0.1, 0.5)]
     made += [Cell("view", f"{s:g}", settings=_settings(view_share=s)) for s in (0.75, 1.0)]
+    made += [Cell("rate", f"{r:g}", settings=_settings(learning_rate=r)) for r in (1e-3, 4e-3)]
+    made += [Cell("warmup", f"{w:g}", settings=_settings(warmup=w)) for w in (0.05, 0.4)]
+    made += [
+        Cell("batch", "128", settings=_settings(batch_size=128)),
+        # More views than fit into little memory: their gradient is cached.
+        Cell("batch", "1024", settings=_settings(batch_size=1024, chunk_size=512)),
+    ]
     made += [
         Cell("method", name, settings=SimCLRSettings.of(name))
         for name in METHODS
