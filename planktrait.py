@@ -345,6 +345,14 @@ def pretrain(
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(min=4)] = None,
+    chunk_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of simclr and dcl: views (two an image) in memory at once, for large batches in "
+            "little memory; up to a third slower [all].",
+        ),
+    ] = None,
     temperature: Annotated[
         float | None, typer.Option(help="Of simclr, dcl and dino; lower looks at harder images.")
     ] = None,
@@ -384,6 +392,7 @@ def pretrain(
         image_size_px=image_size_px,
         epochs=epochs,
         batch_size=batch_size,
+        chunk_size=chunk_size,
         temperature=temperature,
         view_share=view_share,
     )
