@@ -104,6 +104,16 @@ class Method(StrEnum):
     byol = "byol"
 
 
+class Rare(StrEnum):
+    """How rare labels count in `planktrait train`: `ml_backend.ways.RARE_WAYS`."""
+
+    square_root = "square-root"
+    as_they_come = "as-they-come"
+    even = "even"
+    logit_adjustment = "logit-adjustment"
+    retrain_heads = "retrain-heads"
+
+
 @app.callback()
 def main(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
@@ -345,6 +355,14 @@ def pretrain(
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(min=4)] = None,
+    chunk_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of simclr and dcl: views (two an image) in memory at once, for large batches in "
+            "little memory; up to a third slower [all].",
+        ),
+    ] = None,
     temperature: Annotated[
         float | None, typer.Option(help="Of simclr, dcl and dino; lower looks at harder images.")
     ] = None,
@@ -384,6 +402,7 @@ def pretrain(
         image_size_px=image_size_px,
         epochs=epochs,
         batch_size=batch_size,
+        chunk_size=chunk_size,
         temperature=temperature,
         view_share=view_share,
     )
@@ -555,18 +574,48 @@ def train(
             "kept for later trainings. May be given several times."
         ),
     ] = None,
+    rare: Annotated[
+        Rare,
+        typer.Option(
+            help="How rare labels count: square-root draws them more often, by the root of how "
+            "rare they are; as-they-come does not, even draws all labels equally often; "
+            "logit-adjustment has them in the loss instead; retrain-heads fits heads anew on the "
+            "trained network, and keeps what is better. The default had the best macro "
+            "recall when measured (docs/benchmarks.md, Rare labels)."
+        ),
+    ] = Rare.square_root,
+    self_train: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Learn also from up to so many images without votes, of which heads on frozen "
+            "features first say what they show; about five times the time.",
+        ),
+    ] = 0,
+    calibrate_by_all: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate-by-all",
+            help="Calibrate by all images to learn from, each fifth judged by a model of the "
+            "other four: six trainings instead of one. Below 1,000 images it is done anyway.",
+        ),
+    ] = False,
     images: RootOption = None,
     home: HomeOption = None,
 ) -> None:
     """Learn from annotations: of a project on the server, or of a saved export.
 
     A new version becomes live only if it is not worse than the live one on today's held-out
-    images; with --project, suggestions are refreshed.
+    images; with --project, suggestions are refreshed. --rare, --self-train and --calibrate-by-all
+    are of this training alone.
     """
     from ml_backend.annotators import parse_weights, update_weights
 
     with told_plainly():
         exactly_one(project=project, export=export)
+        from ml_backend.ways import Ways
+
+        ways = Ways(rare.value, self_train, calibrate_by_all)
         if annotator_weight:
             folder = registry_of(home, models if project is None else None, project).folder
             update_weights(folder, parse_weights(annotator_weight))
@@ -575,7 +624,7 @@ def train(
             from ml_backend.training_jobs import train_project
 
             place = home_of(home)
-            show(train_project(place.folder, find_project(place, project).id, encoder))
+            show(train_project(place.folder, find_project(place, project).id, encoder, ways))
             return
         from export_tools import read_export
         from label_studio_config.home import resolve_image
@@ -585,6 +634,7 @@ def train(
         from ml_backend.train import train as train_tasks
         from ml_backend.training_jobs import images_scratch
 
+        settings = ways.settings(encoder)
         report = train_tasks(
             read_export(export),  # type: ignore[arg-type]
             LabelSchema.from_xml(read_config(config)),
@@ -592,6 +642,7 @@ def train(
             registry=Registry(models),
             encoder=encoder,
             cache_folder=images_scratch(),
+            settings=settings,
         )
         list_skipped(report.skipped)
         show_metrics(report.metrics)

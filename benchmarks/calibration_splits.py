@@ -14,7 +14,7 @@ when repeated and go on where they were ended.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from ml_backend.calibrate import expected_calibration_error
 from ml_backend.fit import FitSettings
 from ml_backend.model import TraitModel
 from ml_backend.schema_change import serve
+from ml_backend.ways import calibrated_by_all
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "calibration_splits"
@@ -64,8 +65,7 @@ def run(cell: Cell, folder: Path, encoder: Path) -> dict[str, Any]:
         task["data"]["sample_id"] = f"division {cell.division}: {task['data']['image_id']}"
     home = WORK / cell.name
     with progress.quiet():
-        below = len(tasks) if cell.cross_fitted else FitSettings().cross_fit_below
-        settings = replace(FitSettings(), cross_fit_below=below)
+        settings = calibrated_by_all(FitSettings()) if cell.cross_fitted else FitSettings()
         report = train_tasks(tasks, schema, folder, home, encoder, settings, unit="sample")
         model = TraitModel.load(report.version.folder)
         held_out = np.flatnonzero(table["held_out"])

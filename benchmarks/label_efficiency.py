@@ -40,6 +40,7 @@ from benchmarks.training import train_tasks
 from hpc_jobs import progress
 from ml_backend.evaluate import evaluate_labels
 from ml_backend.fit import FROM_SCRATCH, FitSettings
+from ml_backend.ways import self_trained
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "label_efficiency"
@@ -49,11 +50,7 @@ SELF_TRAINED_SHARE = 0.01
 BOUND = "bound"
 VALIDATION = "simclr-validation"
 TAUGHT = "classes-100pct-simclr-seed0"
-SELF_TRAINED = replace(
-    FitSettings(),
-    most_unlabelled=20_000,
-    fine_tune=replace(FitSettings().fine_tune, epochs=10, min_images_per_epoch=8192),
-)
+SELF_TRAINED = self_trained(FitSettings(), most_unlabelled=20_000)
 SHARES = {"groups": (0.0025, 0.01, 0.05, 0.1, 1.0), "classes": (0.01, 0.05, 0.1, 1.0)}
 SEEDS = (0, 1, 2)
 BY_VALIDATION = replace(FitSettings(), cross_fit_below=0)

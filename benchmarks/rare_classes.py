@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from benchmarks.training import evaluate_on, inputs_of, train_on
 from hpc_jobs import progress
 from ml_backend.fit import FitSettings
 from ml_backend.model import TraitModel
+from ml_backend.ways import RARE_WAYS, RareWay
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "rare_classes"
@@ -34,21 +35,13 @@ LABELS, SHARE = "classes", 0.1
 SEEDS = (0, 1, 2)
 RARE = 10  # labels at most, of those that teach, choose and temper
 FIGURES = ("macro_recall", "micro_accuracy", "macro_f1", "ece", "ece_classwise", "nll")
-_PLAIN = FitSettings()
-
-
-def _in_the_loss(strength: float, balance: float) -> FitSettings:
-    steps = replace(_PLAIN.fine_tune, logit_adjustment=strength)
-    return replace(_PLAIN, balance=balance, fine_tune=steps)
-
-
-WAYS: dict[str, FitSettings] = {
-    "as they come": replace(_PLAIN, balance=0.0),
-    "square root": _PLAIN,
-    "balanced": replace(_PLAIN, balance=1.0),
-    "logit adjustment": _in_the_loss(1.0, balance=0.0),
-    "square root, logit adjustment": _in_the_loss(1.0, balance=0.5),
-    "square root, heads anew": replace(_PLAIN, retrain_heads=True),
+WAYS: dict[str, RareWay] = {
+    "as they come": RARE_WAYS["as-they-come"],
+    "square root": RARE_WAYS["square-root"],
+    "balanced": RARE_WAYS["even"],
+    "logit adjustment": RARE_WAYS["logit-adjustment"],
+    "square root, logit adjustment": RareWay(balance=0.5, logit_adjustment=1.0),
+    "square root, heads anew": RARE_WAYS["retrain-heads"],
 }
 
 
@@ -77,9 +70,8 @@ def run(cell: Cell, folder: Path, encoder: Path) -> dict[str, Any]:
     home = WORK / cell.name
     sides = _sides(table, some)
     with progress.quiet():
-        report = train_on(
-            some, LABELS, folder, home, encoder, replace(WAYS[cell.way], seed=cell.seed)
-        )
+        settings = WAYS[cell.way].of(FitSettings(seed=cell.seed))
+        report = train_on(some, LABELS, folder, home, encoder, settings)
         model = TraitModel.load(report.version.folder)
         rows = np.concatenate(list(sides.values()))
         inputs = inputs_of(model, table, rows, folder, keep=False)

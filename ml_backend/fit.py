@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 FROZEN = "heads on frozen features"
 WHOLE = "the whole network"
 STUDENT = "the whole network, with soft labels of images without votes"
+HEADS_ANEW = ", then its heads anew"
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,11 @@ class FitSettings:
         Turns of an image over which features are averaged, when predicting too.
     min_images : int
         Training images with votes that a control needs to get a head.
-    cross_fit_below : int
+    cross_fit_below : int, optional
         With fewer images than this on the training and validation sides together, temperatures and
         intervals rest on both: each fifth is judged by a model of the other four, which takes five
-        trainings more. Not where soft labels, or heads fitted anew, were better.
+        trainings more; None does so with any number. Not where soft labels, or heads fitted anew,
+        were better.
     refit_below : int
         With fewer images than this on the training and validation sides together, the model
         learns from both, once the validation side has chosen. On ndsb (21 groups, 1 % of the
@@ -84,7 +86,7 @@ class FitSettings:
     views: int = 2
     min_images: int = 10
     seed: int = 0
-    cross_fit_below: int = 1000
+    cross_fit_below: int | None = 1000
     refit_below: int = 1000
     most_unlabelled: int = 0
     labelled_share: float = 0.25
@@ -187,7 +189,8 @@ def fit(
     n_images = len(data.rows("train", "validation"))
     again = chosen in (FROZEN, WHOLE)
     refitted = again and n_images < settings.refit_below
-    cross_fitted = again and n_images < settings.cross_fit_below
+    below = settings.cross_fit_below
+    cross_fitted = again and (below is None or n_images < below)
     if refitted or cross_fitted:
         start = deepcopy(model)
         frozen.restore(start)
@@ -254,7 +257,7 @@ def _tuned(
         set_priors(model, data, data.rows("train"), weights)
         model.fit_inputs(tuned[data.rows("train")])
         fit_heads(model, data, tuned, weights)
-        yield _Candidate.of(f"{trained}, then its heads anew", model, data, tuned)
+        yield _Candidate.of(trained + HEADS_ANEW, model, data, tuned)
 
 
 def _cross_fitted(teacher: Teacher, data: LearningSet, folder: Path, mark: str) -> Outputs:

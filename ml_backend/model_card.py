@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ml_backend.calibrate import MIN_IMAGES_FOR_TEMPERATURE
-from ml_backend.fit import STUDENT
+from ml_backend.fit import FROZEN, HEADS_ANEW, STUDENT
 
 WORST_LABELS = 5
 SIDES = (
@@ -76,8 +76,13 @@ def model_card(name: str, record: Mapping[str, Any]) -> str:
 
 
 def _unlabelled(count: int, trained: str) -> list[str]:
-    if not count or not trained.startswith(STUDENT):
+    if not count:
         return []
+    if not trained.startswith(STUDENT):
+        return [
+            f"- Images without votes: {count} were to help, but what serves is taught by votes "
+            "alone, which was better on the validation side or is all that can teach numbers."
+        ]
     return [
         f"- Images without votes: {count} helped to train the whole network, once heads on frozen "
         "features had said what may be on them; none of them is held out or blind."
@@ -85,14 +90,34 @@ def _unlabelled(count: int, trained: str) -> list[str]:
 
 
 def _sampling(record: Mapping[str, Any]) -> list[str]:
-    balance = record["settings"]["balance"]
+    """How rare labels counted."""
+    settings, trained = record["settings"], record["trained"]
+    said = [_drawn(settings["balance"])]
+    if settings["fine_tune"]["logit_adjustment"] and trained != FROZEN:
+        said.append(
+            "The loss of the whole network was adjusted by how often a label is drawn (logit "
+            "adjustment, Menon et al. 2021), which gives rare labels more room."
+        )
+    elif settings["fine_tune"]["logit_adjustment"]:
+        said.append("A loss adjusted to rare labels (logit adjustment) was tried, and not kept.")
+    if settings["retrain_heads"]:
+        kept = "and kept" if trained.endswith(HEADS_ANEW) else "and not kept"
+        said.append(
+            "Heads were fitted anew on the features of the whole network (decoupled training, Kang "
+            f"et al. 2020), {kept}, as the validation side chose."
+        )
+    return [" ".join(said)]
+
+
+def _drawn(balance: float) -> str:
     if not balance:
-        return ["Training images were drawn as they come."]
-    return [
+        return "Training images were drawn as they come."
+    named = {0.5: "square-root balanced", 1.0: "fully balanced, every label equally often"}
+    return (
         f"Training images were drawn with weights: a label's frequency to the power -{balance:g} "
-        f"({'square-root balanced' if balance == 0.5 else '1 is fully balanced'}), so rare labels "
-        "were seen more often than they occur."
-    ]
+        f"({named.get(balance, '1 is fully balanced')}), so rare labels were seen more often than "
+        "they occur."
+    )
 
 
 def _calibration(heads: Sequence[Mapping[str, Any]]) -> list[str]:

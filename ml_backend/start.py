@@ -39,6 +39,11 @@ class Start:
     settings: FitSettings
 
 
+def default_settings(encoder: str | Path | None) -> FitSettings:
+    """Those measured to be best for a start from an encoder, or from an untrained network."""
+    return FROM_SCRATCH if encoder is None else FitSettings()
+
+
 def choose_start(
     encoder: str | Path | None, manifest: Manifest, settings: FitSettings | None = None
 ) -> Start:
@@ -53,29 +58,29 @@ def choose_start(
         weights are fetched, or taken from the Hugging Face cache; by default an untrained network.
         All but folders are made for grey or colour as the images are.
     settings : FitSettings, optional
-        By default those measured to be best for this kind of start.
+        By default `default_settings`.
 
     Raises
     ------
     EncoderError
         The folder holds no encoder, or the weights cannot be had.
     """
+    chosen = settings or default_settings(encoder)
     if encoder is not None and Path(encoder).is_dir():
         loaded = Encoder.load(encoder)
         folder = Path(os.path.abspath(encoder))
         # What `pretrain` calls it by itself tells nothing: the folder around it does.
         shown = str(Path(*folder.parts[-2:])) if folder.name == "encoder" else folder.name
         name = f"the encoder {shown} ({loaded.backbone_name})"
-        return Start(loaded, name, loaded.fingerprint, settings or FitSettings())
+        return Start(loaded, name, loaded.fingerprint, chosen)
     channels = 3 if have_colour(manifest) else 1
     if encoder is None:
-        chosen = settings or FROM_SCRATCH
         torch.manual_seed(chosen.seed)
         made = Encoder.create(DEFAULT_BACKBONE, IMAGE_SIZE_PX, channels)
         return Start(made, f"an untrained {DEFAULT_BACKBONE}", made.fingerprint, chosen)
     fetched = Encoder.create(str(encoder), IMAGE_SIZE_PX, channels, pretrained=True)
     name = f"the pretrained weights of {encoder}"
-    return Start(fetched, name, fetched.fingerprint, settings or FitSettings())
+    return Start(fetched, name, fetched.fingerprint, chosen)
 
 
 def have_colour(manifest: Manifest) -> bool:

@@ -44,6 +44,11 @@ __all__ = ["TrainingRefused", "TrainingReport", "train"]
 
 logger = logging.getLogger(__name__)
 
+NONE_UNLABELLED = (
+    "no image without votes could help to teach: all on the training side have some (a saved "
+    "export holds the others only if it was made of all tasks)"
+)
+
 
 def train(
     tasks: Iterable[dict[str, Any]],
@@ -171,6 +176,10 @@ def _read(
             f"{', '.join(sorted(voters))} a weight"
         )
     himself = self_agreement(votes)
+    data = learning_set(schema, images, votes, rule, weights, most_unlabelled)
+    notes = weight_notes(weights, voters) + self_agreement_notes(himself)
+    if most_unlabelled and not data.counts.get("unlabelled"):
+        notes.append(NONE_UNLABELLED)
     facts = {
         "split": asdict(rule),
         "votes": len(votes),
@@ -178,10 +187,10 @@ def _read(
         "annotator_weights": {who: weight for who, weight in weights.items() if who in voters},
         "agreement": agreement(schema, votes),
         "self_agreement": himself,
-        "vote_notes": weight_notes(weights, voters) + self_agreement_notes(himself),
+        "vote_notes": notes,
         "share_with_suggestion_shown": float(votes["suggestion_shown"].mean()) if len(votes) else 0,
     }
-    return learning_set(schema, images, votes, rule, weights, most_unlabelled), facts
+    return data, facts
 
 
 def _most_unlabelled(encoder: str | Path | None, settings: FitSettings | None) -> int:

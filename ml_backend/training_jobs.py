@@ -28,6 +28,7 @@ from ml_backend.turns import await_turn
 
 if TYPE_CHECKING:
     from ml_backend.train import TrainingReport
+    from ml_backend.ways import Ways
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,10 @@ def fetch_for_training(home: Home, project_id: int) -> tuple[LabelSchema, list[d
 
 
 def train_project(
-    home_folder: str | Path, project_id: int, encoder: str | None = None
+    home_folder: str | Path,
+    project_id: int,
+    encoder: str | None = None,
+    ways: Ways | None = None,
 ) -> dict[str, Any]:
     """Train on a project's annotations, promote if not worse, and refresh its suggestions.
 
@@ -75,6 +79,8 @@ def train_project(
     project_id : int
     encoder : str, optional
         A folder or a timm name to start from; by default the project's newest SimCLR encoder.
+    ways : Ways, optional
+        Of this training alone; by default those that were measured to be best.
 
     Returns
     -------
@@ -86,13 +92,15 @@ def train_project(
     ------
     TrainingRefused
         There is not enough to learn from; the live model stays.
+    WaysError
+        The project has no encoder, and it is asked for what needs one.
     ApiError
         Label Studio cannot be reached.
     NotRefreshedError
         It cannot be reached any more after the training, whose version stays.
     """
     home = Home(home_folder)
-    report = train_from_server(home, project_id, encoder)
+    report = train_from_server(home, project_id, encoder, ways)
     live = LiveModels(home).get(project_id)
     outcome = outcome_of(report)
     if live is not None:
@@ -135,16 +143,21 @@ def suggest_project(
     return vars(refresh_suggestions(home, project_id, live))
 
 
-def train_from_server(home: Home, project_id: int, encoder: str | None = None) -> TrainingReport:
+def train_from_server(
+    home: Home, project_id: int, encoder: str | None = None, ways: Ways | None = None
+) -> TrainingReport:
     """Train on a project's annotations and promote if not worse; Label Studio is only read.
 
     While another process trains the same model, this one waits, for an hour at most: a training
     that was asked for by counting annotations would not be asked for again.
     """
     from ml_backend.train import train
+    from ml_backend.ways import Ways
 
     registry = Registry(home.models_folder(project_id))
     await_turn(registry.folder / ".work" / "lock")
+    start = encoder or newest_encoder(home.encoders_folder(project_id))
+    settings = (ways or Ways()).settings(start)
     project = fetch_project(home, project_id)
     schema, tasks = fetch_for_training(home, project_id)
     return train(
@@ -152,8 +165,9 @@ def train_from_server(home: Home, project_id: int, encoder: str | None = None) -
         schema,
         resolve_image=home.resolve_image,
         registry=registry,
-        encoder=encoder or newest_encoder(home.encoders_folder(project_id)),
+        encoder=start,
         cache_folder=images_cache(home),
+        settings=settings,
         suggestions_shown=bool(project.get("show_collab_predictions", True)),
     )
 

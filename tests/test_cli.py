@@ -207,18 +207,23 @@ def test_pretrain_goes_on_from_an_encoder_by_another_method(run, phantoms, tmp_p
     answer = run(
         "pretrain", phantoms, "--encoder", "encoder/encoder", "--method", "dcl",
         "--temperature", 0.15, "--view-share", 1.0, "--epochs", 1, "--output", "second",
+        "--chunk-size", 8,
     )  # fmt: skip
     assert answer.exit_code == 0, answer.output
     record = json.loads(Path("second/run.json").read_text())
     assert (record["method"], record["backbone"]) == ("dcl", "test_resnet")
     assert record["preprocessing"]["image_size_px"] == 32
     assert (record["settings"]["temperature"], record["settings"]["view_share"]) == (0.15, 1.0)
+    assert record["settings"]["chunk_size"] == 8
     assert "initial_weights" in record
     # Decoded images: where a node has a fast folder, there.
     assert [Path(folder).is_dir() for folder in ("fast/images", "second/cache")] == [True, False]
     refused = run("pretrain", phantoms, "--method", "byol", "--temperature", 0.1)
     assert refused.exit_code == 1
     assert "byol has no temperature" in refused.output
+    refused = run("pretrain", phantoms, "--method", "dino", "--chunk-size", 8)
+    assert refused.exit_code == 1
+    assert "dino cannot run in chunks: give a smaller batch_size" in refused.output
 
 
 @pytest.mark.slow

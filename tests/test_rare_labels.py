@@ -21,6 +21,7 @@ from ml_backend.registry import Registry
 from ml_backend.split import SplitRule
 from ml_backend.targets import LearningSet, learning_set, task_images
 from ml_backend.train import train
+from ml_backend.ways import RARE_WAYS
 from simclr.encoder import Encoder
 from tests.trait_fixtures import GROUPS, XML, make_tasks, resolver
 
@@ -79,7 +80,7 @@ def test_heads_fitted_anew_are_kept_where_the_validation_side_prefers_them(
 ) -> None:
     encoder = Encoder.create("resnet10t", image_size_px=32).save(tmp_path / "encoder")
     settings = FitSettings(views=1, refit_below=0, retrain_heads=True, fine_tune=STEPS)
-    trained = []
+    trained, cards = [], []
     for number, losses in enumerate([(1.0, 0.5, 0.2), (1.0, 0.5, 0.7), (1.0, 1.5, 1.2)]):
         told = cycle(losses)
         monkeypatch.setattr(fit, "validation_loss", lambda *_, told=told: next(told))
@@ -92,4 +93,34 @@ def test_heads_fitted_anew_are_kept_where_the_validation_side_prefers_them(
             settings=settings,
         )
         trained.append(report.record["trained"])
+        cards.append((report.version.folder / "README.md").read_text())
     assert trained == [f"{WHOLE}, then its heads anew", WHOLE, fit.FROZEN]
+    said = "Heads were fitted anew on the features of the whole network"
+    assert all(said in card for card in cards)
+    assert [", and kept, as the validation side chose" in card for card in cards] == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_the_card_says_whether_the_loss_was_adjusted(
+    images: Path, tasks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Encoder.create("resnet10t", image_size_px=32).save(tmp_path / "encoder")
+    plain = FitSettings(views=1, refit_below=0, cross_fit_below=0, fine_tune=STEPS)
+    for losses, said in {
+        (1.0, 0.5): "drawn as they come. The loss of the whole network was adjusted by how often",
+        (0.5, 1.0): "drawn as they come. A loss adjusted to rare labels (logit adjustment) was tri",
+    }.items():
+        told = cycle(losses)
+        monkeypatch.setattr(fit, "validation_loss", lambda *_, told=told: next(told))
+        report = train(
+            tasks,
+            SCHEMA,
+            resolve_image=resolver(images),
+            registry=Registry(tmp_path / "models"),
+            encoder=encoder,
+            settings=RARE_WAYS["logit-adjustment"].of(plain),
+        )
+        assert said in (report.version.folder / "README.md").read_text()

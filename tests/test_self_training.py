@@ -163,6 +163,20 @@ def test_a_training_uses_them_says_so_and_sees_no_held_out_image(
     assert TraitModel.load(without.version.folder).fingerprint != models[0].fingerprint
 
 
+def test_it_is_said_where_they_do_not_help(
+    tmp_path: Path, tasks, images: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = cycle([0.5, 1.0])
+    monkeypatch.setattr(fit, "validation_loss", lambda *_: next(losses))
+    report = learn(tmp_path, tasks, images, encoder, "not better")
+    count = report.record["images"]["unlabelled"]
+    card = (report.version.folder / "README.md").read_text()
+    assert f"{count} were to help, but what serves is taught by votes alone" in card
+    annotated = [task for task in tasks if task["annotations"]]
+    report = learn(tmp_path, annotated, images, encoder, "none")
+    assert "no image without votes could help to teach" in " ".join(report.record["notes"])
+
+
 def test_an_untrained_network_learns_from_votes_alone(tmp_path: Path, tasks, images: Path) -> None:
     report = learn(tmp_path, tasks, images, None, "scratch", untrained=True)
     assert report.record["images"].get("unlabelled") is None

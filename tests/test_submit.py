@@ -95,6 +95,8 @@ def test_each_kind_does_what_its_command_does(
     before = newest_encoder(encoders)
     if kind == "pretrain":
         words += ["--epochs", 1, "--backbone", "test_resnet", "--image-size-px", 32]
+    elif kind == "train":
+        words += ["--rare", "even", "--self-train", 10]
     elif kind == "cluster":
         words += ["--count", 3]
     elif kind == "push":
@@ -112,6 +114,9 @@ def test_each_kind_does_what_its_command_does(
         live = Registry(home.models_folder(made.id)).live
         assert live is not None
         assert api.get(f"/api/projects/{made.id}")["model_version"] == live.name
+        settings = live.metrics["settings"]
+        assert (settings["balance"], settings["most_unlabelled"]) == (1.0, 10)
+        assert live.metrics["images"]["unlabelled"] > 0
     elif kind == "cluster":
         assert (features_folder(home, made.id) / CLUSTERS_FILE).is_file()
     else:
