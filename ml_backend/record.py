@@ -92,7 +92,7 @@ def _rejection(data: LearningSet, answered: Answered, fitted: Fitted) -> dict[st
 
 
 def _notes(fitted: Fitted, facts: dict[str, Any], skipped: list[Skipped]) -> list[str]:
-    notes = list(facts.get("vote_notes", ()))
+    notes = [*facts.get("vote_notes", ()), *facts.get("size_notes", ())]
     if facts["split"]["unit"] == "image" and "only" in facts["split"]["reason"]:
         notes.append(f"split by image: {facts['split']['reason']}")
     if skipped:

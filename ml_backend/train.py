@@ -36,7 +36,7 @@ from ml_backend.registry import Registry
 from ml_backend.report import TrainingReport
 from ml_backend.schema_change import NOT_LEARNED
 from ml_backend.split import settled_rule
-from ml_backend.start import Start, choose_start, size_unit
+from ml_backend.start import Start, choose_start, size_notes, size_unit
 from ml_backend.targets import LearningSet, learning_set, task_images
 from simclr.cache import ImageCache
 
@@ -127,6 +127,7 @@ def _train(
         schema, (t for t in tasks if image_id_of(schema, t) in wanted), resolve_image, Path("/")
     )
     taught = _training_images(data, manifest)
+    facts["size_notes"] = size_notes(taught)
     start = choose_start(encoder, taught, settings)
     cache = ImageCache.build(
         manifest, start.encoder.preprocessing, cache_folder, extent_unit=size_unit(taught)
