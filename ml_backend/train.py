@@ -19,7 +19,13 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from hpc_jobs import progress
-from label_studio_config.agreement import agreement, self_agreement, self_agreement_notes
+from label_studio_config.agreement import (
+    agreement,
+    changed_answers,
+    changed_notes,
+    self_agreement,
+    self_agreement_notes,
+)
 from label_studio_config.manifest import Manifest
 from label_studio_config.schema import LabelSchema
 from label_studio_config.task_manifest import manifest_of_tasks
@@ -171,7 +177,7 @@ def _read(
             f"{registry.folder / WEIGHTS_FILE} gives everybody who voted the weight 0: give one of "
             f"{', '.join(sorted(voters))} a weight"
         )
-    himself = self_agreement(votes)
+    himself, changed = self_agreement(votes), changed_answers(schema, tasks)
     facts = {
         "split": asdict(rule),
         "votes": len(votes),
@@ -179,7 +185,12 @@ def _read(
         "annotator_weights": {who: weight for who, weight in weights.items() if who in voters},
         "agreement": agreement(schema, votes),
         "self_agreement": himself,
-        "vote_notes": weight_notes(weights, voters) + self_agreement_notes(himself),
+        "changed_answers": changed,
+        "vote_notes": [
+            *weight_notes(weights, voters),
+            *self_agreement_notes(himself),
+            *changed_notes(changed),
+        ],
         "share_with_suggestion_shown": float(votes["suggestion_shown"].mean()) if len(votes) else 0,
     }
     return learning_set(schema, images, votes, rule, weights, most_unlabelled), facts
