@@ -104,9 +104,9 @@ def _notes(
         unseen = [label for label, n in zip(head.labels, head.n_per_label, strict=True) if n == 0]
         if unseen:
             notes.append(f"{head.control}: no training votes yet for {', '.join(unseen)}")
-    taught = data.select(data.rows("train", *(["validation"] if fitted.refitted else [])))
-    notes += _seen_once(taught, fitted)
-    notes += _never_none(taught)
+    learned = data.all_teach() if fitted.refitted else data
+    taught = learned.select(learned.rows("train"))
+    notes += [*_seen_once(taught, fitted), *_never_none(taught)]
     if fitted.refitted:
         notes.append(
             "few images: the model learned from the validation side too, after that had chosen how "
