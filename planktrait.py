@@ -1041,6 +1041,13 @@ def quantify(
     ] = None,
     export: ExportOption = None,
     project: ProjectOption = None,
+    models: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --export: folder of the model versions, where `train` keeps people's "
+            "weights [models]."
+        ),
+    ] = None,
     control: Annotated[
         str | None, typer.Option(help="A one-of control [the config's primary one].")
     ] = None,
@@ -1063,27 +1070,37 @@ def quantify(
     high; as counts and as shares) and a plot (PNG, SVG). Blind images that people annotated, taken
     from --project or --export, keep their label and tell how wrong the model may be; without them
     the intervals leave that out, and are too narrow. A few hundred, spread over many samples, do.
-    Groups may differ in how often a label occurs; how a label looks is assumed to be the same.
+    People's votes weigh as `train --annotator-weight` recorded. Groups may differ in how often a
+    label occurs; how a label looks is assumed to be the same.
     """
     from label_studio_config.project import find_project, read_config
     from label_studio_config.schema import LabelSchema
     from label_studio_config.server_tasks import fetch_project, fetch_tasks
     from label_studio_config.sources import read_source
+    from ml_backend.annotators import read_weights
     from ml_backend.counting import NOT_VALIDATED, count_images
 
     with told_plainly():
         if export is not None and project is not None:
             raise UsageError("give --export or --project, not both")
+        if models is not None and (export is None or not models.is_dir()):
+            raise UsageError(
+                f"--models {models}: give the folder of `train --models` together with --export; a "
+                "project's weights are in the home"
+            )
         tasks: Iterable[dict[str, Any]] | None = None
+        weights: dict[str, float] = {}
         xml = read_config(config)
         if project is not None:
             place = home_of(home)
             found = fetch_project(place, find_project(place, project).id)
             xml, tasks = found["label_config"], fetch_tasks(place, found["id"], annotated_only=True)
+            weights = read_weights(place.models_folder(found["id"]))
         elif export is not None:
             from export_tools import read_export
 
             tasks = read_export(export)
+            weights = read_weights(models or Path("models"))
         manifest, _ = read_source(source, metadata)
         counted = count_images(
             predictions,
@@ -1094,6 +1111,7 @@ def quantify(
             control=control,
             by=by,
             depth_bin_m=depth_bin_m,
+            weights=weights,
         )
         for note in counted.notes:
             tell((note, "yellow"))

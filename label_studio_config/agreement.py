@@ -7,6 +7,7 @@ chance would give. It takes any number of annotators an image, and annotators wh
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from itertools import combinations
 from typing import Any, Literal
 
@@ -15,7 +16,10 @@ import numpy as np
 import pandas as pd
 
 from label_studio_config.controls import Control
+from label_studio_config.results import read_result
 from label_studio_config.schema import LabelSchema
+from label_studio_config.votes import by_annotator, is_vote
+from label_studio_config.words import counted
 
 MOST_CONFUSED = 10
 MAX_CELLS = 20_000_000
@@ -93,6 +97,42 @@ def self_agreement_notes(found: dict[str, Any]) -> list[str]:
         f"of {found['repeated']} answers that a person gave again on the same image, "
         f"{found['repeated'] - found['same']} differ ({named}): such answers together weigh as one "
         "vote"
+    ]
+
+
+def changed_answers(schema: LabelSchema, tasks: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """How many answers each person gave differently in several annotations of one task.
+
+    Only the newest annotation votes (see `read_votes`). A control that one of them left open makes
+    no difference.
+    """
+    changed: Counter[str] = Counter()
+    for task in tasks:
+        for who, given in by_annotator(task).items():
+            if len(given) > 1:
+                changed[who] += _contradicted(schema, given)
+    return {who: n for who, n in sorted(changed.items()) if n}
+
+
+def _contradicted(schema: LabelSchema, given: list[dict[str, Any]]) -> int:
+    """How many controls these annotations answer differently."""
+    said: dict[str, set[Any]] = {}
+    for annotation in given:
+        for answer in read_result(schema, annotation.get("result") or [], []).values():
+            if is_vote(answer):
+                value = (frozenset(answer.labels), answer.number, answer.assessable)
+                said.setdefault(answer.control, set()).add(value)
+    return sum(len(values) > 1 for values in said.values())
+
+
+def changed_notes(changed: dict[str, int]) -> list[str]:
+    """A note on annotators who contradicted themselves within a task, if any did."""
+    if not changed:
+        return []
+    named = ", ".join(f"{who} {n}" for who, n in changed.items())
+    return [
+        "where a person annotated one task several times, only the newest annotation counts: it "
+        f"contradicts an earlier one in {counted(sum(changed.values()), 'answer')} ({named})"
     ]
 
 

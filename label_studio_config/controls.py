@@ -45,7 +45,9 @@ class Control:
     labels
         Assessable labels in the order of the XML (for a Taxonomy, full paths).
     not_assessable, absent
-        Labels that mean "cannot be judged on this image", and "looked for, not there".
+        Labels that mean "cannot be judged on this image", and "looked for, not there". An any-of
+        control without an absent label cannot be answered with "none of them": left open, it says
+        nothing.
     conditions
         All must hold for the control to be asked.
     trained

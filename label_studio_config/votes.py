@@ -68,7 +68,7 @@ def read_votes(
             for problem in problems:
                 logger.warning("task %s: %s", task.get("id"), problem)
             common = _common(schema, task, annotation, suggestions_shown)
-            rows += [common | _vote(answer) for answer in answers.values() if _votes(answer)]
+            rows += [common | _vote(answer) for answer in answers.values() if is_vote(answer)]
     return pd.DataFrame(rows, columns=list(VOTE_COLUMNS))
 
 
@@ -196,14 +196,16 @@ def _weighted_mean(
 
 def newest_by_annotator(task: dict[str, Any]) -> list[dict[str, Any]]:
     """Each person's newest annotation of a task; skipped ones are left out."""
-    newest: dict[str, dict[str, Any]] = {}
+    return [annotations[-1] for annotations in by_annotator(task).values()]
+
+
+def by_annotator(task: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Each person's annotations of a task, the newest last; skipped ones are left out."""
+    given: dict[str, list[dict[str, Any]]] = {}
     for annotation in task.get("annotations") or []:
-        if annotation.get("was_cancelled"):
-            continue
-        who = annotator_name(annotation)
-        if who not in newest or _age_key(annotation) >= _age_key(newest[who]):
-            newest[who] = annotation
-    return list(newest.values())
+        if not annotation.get("was_cancelled"):
+            given.setdefault(annotator_name(annotation), []).append(annotation)
+    return {who: sorted(annotations, key=_age_key) for who, annotations in given.items()}
 
 
 def _age_key(annotation: dict[str, Any]) -> tuple[str, int]:
@@ -267,7 +269,8 @@ def _common(
     }
 
 
-def _votes(answer: Answer) -> bool:
+def is_vote(answer: Answer) -> bool:
+    """Whether it says anything: a control that was left open is no vote."""
     return bool(answer.labels) or answer.number is not None or not answer.assessable
 
 

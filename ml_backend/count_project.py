@@ -15,6 +15,7 @@ from label_studio_config.manifest import Manifest
 from label_studio_config.schema import LabelSchema
 from label_studio_config.server_tasks import fetch_project, fetch_tasks
 from label_studio_config.task_manifest import manifest_of_tasks
+from ml_backend.annotators import read_weights
 from ml_backend.registry import ModelVersion, Registry, RegistryError
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ def count_project(
         No version is live yet.
     QuantifyError
         The images have no such column, or the model no such control.
+    AnnotatorError, WeightError
+        The weights of annotators cannot be read.
     ApiError
         Label Studio cannot be reached.
     """
@@ -61,6 +64,7 @@ def count_project(
     schema = LabelSchema.from_xml(fetch_project(home, project_id)["label_config"])
     manifest = _images(home, project_id, schema)
     group_images(manifest, manifest.image_ids, by, depth_bin_m)  # refuses before the long work
+    weights = read_weights(home.models_folder(project_id))
     predictions = _predict(home, project_id, version, manifest)
     progress.report("count", 0, 0)
     annotated = list(fetch_tasks(home, project_id, annotated_only=True))
@@ -77,6 +81,7 @@ def count_project(
             by=by,
             depth_bin_m=depth_bin_m,
             blind=set(manifest.table["image_id"][manifest.table["blind"].astype(bool)]),
+            weights=weights,
         )
         found.update(
             images=counted.images,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ def count_images(
     by: str = "sample_id",
     depth_bin_m: float = 10.0,
     blind: Collection[str] = (),
+    weights: Mapping[str, float] | None = None,
 ) -> Counted:
     """Count labels a group, corrected, and write the table (CSV, Parquet) and plot (PNG, SVG).
 
@@ -58,6 +59,7 @@ def count_images(
     control : a one-of control; by default the schema's primary one
     by, depth_bin_m : as `group_images` takes them
     blind : ids of images whose predictions nobody may read from the counts (see `quantify_blind`)
+    weights : of annotators, as `read_validated` takes them
 
     Raises
     ------
@@ -72,7 +74,7 @@ def count_images(
     if blind and not always_asked:
         # Some of their annotators are still to come, who must not read that it is asked.
         tasks = (task for task in tasks or () if task.get("is_labeled", True))
-    validated = None if tasks is None else read_validated(schema, tasks, predicted)
+    validated = None if tasks is None else read_validated(schema, tasks, predicted, weights)
     hidden = hide_blind(predicted, validated, blind, always_asked)
     predicted, validated = hidden.predicted, hidden.validated
     groups = group_images(manifest, predicted.image_ids, by, depth_bin_m)

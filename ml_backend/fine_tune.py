@@ -30,6 +30,7 @@ from ml_backend.checkpoint import (
     write_checkpoint,
 )
 from ml_backend.fit_heads import head_loss, standard_targets
+from ml_backend.head import Head
 from ml_backend.model import TraitModel
 from ml_backend.targets import LearningSet
 from simclr.augment import Augmentation
@@ -101,7 +102,7 @@ class FineTune:
         Rows as in `data`; a memory map is fine.
     log_extents : float32 array (n, 2)
     weights : array
-        How often each image of the training side is drawn.
+        How often each image of the training side is drawn; never one that has votes for no head.
     folder : Path
         Holds the checkpoint.
     mark : str
@@ -124,7 +125,6 @@ class FineTune:
         self.model, self.data, self.settings = model, data, settings
         self.images, self.log_extents = images, log_extents
         self.rows = data.rows("train")
-        self.probabilities = torch.from_numpy(weights / weights.sum())
         self.folder, self.mark, self.seed = folder, mark, seed
         self.targets = {
             head.control: (
@@ -133,6 +133,9 @@ class FineTune:
             )
             for head in model.heads
         }
+        voted = torch.stack([known[self.rows] for _, known in self.targets.values()]).any(dim=0)
+        # A batch of images that nobody could assess would have no loss.
+        self.probabilities = torch.from_numpy(weights / weights.sum()) * voted
         self.adjustment = self._adjust()
         heads, encoder = list(model.classifiers.parameters()), list(model.encoder.parameters())
         self.optimiser = torch.optim.AdamW(
@@ -167,7 +170,7 @@ class FineTune:
 
     def epochs(self) -> Iterator[float]:
         """Train epoch by epoch; yields the mean loss of each."""
-        total = self.settings.epochs
+        total = self.settings.epochs if self.probabilities.any() else 0
         while self.epoch < total and self.learned_epochs < LAST_EPOCHS:
             loss = self._train_epoch()
             self.epoch += 1
@@ -234,15 +237,11 @@ class FineTune:
         total = torch.zeros(())
         for head in self.model.heads:
             shares, known = self.targets[head.control]
-            mine = known[rows]
-            if not mine.any():
+            if not known[rows].any():
                 continue
-            wanted = shares[rows][mine]
-            if head.kind == "one of":
-                smooth = self.settings.label_smoothing
-                wanted = wanted * (1 - smooth) + smooth / wanted.shape[1]
-            said = outputs[head.control][mine] + self.adjustment.get(head.control, 0.0)
-            total = total + head_loss(head, said, wanted).mean()
+            said = outputs[head.control] + self.adjustment.get(head.control, 0.0)
+            smoothing = self.settings.label_smoothing
+            total = total + voted_loss(head, said, shares[rows], known[rows], smoothing)
         return total
 
     @torch.no_grad()
@@ -307,6 +306,24 @@ class FineTune:
             logger.warning("%s does not fit the model (%s): starting clean", path, error)
             return
         logger.info("training goes on after epoch %d", self.epoch)
+
+
+def voted_loss(
+    head: Head, outputs: Tensor, shares: Tensor, known: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
+    """Mean loss of the images that have votes, from outputs and targets (n, k).
+
+    Parameters
+    ----------
+    known : bool tensor (n,)
+        Which of them have; the others change neither the loss nor any gradient.
+    label_smoothing : float
+        See `FineTuneSettings`.
+    """
+    wanted = shares[known]
+    if head.kind == "one of":
+        wanted = wanted * (1 - label_smoothing) + label_smoothing / wanted.shape[1]
+    return head_loss(head, outputs[known], wanted).mean()
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,13 @@ import pyarrow.parquet as pq
 from label_studio_config.manifest import Manifest
 from label_studio_config.prediction import labels_of, prior_of, probabilities_column
 from label_studio_config.schema import LabelSchema
-from label_studio_config.votes import image_id_of, is_blind, read_votes, vote_shares
+from label_studio_config.votes import (
+    image_id_of,
+    is_blind,
+    read_votes,
+    vote_shares,
+    weights_of,
+)
 from ml_backend.evaluate import modal_labels
 from ml_backend.quantify import QuantifyError, checked_prior
 from ml_backend.split import clean_ids
@@ -84,7 +90,8 @@ class Validated:
     labels : tuple of str
         Those of the model, then those that it does not know.
     shares : array (m, labels)
-        1 for the label that most annotators chose; a tie is split.
+        1 for the label that most annotators chose, weighted where they have weights; a tie is
+        split.
     notes : list of str
         What was left out, for people.
     """
@@ -243,14 +250,24 @@ def _sorting(name: str) -> tuple[bool, list[tuple[bool, float, str]]]:
 
 
 def read_validated(
-    schema: LabelSchema, tasks: Iterable[dict[str, Any]], predicted: Predicted
-) -> Validated | None:
-    """Read the labels that people gave to blind images; None where there are none.
+    schema: LabelSchema,
+    tasks: Iterable[dict[str, Any]],
+    predicted: Predicted,
+    weights: Mapping[str, float] | None = None,
+) -> Validated:
+    """Read the labels that people gave to blind images; without rows where there are none.
+
+    Parameters
+    ----------
+    weights : mapping, optional
+        By annotator, 1 for those not named; 0 leaves a person out.
 
     Raises
     ------
     QuantifyError
         The config has no such control, or none of the validated images was predicted.
+    WeightError
+        A weight is negative or no number.
     """
     if predicted.control not in schema:
         raise QuantifyError(
@@ -261,7 +278,11 @@ def read_validated(
     blind = [task for task in tasks if is_blind(task)]
     ids = list(dict.fromkeys(image_id_of(schema, task) for task in blind))
     votes = read_votes(schema, blind)
-    shares, n_votes = vote_shares(control, votes, ids)
+    votes = votes[votes["control"] == control.name]
+    weighs = weights_of(votes["annotator"], weights) > 0
+    left_out = votes["annotator"][~weighs].nunique()
+    votes = votes[weighs]
+    shares, n_votes = vote_shares(control, votes, ids, weights)
     place = {image_id: row for row, image_id in enumerate(predicted.image_ids)}
     voted = [n for n in range(len(ids)) if n_votes[n]]
     found = [n for n in voted if ids[n] in place]
@@ -270,20 +291,20 @@ def read_validated(
             f"none of the {len(voted)} validated images was predicted (e.g. {ids[voted[0]]!r}): "
             "give the export of the project that the predictions are for"
         )
-    if not found:
-        return None
     others = [label for label in control.labels if label not in predicted.labels]
     modal = modal_labels(shares[found])
     wide = pd.DataFrame(modal / modal.sum(axis=1, keepdims=True), columns=list(control.labels))
     unknown = [label for label in others if wide[label].any()]
     wide = wide.reindex(columns=[*predicted.labels, *unknown], fill_value=0.0)
     notes = []
+    if left_out:
+        people = "1 person" if left_out == 1 else f"{left_out} people"
+        notes.append(f"the answers of {people} with weight 0 are left out")
     if unknown:
         notes.append(f"labels that the model does not know, counted as validated: {unknown}")
     if len(voted) > len(found):
         notes.append(f"{len(voted) - len(found)} validated images were not predicted: left out")
-    mine = votes[(votes["control"] == control.name) & ~votes["assessable"].astype(bool)]
-    unsure = set(mine["image_id"]) - {ids[n] for n in voted}
+    unsure = set(votes["image_id"][~votes["assessable"].astype(bool)]) - {ids[n] for n in voted}
     if unsure:
         notes.append(
             f"{len(unsure)} blind images that nobody could assess are counted as if nobody had "

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 PROMOTION_FILE = "promotion.json"
 MIN_BLIND_APART = 20
+MOST_NAMED = 5
 
 
 def make_record(
@@ -56,7 +57,7 @@ def make_record(
         "rejection": _rejection(data, answered, fitted),
         "mistakes": most_confident_mistakes(answered, answered.data.rows("test"), manifest),
         "left_out": fitted.left_out,
-        "notes": _notes(fitted, facts, skipped),
+        "notes": _notes(data, fitted, facts, skipped),
         "heads": [asdict(head) for head in fitted.model.heads],
         "penalties": fitted.penalties,
         "settings": asdict(start.settings),
@@ -91,8 +92,10 @@ def _rejection(data: LearningSet, answered: Answered, fitted: Fitted) -> dict[st
     return choose_rejection(answered, data.schema)
 
 
-def _notes(fitted: Fitted, facts: dict[str, Any], skipped: list[Skipped]) -> list[str]:
-    notes = list(facts.get("vote_notes", ()))
+def _notes(
+    data: LearningSet, fitted: Fitted, facts: dict[str, Any], skipped: list[Skipped]
+) -> list[str]:
+    notes = [*facts.get("vote_notes", ()), *facts.get("size_notes", ())]
     if facts["split"]["unit"] == "image" and "only" in facts["split"]["reason"]:
         notes.append(f"split by image: {facts['split']['reason']}")
     if skipped:
@@ -101,10 +104,47 @@ def _notes(fitted: Fitted, facts: dict[str, Any], skipped: list[Skipped]) -> lis
         unseen = [label for label, n in zip(head.labels, head.n_per_label, strict=True) if n == 0]
         if unseen:
             notes.append(f"{head.control}: no training votes yet for {', '.join(unseen)}")
+    learned = data.all_teach() if fitted.refitted else data
+    taught = learned.select(learned.rows("train"))
+    notes += [*_seen_once(taught, fitted), *_never_none(taught)]
     if fitted.refitted:
         notes.append(
             "few images: the model learned from the validation side too, after that had chosen how "
             "it is trained"
+        )
+    return notes
+
+
+def _seen_once(taught: LearningSet, fitted: Fitted) -> list[str]:
+    """A note a head on labels that a single one of these images bears."""
+    notes = []
+    for head in fitted.model.heads:
+        n_images = (taught.targets[head.control].shares > 0).sum(axis=0)
+        once = [label for label, n in zip(head.labels, n_images, strict=False) if n == 1]
+        if once:
+            more = f" and {len(once) - MOST_NAMED} more" if len(once) > MOST_NAMED else ""
+            named = ", ".join(once[:MOST_NAMED]) + more
+            notes.append(f"{head.control}: a single training image for {named}: annotate more")
+    return notes
+
+
+def _never_none(taught: LearningSet) -> list[str]:
+    """A note an any-of control of which no image says that none of its labels is there."""
+    notes = []
+    for name, target in taught.targets.items():
+        control, said = target.control, target.shares[target.known] > 0
+        absent = [label for label in control.labels if label in control.absent]
+        says_none = said[:, [control.labels.index(label) for label in absent]].any()
+        if control.kind != "any of" or not len(said) or says_none:
+            continue
+        remedy = (
+            f"choose {absent[0]} where none of the others is"
+            if absent
+            else 'add a label with role="absent" to the config, and choose it where none is'
+        )
+        notes.append(
+            f"{name}: no training image says that none of its labels is there, and a question left "
+            f"open says nothing: {remedy}"
         )
     return notes
 

@@ -104,3 +104,16 @@ def size_unit(manifest: Manifest) -> str:
     """The unit that the model measures sizes in: "um" where every image has a pixel size."""
     sizes = manifest.pixel_sizes_um
     return "um" if sizes and all(size is not None for size in sizes) else "px"
+
+
+def size_notes(manifest: Manifest) -> list[str]:
+    """A note where some images have a pixel size and others take it from all of them."""
+    sizes = manifest.pixel_sizes_um
+    missing = sum(size is None for size in sizes)
+    if missing in (0, len(sizes)):
+        return []
+    return [
+        f"{missing} of {len(sizes)} training images have no pixel size, so sizes of all images are "
+        "taken in pixels, not in µm: import every image with its pixel_size_um (a column of the "
+        "table, or --pixel-size-um), since those that are there already keep what they came with"
+    ]

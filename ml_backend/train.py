@@ -19,7 +19,13 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from hpc_jobs import progress
-from label_studio_config.agreement import agreement, self_agreement, self_agreement_notes
+from label_studio_config.agreement import (
+    agreement,
+    changed_answers,
+    changed_notes,
+    self_agreement,
+    self_agreement_notes,
+)
 from label_studio_config.manifest import Manifest
 from label_studio_config.schema import LabelSchema
 from label_studio_config.task_manifest import manifest_of_tasks
@@ -36,7 +42,7 @@ from ml_backend.registry import Registry
 from ml_backend.report import TrainingReport
 from ml_backend.schema_change import NOT_LEARNED
 from ml_backend.split import settled_rule
-from ml_backend.start import Start, choose_start, size_unit
+from ml_backend.start import Start, choose_start, size_notes, size_unit
 from ml_backend.targets import LearningSet, learning_set, task_images
 from simclr.cache import ImageCache
 
@@ -132,6 +138,7 @@ def _train(
         schema, (t for t in tasks if image_id_of(schema, t) in wanted), resolve_image, Path("/")
     )
     taught = _training_images(data, manifest)
+    facts["size_notes"] = size_notes(taught)
     start = choose_start(encoder, taught, settings)
     cache = ImageCache.build(
         manifest, start.encoder.preprocessing, cache_folder, extent_unit=size_unit(taught)
@@ -175,9 +182,13 @@ def _read(
             f"{registry.folder / WEIGHTS_FILE} gives everybody who voted the weight 0: give one of "
             f"{', '.join(sorted(voters))} a weight"
         )
-    himself = self_agreement(votes)
+    himself, changed = self_agreement(votes), changed_answers(schema, tasks)
     data = learning_set(schema, images, votes, rule, weights, most_unlabelled)
-    notes = weight_notes(weights, voters) + self_agreement_notes(himself)
+    notes = [
+        *weight_notes(weights, voters),
+        *self_agreement_notes(himself),
+        *changed_notes(changed),
+    ]
     if most_unlabelled and not data.counts.get("unlabelled"):
         notes.append(NONE_UNLABELLED)
     facts = {
@@ -187,6 +198,7 @@ def _read(
         "annotator_weights": {who: weight for who, weight in weights.items() if who in voters},
         "agreement": agreement(schema, votes),
         "self_agreement": himself,
+        "changed_answers": changed,
         "vote_notes": notes,
         "share_with_suggestion_shown": float(votes["suggestion_shown"].mean()) if len(votes) else 0,
     }

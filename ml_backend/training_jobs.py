@@ -20,6 +20,7 @@ from label_studio_config.schema import LabelSchema
 from label_studio_config.server_tasks import fetch_project, fetch_tasks
 from label_studio_config.task_manifest import manifest_of_tasks
 from label_studio_config.votes import image_id_of, is_blind, read_votes, vote_shares
+from ml_backend.annotators import read_weights
 from ml_backend.encoders import newest_encoder, set_newest_encoder
 from ml_backend.live_model import LiveModels
 from ml_backend.registry import Registry, RegistryError
@@ -201,7 +202,8 @@ def fetch_images(home: Home, project_id: int) -> tuple[Manifest, dict[str, str]]
     -------
     manifest : Manifest
     labels : dict
-        By image id, what most annotators chose for the primary control, where anybody did.
+        By image id, what most annotators chose for the primary control, as they are weighted,
+        where anybody did.
     """
     schema = LabelSchema.from_xml(fetch_project(home, project_id)["label_config"])
     tasks = list(fetch_tasks(home, project_id, full=False))
@@ -214,7 +216,8 @@ def fetch_images(home: Home, project_id: int) -> tuple[Manifest, dict[str, str]]
     if control is None or control.kind != "one of":
         return manifest, {}
     votes = read_votes(schema, fetch_tasks(home, project_id, annotated_only=True))
-    shares, n_votes = vote_shares(control, votes, manifest.image_ids)
+    weights = read_weights(home.models_folder(project_id))
+    shares, n_votes = vote_shares(control, votes, manifest.image_ids, weights)
     choices = zip(manifest.image_ids, shares.argmax(axis=1), n_votes, strict=True)
     return manifest, {image_id: control.labels[best] for image_id, best, n in choices if n}
 

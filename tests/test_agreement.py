@@ -1,13 +1,21 @@
 """Agreement of annotators, against published figures and cases whose answer is known."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from label_studio_config.agreement import agreement, self_agreement, self_agreement_notes
+from label_studio_config.agreement import (
+    agreement,
+    changed_answers,
+    changed_notes,
+    self_agreement,
+    self_agreement_notes,
+)
 from label_studio_config.schema import LabelSchema
+from tests.trait_fixtures import item
 
 SCHEMA = LabelSchema.from_xml("""
 <View>
@@ -182,3 +190,33 @@ def test_who_contradicts_himself_is_counted_and_named() -> None:
     assert "of 3 answers" in note
     assert "1 differ (ann@x.org 1)" in note
     assert self_agreement_notes(self_agreement(table())) == []
+
+
+def test_who_contradicts_himself_within_a_task_is_counted_and_named() -> None:
+    bob = {"completed_by": {"id": 2, "email": "bob@x.org"}}
+    tasks = [
+        {"annotations": [annotation("1", "dark"), annotation("2")]},
+        {"annotations": [annotation("1"), annotation("1", "dark", "noisy")]},
+        {"annotations": [annotation("1"), annotation("2", was_cancelled=True)]},
+        {"annotations": [annotation("1"), annotation("2", **bob)]},
+        {
+            "annotations": [
+                annotation("1", "dark", "noisy", **bob),
+                annotation("Cannot tell", "noisy", "dark", **bob),
+            ]
+        },
+        {"annotations": []},
+    ]
+    found = changed_answers(SCHEMA, tasks)
+    assert found == {"1": 1, "bob@x.org": 1}
+    (note,) = changed_notes(found)
+    assert "newest annotation counts" in note
+    assert "2 answers (1 1, bob@x.org 1)" in note
+    assert changed_notes(changed_answers(SCHEMA, tasks[1:4])) == []
+
+
+def annotation(group: str, *flags: str, **more: Any) -> dict[str, Any]:
+    result = [item("group", "choices", [group])]
+    if flags:
+        result.append(item("flags", "choices", list(flags)))
+    return {"id": 1, "completed_by": 1, "result": result} | more

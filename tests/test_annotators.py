@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from label_studio_config.home import Home
+from label_studio_config.kept_files import list_kept
 from label_studio_config.schema import LabelSchema
 from label_studio_config.votes import WeightError, read_votes
+from ml_backend import count_project, training_jobs
 from ml_backend.annotators import (
     WEIGHTS_FILE,
     AnnotatorError,
@@ -21,7 +25,10 @@ from ml_backend.registry import Registry
 from ml_backend.split import SplitRule
 from ml_backend.targets import learning_set, task_images
 from ml_backend.train import _read, train
+from tests.backend_fixtures import CONFIG, PROJECT, add_version, home, image_task
 from tests.trait_fixtures import GROUPS, XML, item, make_tasks, resolver
+
+__all__ = ["home"]
 
 SCHEMA = LabelSchema.from_xml(XML)
 
@@ -104,3 +111,42 @@ def test_everybody_left_out_is_refused(tmp_path: Path) -> None:
     update_weights(registry.folder, {"0": 0})
     with pytest.raises(TrainingRefused, match=r"annotators.json gives everybody .* the weight 0"):
         train(make_tasks(tmp_path, 5), SCHEMA, resolve_image=resolver(tmp_path), registry=registry)
+
+
+@pytest.fixture
+def fetched(home: Home, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Twelve tasks, and a Label Studio that has them: person 0 said bar of all, 1 disc of some."""
+    tasks = [image_task(n, f"image-{n:05d}.png", sample_id="haul") for n in range(12)]
+    for task in tasks:
+        said = {0: "bar"} if task["id"] < 9 else {0: "bar", 1: "disc"}
+        task["annotations"] = [
+            {
+                "id": 20 * task["id"] + i,
+                "completed_by": i,
+                "result": [item("group", "choices", [s])],
+            }
+            for i, s in said.items()
+        ]
+    for module in (count_project, training_jobs):
+        monkeypatch.setattr(module, "fetch_tasks", lambda *_, **__: tasks)
+        monkeypatch.setattr(module, "fetch_project", lambda *_: {"label_config": CONFIG})
+    return tasks
+
+
+def test_the_count_of_a_project_leaves_them_out(home: Home, fetched: list[dict[str, Any]]) -> None:
+    for task in fetched[6:]:
+        task["data"]["blind"] = "yes"
+    add_version(home)
+    assert count_project.count_project(home.folder, PROJECT)["validated"] == 6
+    update_weights(home.models_folder(PROJECT), {"0": 0})
+    counted = count_project.count_project(home.folder, PROJECT)
+    assert counted["validated"] == 3
+    kept = list_kept(home.kept_folder(count_project.COUNTS_FOLDER, PROJECT))
+    (notes,) = [one["notes"] for one in kept if one["id"] == counted["kept"]]
+    assert "the answers of 1 person with weight 0 are left out" in notes
+
+
+def test_features_are_judged_by_who_counts(home: Home, fetched: list[dict[str, Any]]) -> None:
+    update_weights(home.models_folder(PROJECT), {"0": 0})
+    _, labels = training_jobs.fetch_images(home, PROJECT)
+    assert labels == {f"image-{n:05d}.png": "disc" for n in (9, 10, 11)}

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from label_studio_config.controls import Control
 from label_studio_config.votes import vote_shares
 from ml_backend.calibrate import calibrated, correct_prior, prior_shift
+from ml_backend.fine_tune import voted_loss
 from ml_backend.fit_heads import head_loss
 from ml_backend.head import Head
 from ml_backend.priors import prior_by_bbse, prior_by_em
@@ -121,14 +122,21 @@ def test_ordinal_mistakes_cost_more_the_further_they_are(k, sure) -> None:
 @LAWS
 @given(st.data(), st.sampled_from(KINDS), st.integers(2, 5))
 def test_images_without_votes_leave_no_gradient(data, kind, k) -> None:
-    """As trainings mask: by n_votes, whatever stands in the shares."""
+    """Nor do they change the loss, whatever stands in their shares."""
     outputs, shares = data.draw(logits(k)), data.draw(shares_of(kind, k))
-    known = np.array(data.draw(st.lists(st.booleans(), min_size=4, max_size=4)))
-    assume(known.any())
-    moving = torch.tensor(outputs, requires_grad=True)
-    head_loss(head(kind, k), moving[known], torch.tensor(shares[known])).mean().backward()
+    known = torch.tensor(data.draw(st.lists(st.booleans(), min_size=4, max_size=4)))
+    assume(known.any() and not known.all())
+    smoothing = data.draw(st.sampled_from([0.0, 0.1]))
+    losses, moving = [], torch.tensor(outputs, requires_grad=True)
+    for others in (data.draw(shares_of(kind, k)), np.full_like(shares, np.nan)):
+        mixed = torch.where(known[:, None], torch.tensor(shares), torch.tensor(others))
+        losses.append(voted_loss(head(kind, k), moving, mixed, known, smoothing))
+    assert losses[0].item() == losses[1].item()
+    sum(losses).backward()
     assert moving.grad is not None
-    assert (moving.grad[torch.from_numpy(~known)] == 0).all()
+    assert (moving.grad[~known] == 0).all()
+    alone = head_loss(head(kind, k), moving[known], torch.tensor(shares)[known]).mean()
+    assert smoothing or losses[0].item() == alone.item()
 
 
 # Permuting labels

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,11 +19,14 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from typer.testing import CliRunner
 
+from label_studio_config import project, server_tasks
+from label_studio_config.home import Home
 from label_studio_config.manifest import Manifest
 from label_studio_config.phantoms import draw_phantoms
 from label_studio_config.prediction import prediction_schema, prior_of
 from label_studio_config.project import read_config
 from label_studio_config.schema import LabelSchema
+from ml_backend.annotators import update_weights
 from ml_backend.counting import count_images
 from ml_backend.head import Head
 from ml_backend.model import TraitModel
@@ -430,7 +434,6 @@ def test_validated_labels_come_from_blind_tasks() -> None:
         task(99, "Rod"),
     ]
     validated = read_validated(schema, tasks, predicted)
-    assert validated is not None
     assert validated.rows.tolist() == [0, 1, 2]
     assert validated.labels == (*DISC_ROD_RING, "S")
     assert validated.shares.tolist() == [[1, 0, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 1]]
@@ -440,10 +443,33 @@ def test_validated_labels_come_from_blind_tasks() -> None:
     assert "1 blind images that nobody could assess" in notes
 
 
+def test_validated_labels_weigh_as_annotators_do() -> None:
+    predicted = predicted_of(np.arange(30) % 3)
+    tasks = [task(0, "Disc", "Rod"), task(1, "Disc", "Rod", "Rod"), task(2, "Cannot tell")]
+    weighted = read_validated(SCHEMA, tasks, predicted, {"0": 3, "2": 0.5})
+    assert weighted.shares.tolist() == [[1, 0, 0], [1, 0, 0]]
+    assert "weight 0" not in "; ".join(weighted.notes)
+    without = read_validated(SCHEMA, tasks, predicted, {"0": 0, "9": 0})
+    assert without.shares.tolist() == [[0, 1, 0], [0, 1, 0]]
+    # Nobody who counts looked at image 2 at all.
+    assert without.notes == ["the answers of 1 person with weight 0 are left out"]
+
+
+def test_who_has_no_weight_validates_nothing() -> None:
+    predicted = predicted_of(np.arange(30) % 3)
+    tasks = [task(0, "Disc", "Rod"), task(1, "Rod"), task(99, "Rod")]
+    validated = read_validated(SCHEMA, tasks, predicted, {"0": 0, "1": 0})
+    assert validated.rows.tolist() == []
+    assert validated.notes == ["the answers of 2 people with weight 0 are left out"]
+    table = count_labels(predicted, one_group(30), validated)
+    pd.testing.assert_frame_equal(table, count_labels(predicted, one_group(30)))
+
+
 def test_nothing_validated(tmp_path: Path) -> None:
     predicted = predicted_of(np.arange(30) % 3)
-    assert read_validated(SCHEMA, [], predicted) is None
-    assert read_validated(SCHEMA, [task(1, "Disc", blind=False), task(2)], predicted) is None
+    for tasks in ([], [task(1, "Disc", blind=False), task(2)]):
+        nothing = read_validated(SCHEMA, tasks, predicted)
+        assert (nothing.rows.tolist(), nothing.notes) == ([], [])
     with pytest.raises(QuantifyError, match="none of the 1 validated images was predicted"):
         read_validated(SCHEMA, [task(99, "Disc")], predicted)
     other = LabelSchema.from_xml(XML.replace('name="group"', 'name="kind"').replace(
@@ -589,6 +615,55 @@ def test_the_command_writes_tables_and_plots(run, folder: Path) -> None:
     assert "checked on 20 blind validated images" in said
 
 
+@pytest.fixture
+def unlike(folder: Path) -> list[dict[str, Any]]:
+    """Blind tasks, saved as the export: person 0 alone on 5 images, against two others on 15."""
+    tasks = [task(n, *(["Rod"] if n < 5 else ["Rod", "Disc", "Disc"])) for n in range(20)]
+    (folder / "export.json").write_text(json.dumps(tasks))
+    return tasks
+
+
+EXPORT = ["p", "--source", "m.parquet", "--export", "export.json", "--config", "config.xml"]
+NO_WEIGHT = "the answers of 1 person with weight 0 are left out"
+
+
+def test_the_command_takes_weights_from_the_models_of_the_export(run, unlike) -> None:
+    """From `models` if nothing is said, as `train --export` keeps them."""
+    code, said = run(*EXPORT)
+    assert code == 0, said
+    assert "20 blind validated images" in said
+    assert "left out" not in said
+    for kept, words in (("models", []), ("others", ["--models", "others"])):
+        update_weights(kept, {"0": 0})
+        code, said = run(*EXPORT, *words)
+        assert code == 0, said
+        assert NO_WEIGHT in said
+        assert "15 blind validated images" in said
+    without = corrected_rods()
+    update_weights("models", {"0": 3})
+    assert run(*EXPORT)[0] == 0
+    assert corrected_rods() > without + 10
+
+
+def corrected_rods() -> float:
+    table = pd.read_csv("counts.csv")
+    return float(table["corrected_count"][table["label"] == "Rod"].sum())
+
+
+def test_the_command_takes_weights_from_the_home_of_a_project(
+    run, unlike, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(project, "find_project", lambda *_: SimpleNamespace(id=7))
+    known = {"id": 7, "label_config": XML}
+    monkeypatch.setattr(server_tasks, "fetch_project", lambda *_: known)
+    monkeypatch.setattr(server_tasks, "fetch_tasks", lambda *_, **__: unlike)
+    update_weights(Home(tmp_path / "home").models_folder(7), {"0": 0})
+    code, said = run("p", "--source", "m.parquet", "--project", "P", "--home", "home")
+    assert code == 0, said
+    assert NO_WEIGHT in said
+    assert "15 blind validated images" in said
+
+
 def test_the_command_says_when_the_classifier_was_not_checked(run, folder: Path) -> None:
     code, said = run("p", "--source", "m.parquet", "--config", "config.xml")
     assert code == 0, said
@@ -606,6 +681,11 @@ def test_the_command_says_when_the_classifier_was_not_checked(run, folder: Path)
         (["--source", "nowhere"], "no folder of images"),
         (["--source", "m.parquet", "--export", "e", "--project", "P"], "not both"),
         (["--source", "m.parquet", "--export", "e.json"], "e.json cannot be read"),
+        (["--source", "m.parquet", "--models", "p"], "together with --export"),
+        (
+            ["--source", "m.parquet", "--export", "e", "--models", "x"],
+            "--models x: give the folder",
+        ),
     ],
 )
 def test_errors_of_the_command(run, folder: Path, words, remedy) -> None:

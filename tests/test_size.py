@@ -16,6 +16,8 @@ from ml_backend.fine_tune import FineTuneSettings
 from ml_backend.fit import FitSettings
 from ml_backend.model import TraitModel
 from ml_backend.registry import Registry
+from ml_backend.report import TrainingReport
+from ml_backend.split import SplitRule
 from ml_backend.train import train
 from simclr.encoder import Encoder
 from tests.trait_fixtures import XML, make_tasks, resolver
@@ -32,7 +34,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trained(
     tmp_path: Path, encoder: Path, settings: FitSettings, sizes_um: tuple[Any, ...] = ()
-) -> TraitModel:
+) -> tuple[TraitModel, TrainingReport]:
     """A model of 80 drawn images, the first of which bear these pixel sizes and the rest 10 µm."""
     folder = tmp_path / "images"
     folder.mkdir()
@@ -47,7 +49,7 @@ def trained(
         encoder=encoder,
         settings=settings,
     )
-    return TraitModel.load(report.version.folder)
+    return TraitModel.load(report.version.folder), report
 
 
 @pytest.mark.parametrize("epochs", [0, 1])
@@ -56,7 +58,7 @@ def test_without_the_size_no_extent_changes_an_answer(
     tmp_path: Path, encoder: Path, use_size: bool, epochs: int
 ) -> None:
     settings = replace(QUICK, use_size=use_size, fine_tune=replace(QUICK.fine_tune, epochs=epochs))
-    model = trained(tmp_path, encoder, settings)
+    model, _ = trained(tmp_path, encoder, settings)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 1, 32, 32), dtype=np.uint8)
     small, large = np.full((4, 2), np.log(20.0)), np.full((4, 2), np.log(2000.0))
     answers = [model.answer(pixels, extents).values for extents in (small, large)]
@@ -69,7 +71,9 @@ WRONG = (float("nan"), float("inf"), 0, -3.0, "10 µm", None)
 
 
 def test_sizes_are_in_um_where_every_image_states_one(tmp_path: Path, encoder: Path) -> None:
-    assert trained(tmp_path, encoder, HEADS_ONLY).extent_unit == "um"
+    model, report = trained(tmp_path, encoder, HEADS_ONLY)
+    assert model.extent_unit == "um"
+    assert not any("pixel size" in note for note in report.record["notes"])
 
 
 @pytest.mark.parametrize("wrong", WRONG)
@@ -77,6 +81,18 @@ def test_a_pixel_size_that_is_none_lets_a_model_measure_in_px(
     tmp_path: Path, encoder: Path, wrong: Any
 ) -> None:
     """One image without a size in µm cannot be left out of the votes: all are then in px."""
-    model = trained(tmp_path, encoder, HEADS_ONLY, (wrong,) * 20)
+    model, report = trained(tmp_path, encoder, HEADS_ONLY, (wrong,) * 20)
     assert model.extent_unit == "px"
+    n_taught, rule = report.record["images"]["train"], SplitRule(unit="image")
+    n_wrong = sum(rule.side(f"image-{number}") == "train" for number in range(20))
+    (note,) = [note for note in report.record["notes"] if "pixel size" in note]
+    assert f"{n_wrong} of {n_taught} training images have no pixel size" in note
+    assert "pixels, not in µm: import every image with its pixel_size_um" in note
+    assert note in (report.version.folder / "README.md").read_text(encoding="utf-8")
     assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
+
+
+def test_where_no_image_has_a_size_nothing_is_missed(tmp_path: Path, encoder: Path) -> None:
+    model, report = trained(tmp_path, encoder, HEADS_ONLY, (None,) * 80)
+    assert model.extent_unit == "px"
+    assert not any("pixel size" in note for note in report.record["notes"])

@@ -428,15 +428,53 @@ def test_it_ends_when_nothing_is_left_to_learn(
     assert epochs == wanted
 
 
-def fine_tuning(folder: Path, settings: FineTuneSettings | None = None) -> FineTune:
-    """A run on eight blank images."""
+def test_a_fine_tuning_masks_images_without_votes(tmp_path: Path) -> None:
+    """Their gradient is exactly zero, and what stands in their shares changes nothing."""
+    n_votes = np.array([1, 0, 2, 0, 1, 1, 0, 1])
+    outputs = torch.randn(8, 3, requires_grad=True, generator=torch.Generator().manual_seed(0))
+    losses = []
+    for other in (0.0, 0.7, np.nan):
+        shares = np.where(n_votes[:, None] > 0, ONE_HOT, np.float32(other))
+        run_of = fine_tuning(tmp_path, target=ControlTargets(GROUP, shares, n_votes))
+        losses.append(run_of._loss({"group": outputs}, torch.arange(8)))
+    assert losses[0] == losses[1] == losses[2]
+    sum(losses).backward()
+    assert outputs.grad is not None
+    assert ((outputs.grad == 0).all(dim=1).numpy() == (n_votes == 0)).all()
+
+
+def test_without_any_vote_a_fine_tuning_changes_nothing(tmp_path: Path) -> None:
+    run_of = fine_tuning(tmp_path, target=ControlTargets(GROUP, ONE_HOT, np.zeros(8, dtype=int)))
+    before = {name: tensor.clone() for name, tensor in run_of.model.state_dict().items()}
+    after = run_of.run().state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_images_that_were_judged_but_not_assessable_do_not_stop_a_fine_tuning(
+    images: Path, tmp_path: Path, encoder: Path
+) -> None:
+    """A batch of them alone would have no loss: none of them is drawn."""
+    tasks = make_tasks(images, 100)
+    for task in tasks[20:]:
+        relabel(task, "Cannot tell")
+    fine_tune = FineTuneSettings(epochs=1, min_images_per_epoch=128, batch_size=4)
+    settings = replace(QUICK, fine_tune=fine_tune, refit_below=0, cross_fit_below=0)
+    report = run(tasks, images, Registry(tmp_path / "p"), encoder, settings=settings)
+    assert report.promotion.promoted
+    assert report.record["images"]["train"] > 50
+
+
+GROUP = SCHEMA.control("group")
+ONE_HOT = np.eye(3, dtype=np.float32)[np.arange(8) % 3]
+
+
+def fine_tuning(
+    folder: Path, settings: FineTuneSettings | None = None, target: ControlTargets | None = None
+) -> FineTune:
+    """A run on eight blank images, each with a vote if no targets are given."""
     torch.manual_seed(0)
     head = Head("group", "one of", ("Disc", "Rod", "Ring"))
-    target = ControlTargets(
-        SCHEMA.control("group"),
-        np.eye(3, dtype=np.float32)[np.arange(8) % 3],
-        np.ones(8, dtype=int),
-    )
+    target = target or ControlTargets(GROUP, ONE_HOT, np.ones(8, dtype=int))
     table = pd.DataFrame({"image_id": [str(n) for n in range(8)], "side": "train"})
     return FineTune(
         TraitModel(Encoder.create("resnet10t", 32), [head], SCHEMA),
