@@ -17,6 +17,7 @@ from ml_backend.report_plots import (
     reliability_diagram,
     risk_coverage_curve,
 )
+from ml_backend.taught import images_that_taught
 
 MOST_PAIRS = 12
 SIDE_WORDS = {"test": "held-out", "blind": "blind"}
@@ -122,7 +123,7 @@ def learning_points(
     points = []
     for version, one in records.items():
         metrics = _measured(one, control)
-        value, n_images = metrics.get(key), one.get("images", {}).get("train")
+        value, n_images = metrics.get(key), images_that_taught(one, control)
         if value is None or n_images is None:
             continue
         low, high = metrics.get("macro_recall_interval") or (None, None)

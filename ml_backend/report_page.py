@@ -16,6 +16,7 @@ from ml_backend.registry import CARD_FILE, REPORT_FILE, ModelVersion, Registry
 from ml_backend.report import plain
 from ml_backend.report_context import CALIBRATION, controls_of, primary_of
 from ml_backend.report_plots import rejection_curve
+from ml_backend.taught import images_that_taught, who_taught
 
 HERE = Path(__file__).parent
 UNKNOWN = "–"
@@ -92,6 +93,7 @@ def _environment() -> Environment:
         loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(FORMATS)
+    environment.filters |= {"who_taught": who_taught, "images_that_taught": images_that_taught}
     environment.filters["written"] = lambda value, how: FORMATS[how](value)
     return environment
 

@@ -153,6 +153,8 @@ def test_every_section_is_there(trained: Trained) -> None:
     ):
         assert words in found.text, words
     assert "![" not in found.text
+    card = (trained.second.folder / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("# project-1-v0002\n")
 
 
 def test_nothing_is_fetched(trained: Trained) -> None:
