@@ -94,6 +94,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(FORMATS)
     environment.filters |= {"who_taught": who_taught, "images_that_taught": images_that_taught}
+    environment.filters |= {"answer": _answer, "error": _error}
     environment.filters["written"] = lambda value, how: FORMATS[how](value)
     return environment
 
@@ -110,6 +111,19 @@ def _known(write: Callable[[Any], str]) -> Callable[[Any], str]:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _answer(value: Any, unit: str | None = None) -> str:
+    """A label, or a number in its unit."""
+    if not isinstance(value, (int, float)):
+        return str(value)
+    return f"{_number(value)} {unit}" if unit else _number(value)
+
+
+def _error(measured: Mapping[str, Any]) -> str:
+    """The mean absolute error of a number, in its unit; nothing for labels."""
+    mae = measured.get("mae")
+    return "" if mae is None else _answer(mae, measured.get("unit"))
 
 
 def _interval(bounds: Sequence[float | None] | None) -> str:

@@ -300,6 +300,26 @@ def test_labels_and_cards_bring_no_code() -> None:
     assert evil in parsed(page).text
 
 
+def test_numbers_bear_their_unit_and_have_a_blind_error_too() -> None:
+    told = {"kind": "number", "unit": "µm", "n_images": 9, "few_images": True, "mae": 2.1}
+    mistake = {"image_id": "a", "path": "/nowhere/a.png", "truth": 27.0, "said": 29.125}
+    page = report_html(
+        "p-v0001",
+        {
+            "metrics": {"test": {"length": told}, "blind": {"length": told | {"mae": 3.5}}},
+            "mistakes": {"length": [{**mistake, "confidence": None}]},
+            "images": {"train": 40},
+        },
+        "",
+        [],
+    )
+    text = parsed(page).text
+    assert "said 29.1 µm truth 27 µm" in text
+    assert "error on blind images length 9 few – – – 2.1 µm 3.5 µm" in text
+    assert "recall on blind images" not in text
+    assert "Mean absolute error, µm, of each version" in text
+
+
 @pytest.mark.slow
 def test_in_a_browser(trained: Trained, browser: Browser) -> None:
     """Nothing is asked of any server, nothing fails, columns sort, a phone need not scroll."""
