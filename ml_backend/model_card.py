@@ -136,7 +136,9 @@ def _intervals(heads: Sequence[Mapping[str, Any]]) -> list[str]:
     names = ", ".join(head["control"] for head in known)
     text = f"The 95 % intervals of {names} are as wide as errors were on {_fitted_on(known)}"
     crosswise = any(head.get("cross_fitted") for head in known)
-    promise = "no guarantee; how often they hold is above" if crosswise else "conformal, Lei et al. 2018"
+    promise = (
+        "no guarantee; how often they hold is above" if crosswise else "conformal, Lei et al. 2018"
+    )
     return ["", f"{text} ({promise})."]
 
 
@@ -190,8 +192,8 @@ def _figures(title: str, metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
             "",
             f"## {title}: numbers",
             "",
-            "| control | unit | images | MAE | RMSE | R² | 90 % interval holds | 95 % interval holds "
-            "| its width |",
+            "| control | unit | images | MAE | RMSE | R² | 90 % interval holds "
+            "| 95 % interval holds | its width |",
             "|---|---|---|---|---|---|---|---|---|",
         ]
     lines += [

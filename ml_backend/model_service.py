@@ -43,7 +43,7 @@ def add_model_service(app: Flask, home: Home) -> None:
     def models() -> Answer:
         registry = _registry(home)
         live = registry.live_record
-        versions = [summary(version) for version in reversed(registry.list())]
+        versions = [summary(version) for version in reversed(registry.readable())]
         return jsonify(
             live=live.get("version"),
             promoted_at=live.get("promoted_at"),

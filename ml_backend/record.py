@@ -123,7 +123,7 @@ def write_version(folder: Path, model: TraitModel, record: dict[str, Any]) -> No
     card = model_card(name, record)
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
     try:
-        page = report_html(name, record, card, registry.list())
+        page = report_html(name, record, card, registry.readable())
     except Exception:  # a training of hours is not lost for a page, which can be written anew
         logger.exception("no page could be made: planktrait report makes it again")
     else:

@@ -22,6 +22,10 @@ HERE = Path(__file__).parent
 UNKNOWN = "–"
 
 
+class ReportError(ValueError):
+    """A page that cannot be written where it is asked for."""
+
+
 def write_report(registry: Registry, version: ModelVersion, output: Path | None = None) -> Path:
     """Write the page of a version anew, with today's learning curve.
 
@@ -34,17 +38,27 @@ def write_report(registry: Registry, version: ModelVersion, output: Path | None 
     -------
     Path
         Of the file written.
+
+    Raises
+    ------
+    ReportError
+        It cannot be written there.
     """
     output = output or version.folder / REPORT_FILE
+    if output.is_dir():
+        raise ReportError(f"{output} is a folder: name a file, such as {output / REPORT_FILE}")
     card = version.folder / CARD_FILE
     page = report_html(
         version.name,
         version.metrics,
         card.read_text(encoding="utf-8") if card.exists() else "",
-        [other for other in registry.list() if other.name != version.name],
+        [other for other in registry.readable() if other.name != version.name],
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_text(output, page)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_text(output, page)
+    except OSError as error:
+        raise ReportError(f"{output} cannot be written ({error}): name another file") from error
     return output
 
 

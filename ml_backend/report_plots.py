@@ -103,9 +103,7 @@ def learning_curve(points: Sequence[Point], current: str, measure: str) -> str:
     return _svg(figure)
 
 
-def _named(
-    points: Sequence[Point], current: str, measure: str
-) -> Iterator[tuple[Point, str, str]]:
+def _named(points: Sequence[Point], current: str, measure: str) -> Iterator[tuple[Point, str, str]]:
     """The first version, the best and this one, each once, with why and in which colour."""
     sign = 1 if measure == RECALL else -1
     first = min(points, key=_number)

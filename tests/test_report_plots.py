@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,9 @@ def names(figure: Figure) -> list[str]:
 
 
 def test_of_many_versions_only_three_are_named(drawn: list[Figure]) -> None:
-    points = versions([50 * k for k in range(1, 41)], [0.9 - 0.002 * abs(k - 30) for k in range(40)])
+    points = versions(
+        [50 * k for k in range(1, 41)], [0.9 - 0.002 * abs(k - 30) for k in range(40)]
+    )
     learning_curve(points, "p-v0040", RECALL)
     assert names(drawn[0]) == ["v1: first", "v31: best", "v40: this one"]
     learning_curve(points, "p-v0040", "mean absolute error, px")
@@ -64,7 +67,7 @@ def test_tick_labels_do_not_overprint(drawn: list[Figure], low: int, high: int) 
         if left <= place <= right
     ]
     assert 2 <= len(labels) <= 6
-    assert all(one.x1 + 3 < other.x0 for one, other in zip(labels, labels[1:], strict=False))
+    assert all(one.x1 + 3 < other.x0 for one, other in itertools.pairwise(labels))
 
 
 def test_the_largest_error_is_not_cut_off(drawn: list[Figure]) -> None:
