@@ -122,7 +122,7 @@ def learning_points(
     latest = _measured(record, control) or (measured[-1] if measured else {})
     key, measure, unit = "macro_recall", RECALL, latest.get("unit")
     if latest.get("kind") == "number":
-        key, measure = "mae", "mean absolute error" + (f", {unit}" if unit else "")
+        key, measure = "mae", "mean absolute error" + (f" ({unit})" if unit else "")
     points = []
     for version, one in records.items():
         metrics = _measured(one, control)
@@ -169,7 +169,7 @@ def _plots(
             {
                 "title": "Learning curve",
                 "uri": learning_curve(points, name, measure),
-                "caption": f"{measure[0].upper()}{measure[1:]}, of each version on the held-out "
+                "caption": f"{measure[0].upper()}{measure[1:]} of each version on the held-out "
                 f"images of its day.{only}",
             }
         )
