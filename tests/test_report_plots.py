@@ -72,11 +72,11 @@ def test_tick_labels_do_not_overprint(drawn: list[Figure], low: int, high: int) 
 
 def test_the_largest_error_is_not_cut_off(drawn: list[Figure]) -> None:
     points = [Point("p-v0001", 95, 0.44), Point("p-v0002", 197, 0.36)]
-    learning_curve(points, "p-v0002", "mean absolute error, $\\px")
+    learning_curve(points, "p-v0002", "mean absolute error, $\\px$")
     axes = drawn[0].axes[0]
     assert axes.get_ylim()[0] == 0
     assert axes.get_ylim()[1] > 0.44 * 1.05
-    assert axes.get_ylabel() == "mean absolute error, $\\px"
+    assert axes.get_ylabel() == "mean absolute error, $\\px$"
     learning_curve([Point("p-v0001", 0, 0.0)], "p-v0001", "mean absolute error")
 
 
