@@ -155,7 +155,7 @@ def serve(
     from label_studio_config import hosting
 
     with told_plainly():
-        place = home_of(home)
+        place = home_of(home, may_make=True)
         tell(f"Home: {place.folder}")
         tell(
             "Log in as ",
@@ -216,7 +216,8 @@ def restore(
     from label_studio_config.backup import restore as restore_home
 
     with told_plainly():
-        show(restore_home(folder, home_of(home), progress.report, replace=replace).facts)
+        place = home_of(home, may_make=True)
+        show(restore_home(folder, place, progress.report, replace=replace).facts)
 
 
 @user_app.command("add")
@@ -617,7 +618,7 @@ def train(
 
         ways = Ways(rare.value, self_train, calibrate_by_all)
         if annotator_weight:
-            folder = registry_of(home, models if project is None else None, project).folder
+            folder = models if project is None else registry_of(home, None, project).folder
             update_weights(folder, parse_weights(annotator_weight))
         if project is not None:
             from label_studio_config.project import find_project
@@ -781,7 +782,7 @@ def push(
     from ml_backend.push import push_project
 
     with told_plainly():
-        place = home_of(home)
+        place = home_of(home, may_make=url is not None)  # else the server's, which is there
         told = push_project(
             place.folder,
             project,
@@ -861,14 +862,17 @@ def models_list(
     project: ProjectOption = None,
     home: HomeOption = None,
 ) -> None:
-    """The versions of a project, the live one marked."""
+    """The versions of a project, the live one marked: give exactly one of --models, --project."""
     with told_plainly():
         exactly_one(models=models, project=project)
         registry = registry_of(home, models, project)
         live = registry.live
+        readable = registry.readable()
         table = Table("version", "made", "macro recall on held-out images", "live")
         for version in registry.list():
-            made, recall = version.metrics.get("made_at"), version.macro_recall()
+            made, recall = None, None
+            if version in readable:
+                made, recall = version.metrics.get("made_at"), version.macro_recall()
             mark = "live" if live is not None and version.name == live.name else ""
             table.add_row(plain(version.name), plain(made or ""), number(recall), mark)
         out.print(table)
@@ -905,7 +909,11 @@ def report(
     open_: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
     home: HomeOption = None,
 ) -> None:
-    """Write the page of a version: how good it is, where it errs, with today's learning curve."""
+    """Write the page of a version: how good it is, where it errs, with today's learning curve.
+
+    A first try: `planktrait report --project "My cruise" --open` for the live version. Give exactly
+    one of --models and --project.
+    """
     from ml_backend.report_page import write_report
 
     with told_plainly():
@@ -1154,7 +1162,7 @@ def submit_command(
             raise UsageError("--tasks writes shards: give a folder as --output, no file")
         if tasks > 1:
             tasks = no_idle_tasks(tasks, options["source"], options["shard_size"])
-        place = home_of(options["home"])
+        place = home_of(options["home"], may_make=True)  # a job without a project needs none
         job = hpc_jobs.submit(
             run_command,
             "planktrait:app",
@@ -1204,11 +1212,11 @@ def go_on_with_interrupted(place: Any) -> None:
         tell(f"Interrupted: {one.job.name}: {how}")
 
 
-def home_of(folder: Path | None) -> Any:
-    """The home of an option."""
+def home_of(folder: Path | None, may_make: bool = False) -> Any:
+    """The home of an option; a command that makes none says so where there is none."""
     from label_studio_config.home import Home
 
-    return Home(folder)
+    return Home(folder) if may_make else Home.existing(folder)
 
 
 def root_of(home: Path | None, images: Path | None) -> Path:
@@ -1217,12 +1225,12 @@ def root_of(home: Path | None, images: Path | None) -> Path:
 
 
 def registry_of(home: Path | None, models: Path | None, project: str | None) -> Any:
-    """The registry of a folder, or of a project."""
+    """The registry of a folder that is there, or of a project."""
     from label_studio_config.project import find_project
     from ml_backend.registry import Registry
 
     if models is not None:
-        return Registry(models)
+        return Registry.existing(models)
     place = home_of(home)
     return Registry(place.models_folder(find_project(place, str(project)).id))
 

@@ -16,6 +16,9 @@ from urllib.parse import parse_qs, quote, urlsplit
 logger = logging.getLogger(__name__)
 
 LOCAL_FILES_URL = "/data/local-files/"
+TRACES = ("secrets.json", "settings.json", "jobs")
+"""What a home has, or some of it, once it was served or took a job."""
+FIND_HOME = "name one with --home or $PLANKTRAIT_HOME, or start one with `planktrait serve`"
 
 
 class HomeError(ValueError):
@@ -86,14 +89,29 @@ class Home:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
-        chosen = folder or os.environ.get("PLANKTRAIT_HOME") or "planktrait-home"
-        self.folder = Path(chosen).expanduser().resolve()
+        self.folder = _chosen(folder)
         if self.folder.exists() and not self.folder.is_dir():
             raise HomeError(
                 f"{self.folder} is not a folder: name another home with PLANKTRAIT_HOME"
             )
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _close_to_others(self.folder)
+
+    @classmethod
+    def existing(cls, folder: str | os.PathLike[str] | None = None) -> Home:
+        """The home that is there: a mistyped name makes none.
+
+        Raises
+        ------
+        HomeError
+            There is none, or it cannot be used.
+        """
+        chosen = _chosen(folder)
+        if chosen.is_dir() and not any((chosen / name).exists() for name in TRACES):
+            raise HomeError(f"{chosen} is no home: {FIND_HOME}")
+        if not chosen.exists():
+            raise HomeError(f"no home in {chosen}: {FIND_HOME}")
+        return cls(chosen)
 
     def __repr__(self) -> str:
         return f"Home({str(self.folder)!r})"
@@ -218,6 +236,11 @@ class Home:
         from label_studio_sdk import LabelStudio
 
         return LabelStudio(base_url=self.settings.label_studio_url, api_key=self.secrets.api_token)
+
+
+def _chosen(folder: str | os.PathLike[str] | None) -> Path:
+    chosen = folder or os.environ.get("PLANKTRAIT_HOME") or "planktrait-home"
+    return Path(chosen).expanduser().resolve()
 
 
 def image_url(path: str | os.PathLike[str]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_backend.calibrate import MIN_IMAGES_FOR_TEMPERATURE
 from ml_backend.fit import FROZEN, HEADS_ANEW, STUDENT
+from ml_backend.taught import who_taught
 
 WORST_LABELS = 5
 SIDES = (
@@ -24,7 +25,7 @@ def model_card(name: str, record: Mapping[str, Any]) -> str:
     Parameters
     ----------
     name : str
-        The project's model.
+        The version's.
     record : mapping
         As in metrics.json: see `TrainingReport.as_dict`.
     """
@@ -36,9 +37,8 @@ def model_card(name: str, record: Mapping[str, Any]) -> str:
         "",
         f"- Made {record['made_at']} in {record['seconds']:.0f} s, starting from "
         f"{record['encoder']}; trained: {record['trained']}.",
-        f"- Images with votes: {counts.get('train', 0)} taught it, {counts.get('validation', 0)} "
-        f"chose how, {counts.get('test', 0)} were held out, "
-        f"{counts.get('blind', 0)} are blind (annotated without suggestions, only evaluated).",
+        f"- Images with votes: {who_taught(record)}, {counts.get('test', 0):,} were held out, "
+        f"{counts.get('blind', 0):,} are blind (annotated without suggestions, only evaluated).",
         *_unlabelled(counts.get("unlabelled", 0), record["trained"]),
         f"- Split by {record['split']['unit']}: {record['split']['reason']}.",
         f"- Data fingerprint `{record['data_fingerprint'][:16]}`, config fingerprint "
@@ -161,7 +161,9 @@ def _intervals(heads: Sequence[Mapping[str, Any]]) -> list[str]:
     names = ", ".join(head["control"] for head in known)
     text = f"The 95 % intervals of {names} are as wide as errors were on {_fitted_on(known)}"
     crosswise = any(head.get("cross_fitted") for head in known)
-    promise = "no guarantee; see the coverage above" if crosswise else "conformal, Lei et al. 2018"
+    promise = (
+        "no guarantee; how often they hold is above" if crosswise else "conformal, Lei et al. 2018"
+    )
     return ["", f"{text} ({promise})."]
 
 
@@ -215,15 +217,23 @@ def _figures(title: str, metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
             "",
             f"## {title}: numbers",
             "",
-            "| control | unit | images | MAE | RMSE | R² | 90 % interval holds |",
-            "|---|---|---|---|---|---|---|",
+            "| control | unit | images | MAE | RMSE | R² | 90 % interval holds "
+            "| 95 % interval holds | its width |",
+            "|---|---|---|---|---|---|---|---|---|",
         ]
     lines += [
         f"| {name} | {m['unit'] or ''} | {m['n_images']} | {m['mae']:.3g} | {m['rmse']:.3g} | "
-        f"{m['r2']:.3f} | {m['interval_90_coverage']:.0%} |"
+        f"{m['r2']:.3f} | {m['interval_90_coverage']:.0%} | {_interval_95(m)} |"
         for name, m in numbers.items()
     ]
     return lines
+
+
+def _interval_95(measured: Mapping[str, Any]) -> str:
+    """Two cells: how often the 95 % interval holds, and how wide it is."""
+    if measured["interval_95_coverage"] is None:
+        return "not fitted |"
+    return f"{measured['interval_95_coverage']:.0%} | {measured['interval_95_width']:.3g}"
 
 
 def _worst(name: str, per_label: Mapping[str, Mapping[str, float]]) -> list[str]:

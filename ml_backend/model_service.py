@@ -22,6 +22,7 @@ from label_studio_config.home import Home
 from ml_backend.bulk_actions import act_key, act_on_tasks
 from ml_backend.job_keys import suggest_key
 from ml_backend.registry import REPORT_FILE, ModelVersion, Registry, RegistryError
+from ml_backend.taught import images_that_taught
 from ml_backend.training_jobs import suggest_project
 from ml_backend.wire import ActRequest, SetupRequest, SuggestRequest, TrainRequest, read_message
 
@@ -42,7 +43,7 @@ def add_model_service(app: Flask, home: Home) -> None:
     def models() -> Answer:
         registry = _registry(home)
         live = registry.live_record
-        versions = [summary(version) for version in reversed(registry.list())]
+        versions = [summary(version) for version in reversed(registry.readable())]
         return jsonify(
             live=live.get("version"),
             promoted_at=live.get("promoted_at"),
@@ -144,6 +145,7 @@ def summary(version: ModelVersion) -> dict[str, Any]:
         "encoder": record.get("encoder"),
         "trained": record.get("trained"),
         "images": record.get("images", {}),
+        "taught": images_that_taught(record),
         "annotators": record.get("annotators"),
         "votes": record.get("votes"),
         "seconds": record.get("seconds"),

@@ -21,6 +21,7 @@ from ml_backend.report import plain
 from ml_backend.report_page import report_html
 from ml_backend.start import Start
 from ml_backend.targets import LearningSet, share_sample
+from ml_backend.taught import REFITTED
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ def make_record(
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "encoder": start.name,
         "trained": fitted.trained,
+        "refitted": fitted.refitted,
         "images": data.counts,
         **facts,
         **_measured(data, answered),
@@ -108,10 +110,7 @@ def _notes(
     taught = learned.select(learned.rows("train"))
     notes += [*_seen_once(taught, fitted), *_never_none(taught)]
     if fitted.refitted:
-        notes.append(
-            "few images: the model learned from the validation side too, after that had chosen how "
-            "it is trained"
-        )
+        notes.append(REFITTED)
     return notes
 
 
@@ -149,7 +148,7 @@ def _never_none(taught: LearningSet) -> list[str]:
     return notes
 
 
-def write_version(folder: Path, model: TraitModel, record: dict[str, Any], title: str) -> None:
+def write_version(folder: Path, model: TraitModel, record: dict[str, Any]) -> None:
     """Fill the folder of a version: the model, its record, promotion.json, model card and page.
 
     The folder is one of the registry's, before it takes its name.
@@ -159,11 +158,12 @@ def write_version(folder: Path, model: TraitModel, record: dict[str, Any], title
     (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
     text = json.dumps(plain(record["promotion"]), indent=2, ensure_ascii=False)
     (folder / PROMOTION_FILE).write_text(text + "\n", encoding="utf-8")
-    card = model_card(title, record)
-    (folder / CARD_FILE).write_text(card, encoding="utf-8")
     registry = Registry(folder.parent)
+    name = registry.next_name
+    card = model_card(name, record)
+    (folder / CARD_FILE).write_text(card, encoding="utf-8")
     try:
-        page = report_html(registry.next_name, record, card, registry.list())
+        page = report_html(name, record, card, registry.readable())
     except Exception:  # a training of hours is not lost for a page, which can be written anew
         logger.exception("no page could be made: planktrait report makes it again")
     else:

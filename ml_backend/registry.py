@@ -4,13 +4,15 @@ Knows nothing of what a model is, and imports no torch, so a web worker can ask 
 version at every request.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -26,6 +28,8 @@ SCHEMA_FILE = "schema.xml"
 CARD_FILE = "README.md"
 REPORT_FILE = "report.html"
 WORK_PREFIX = ".writing-"
+VERSION_NAME = re.compile(r"[^/]+-v\d{4,}")
+MEND = "take it from a backup, or move the version's folder away"
 
 
 class RegistryError(ValueError):
@@ -55,9 +59,23 @@ class ModelVersion:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """What was measured when the version was made (metrics.json)."""
+        """What was measured when the version was made (metrics.json).
+
+        Raises
+        ------
+        RegistryError
+            The file is damaged.
+        """
         path = self.folder / METRICS_FILE
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise RegistryError(f"{path} cannot be read ({error}): {MEND}") from error
+        if not isinstance(told, dict):
+            raise RegistryError(f"{path} holds no record: {MEND}")
+        return told
 
     def macro_recall(self, control: str | None = None) -> float | None:
         """Macro recall on its held-out images: of a control, or the mean over all that have one."""
@@ -79,22 +97,59 @@ class Registry:
     Parameters
     ----------
     folder : Path
-        For example `home/models/project-7`; made when missing.
+        For example `home/models/project-7`; made when missing. One that was renamed keeps its
+        versions, under the names they had.
+
+    Raises
+    ------
+    RegistryError
+        It is a file, or cannot be made.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._pattern = re.compile(rf"{re.escape(self.folder.resolve().name)}-v(\d{{4,}})")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise RegistryError(
+                f"{self.folder} is no folder, nor can it be: name the one of the model versions"
+            ) from error
+
+    @classmethod
+    def existing(cls, folder: str | Path) -> Registry:
+        """The registry of a folder that is there: whoever only reads makes none.
+
+        Raises
+        ------
+        RegistryError
+            There is no such folder.
+        """
+        if not Path(folder).exists():
+            raise RegistryError(
+                f"there is no folder {folder}: name the one that holds the model versions"
+            )
+        return cls(folder)
 
     def list(self) -> list[ModelVersion]:
         """Return every version, oldest first."""
         versions = [
             ModelVersion(path.name, path)
             for path in self.folder.iterdir()
-            if path.is_dir() and self._pattern.fullmatch(path.name)
+            if path.is_dir() and VERSION_NAME.fullmatch(path.name)
         ]
-        return sorted(versions, key=lambda version: version.number)
+        return sorted(versions, key=lambda version: (version.number, version.name))
+
+    def readable(self) -> Sequence[ModelVersion]:
+        """The versions whose record can be read, oldest first; a warning tells of the others."""
+        versions = []
+        for version in self.list():
+            try:
+                _ = version.metrics
+            except RegistryError as error:
+                logger.warning("%s is left out: %s", version.name, error)
+            else:
+                versions.append(version)
+        return versions
 
     def version(self, name: str) -> ModelVersion:
         """Return one version by its name.
@@ -104,7 +159,7 @@ class Registry:
         RegistryError
             There is no such version.
         """
-        if not self._pattern.fullmatch(name) or not (self.folder / name).is_dir():
+        if not VERSION_NAME.fullmatch(name) or not (self.folder / name).is_dir():
             known = ", ".join(version.name for version in self.list()) or "none yet"
             raise RegistryError(f"No model version {name!r} in {self.folder}. Known: {known}.")
         return ModelVersion(name, self.folder / name)
@@ -120,9 +175,11 @@ class Registry:
         if name is not None:
             return self.version(name)
         if self.live is None:
+            names = ", ".join(version.name for version in self.list())
             raise RegistryError(
-                f"no version is live in {self.folder}: train one, or promote one of "
-                f"{[version.name for version in self.list()] or 'none'}"
+                f"no version is live in {self.folder}: promote one of {names}"
+                if names
+                else f"{self.folder} holds no versions: train one, or name the folder of others"
             )
         return self.live
 

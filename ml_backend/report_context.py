@@ -11,12 +11,14 @@ from ml_backend.registry import ModelVersion
 from ml_backend.report_images import with_thumbnails
 from ml_backend.report_plots import (
     FEW_LABELS,
+    RECALL,
     Point,
     confusion_plot,
     learning_curve,
     reliability_diagram,
     risk_coverage_curve,
 )
+from ml_backend.taught import images_that_taught
 
 MOST_PAIRS = 12
 SIDE_WORDS = {"test": "held-out", "blind": "blind"}
@@ -116,14 +118,16 @@ def learning_points(
 ) -> tuple[list[Point], str]:
     """Each version's figure of merit for a control, and what that figure is."""
     records = {version.name: version.metrics for version in versions} | {name: record}
-    kind = next((_measured(r, control).get("kind") for r in records.values()), None)
-    key, measure = ("mae", "mean absolute error") if kind == "number" else ("macro_recall",) * 2
-    measure = measure.replace("_", " ")
+    measured = [found for r in records.values() if (found := _measured(r, control))]
+    latest = _measured(record, control) or (measured[-1] if measured else {})
+    key, measure, unit = "macro_recall", RECALL, latest.get("unit")
+    if latest.get("kind") == "number":
+        key, measure = "mae", "mean absolute error" + (f" ({unit})" if unit else "")
     points = []
     for version, one in records.items():
         metrics = _measured(one, control)
-        value, n_images = metrics.get(key), one.get("images", {}).get("train")
-        if value is None or n_images is None:
+        value, n_images = metrics.get(key), images_that_taught(one, control)
+        if value is None or n_images is None or metrics.get("unit") != unit:
             continue
         low, high = metrics.get("macro_recall_interval") or (None, None)
         points.append(Point(version, n_images, value, low, high))
@@ -165,8 +169,8 @@ def _plots(
             {
                 "title": "Learning curve",
                 "uri": learning_curve(points, name, measure),
-                "caption": f"{measure.capitalize()} of each version on the held-out images of its "
-                f"day; this one is dark.{only}",
+                "caption": f"{measure[0].upper()}{measure[1:]} of each version on the held-out "
+                f"images of its day.{only}",
             }
         )
     return plots

@@ -16,9 +16,14 @@ from ml_backend.registry import CARD_FILE, REPORT_FILE, ModelVersion, Registry
 from ml_backend.report import plain
 from ml_backend.report_context import CALIBRATION, controls_of, primary_of
 from ml_backend.report_plots import rejection_curve
+from ml_backend.taught import images_that_taught, who_taught
 
 HERE = Path(__file__).parent
 UNKNOWN = "–"
+
+
+class ReportError(ValueError):
+    """A page that cannot be written where it is asked for."""
 
 
 def write_report(registry: Registry, version: ModelVersion, output: Path | None = None) -> Path:
@@ -33,17 +38,27 @@ def write_report(registry: Registry, version: ModelVersion, output: Path | None 
     -------
     Path
         Of the file written.
+
+    Raises
+    ------
+    ReportError
+        It cannot be written there.
     """
     output = output or version.folder / REPORT_FILE
+    if output.is_dir():
+        raise ReportError(f"{output} is a folder: name a file, such as {output / REPORT_FILE}")
     card = version.folder / CARD_FILE
     page = report_html(
         version.name,
         version.metrics,
         card.read_text(encoding="utf-8") if card.exists() else "",
-        [other for other in registry.list() if other.name != version.name],
+        [other for other in registry.readable() if other.name != version.name],
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_text(output, page)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_text(output, page)
+    except OSError as error:
+        raise ReportError(f"{output} cannot be written ({error}): name another file") from error
     return output
 
 
@@ -92,6 +107,8 @@ def _environment() -> Environment:
         loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(FORMATS)
+    environment.filters |= {"who_taught": who_taught, "images_that_taught": images_that_taught}
+    environment.filters |= {"answer": _answer, "error": _error}
     environment.filters["written"] = lambda value, how: FORMATS[how](value)
     return environment
 
@@ -108,6 +125,19 @@ def _known(write: Callable[[Any], str]) -> Callable[[Any], str]:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _answer(value: Any, unit: str | None = None) -> str:
+    """A label, or a number in its unit."""
+    if not isinstance(value, (int, float)):
+        return str(value)
+    return f"{_number(value)} {unit}" if unit else _number(value)
+
+
+def _error(measured: Mapping[str, Any]) -> str:
+    """The mean absolute error of a number, in its unit; nothing for labels."""
+    mae = measured.get("mae")
+    return "" if mae is None else _answer(mae, measured.get("unit"))
 
 
 def _interval(bounds: Sequence[float | None] | None) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,13 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 INK, ACCENT, SECOND, PALE = "#26323c", "#14647d", "#b5651d", "#a9b5bd"
 SMALL_INCHES = (3.7, 3.5)
 FEW_LABELS = 30
+MOST_TICKS = 5
+RECALL = "macro recall"
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -29,6 +32,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "svg.hashsalt": "planktrait",
+    "text.parse_math": False,  # a label may hold dollars
 }
 
 
@@ -69,36 +73,79 @@ def risk_coverage_curve(curve: Mapping[str, Any]) -> str:
 
 
 def learning_curve(points: Sequence[Point], current: str, measure: str) -> str:
-    """A figure of merit of each version against the images that taught it."""
+    """A figure of merit of each version against the images that taught it.
+
+    Only the first version, the best and this one are named: there may be many.
+
+    Parameters
+    ----------
+    current : str
+        Name of the version whose page it is.
+    measure : str
+        What the figure is: an error, in its unit, or `RECALL`.
+    """
     figure, (axes,) = _figure()
-    points = sorted(points, key=lambda point: (point.n_images, point.version))
+    points = sorted(points, key=lambda point: (point.n_images, _number(point)))
     n_images, values = [p.n_images for p in points], [p.value for p in points]
-    axes.plot(n_images, values, color=PALE, linewidth=1, zorder=1)
+    axes.plot(n_images, values, "o-", color=PALE, linewidth=1, markersize=4, zorder=1)
     for point in points:
-        color = ACCENT if point.version == current else PALE
-        if point.low is not None and point.high is not None:
-            axes.vlines(point.n_images, point.low, point.high, color=color, linewidth=1.5)
-        axes.plot(point.n_images, point.value, "o", color=color, markersize=6, zorder=2)
-    for point in {p.n_images: p for p in points}.values():  # one label where several stand
-        axes.annotate(
-            f"v{int(point.version.rsplit('-v', 1)[1])}",
-            (point.n_images, point.value),
-            xytext=(5, 4),
-            textcoords="offset points",
-            fontsize=7.5,
-        )
+        _draw_interval(axes, point, PALE)
+    for point, words, color in _named(points, current, measure):
+        _draw_interval(axes, point, color)
+        (dot,) = axes.plot(point.n_images, point.value, "o", color=color, markersize=6)
+        dot.set(label=f"v{_number(point)}: {words}", zorder=3 + (color == ACCENT), clip_on=False)
+    _count_images(axes, n_images)
+    highest = max([*values, *(p.high for p in points if p.high is not None)])
+    axes.set_ylim(0, 1.02 if measure == RECALL else 1.1 * highest or 1.0)
+    axes.set(xlabel="images that taught it", ylabel=measure)
+    look = {"frameon": False, "fontsize": 8, "labelcolor": INK, "handletextpad": 0.1}
+    figure.legend(loc="outside upper left", ncols=3, columnspacing=1.0, **look)
+    return _svg(figure)
+
+
+def _named(points: Sequence[Point], current: str, measure: str) -> Iterator[tuple[Point, str, str]]:
+    """The first version, the best and this one, each once, with why and in which colour."""
+    sign = 1 if measure == RECALL else -1
+    first = min(points, key=_number)
+    best = max(points, key=lambda p: (sign * p.value, p.version == current, _number(p)))
+    why = {"first": first.version, "best": best.version, "this one": current}
+    for point in sorted(points, key=_number):
+        words = ", ".join(word for word, version in why.items() if version == point.version)
+        if words:
+            color = ACCENT if point.version == current else SECOND if point is best else INK
+            yield point, words, color
+
+
+def _number(point: Point) -> int:
+    return int(point.version.rsplit("-v", 1)[1])
+
+
+def _draw_interval(axes: Axes, point: Point, color: str) -> None:
+    if point.low is not None and point.high is not None:
+        axes.vlines(point.n_images, point.low, point.high, color=color, linewidth=1.5, zorder=2)
+
+
+def _count_images(axes: Axes, n_images: Sequence[int]) -> None:
+    """An axis of counts, logarithmic where they differ much, with few enough ticks to read."""
+    axes.margins(x=0.08)
     if min(n_images) > 0 and max(n_images) > 5 * min(n_images):
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_locator(FixedLocator(_ticks(*axes.get_xlim())))
         axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.margins(x=0.15)
-    if measure == "macro recall":
-        axes.set_ylim(0, 1.02)
     else:
-        axes.set_ylim(bottom=0)
-    axes.set(xlabel="images that taught it", ylabel=measure)
-    return _svg(figure)
+        axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS - 1, integer=True))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Of 1, 2, 5, 10, … those within an axis, or fewer a decade where that is too many."""
+    ticks: list[float] = []
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+        ticks = [step * 10.0**d for d in decades for step in steps if low <= step * 10**d <= high]
+        if len(ticks) <= MOST_TICKS:
+            break
+    return ticks
 
 
 def rejection_curve(rejection: Mapping[str, Any]) -> str:

@@ -152,8 +152,7 @@ def _train(
     promotion = _decide(registry, answered, manifest)
     record["promotion"] = promotion.as_dict()
     record["seconds"] = round(time.monotonic() - started_s, 1)
-    title = registry.folder.resolve().name
-    version = registry.add(lambda folder: write_version(folder, fitted.model, record, title))
+    version = registry.add(lambda folder: write_version(folder, fitted.model, record))
     remove_checkpoints(work_folder)  # not before: a training killed until here goes on from it
     if promotion.promoted:
         registry.promote(version.name, promotion.reason)

@@ -144,6 +144,7 @@ def test_a_backup_of_a_newer_label_studio_is_refused(small, tmp_path):
 
 
 def test_a_home_without_a_database_says_so(tmp_path):
+    _ = Home(tmp_path / "home").secrets  # of one that was not served yet
     status, said = planktrait("backup", tmp_path / "backup", "--home", tmp_path / "home")
     assert (status, "there is no database" in said) == (1, True)
     assert [path.name for path in tmp_path.iterdir()] == ["home"]

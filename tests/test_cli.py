@@ -43,6 +43,9 @@ COMMANDS = (
 )
 
 
+NO_HOME = "mistyped: name one with --home or $PLANKTRAIT_HOME, or start one with `planktrait serve`"
+
+
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory) -> Path:
     return draw_phantoms(tmp_path_factory.mktemp("phantoms"), 60, processes=1).folder
@@ -81,19 +84,35 @@ def test_without_a_command_the_help_is_shown(run):
             "give --backbone (random weights)",
         ),
         (["embed", "nowhere", "--encoder", "e"], "no folder of images, manifest"),
-        (["predict", ".", "--models", "m"], "no version is live"),
+        (["predict", ".", "--models", "m"], "there is no folder m: name the one that holds"),
+        (["report", "--models", "m"], "there is no folder m: name the one that holds"),
+        (["models", "list", "--models", "a file"], "a file is no folder"),
+        (["report"], "give exactly one of --models, --project"),
+        (["report", "--project", "P", "--home", "mistyped"], NO_HOME),
+        (["models", "list", "--project", "P", "--home", "mistyped"], NO_HOME),
+        (["quantify", "p", "--source", ".", "--project", "P", "--home", "mistyped"], NO_HOME),
+        (["backup", "b", "--home", "mistyped"], NO_HOME),
+        (["jobs", "--home", "."], "is no home: name one with --home or $PLANKTRAIT_HOME"),
         (["train", "--export", "nowhere.json", "--images", "."], "nowhere.json"),
         (["import", ".", "--project", "P"], "planktrait serve"),
         (["export", "--project", "P"], "planktrait serve"),
-        (["jobs", "--log", "x"], "0 jobs match 'x'"),
-        (["reindex"], "has no database yet: start it once with `planktrait serve"),
+        (["jobs"], "/planktrait-home: name one with --home or $PLANKTRAIT_HOME, or start one"),
     ],
 )
-def test_errors_are_one_line_with_the_remedy(run, words, said):
+def test_errors_are_one_line_with_the_remedy(run, words, said, tmp_path):
+    (tmp_path / "a file").write_text("")
     answer = run(*words)
     assert answer.exit_code == 1
     assert said in " ".join(answer.output.split())
     assert "Traceback" not in answer.output
+    assert [path.name for path in tmp_path.iterdir()] == ["a file"]  # a mistyped name makes none
+
+
+def test_a_home_that_did_little_yet_is_told_what_it_lacks(run):
+    Home().change_settings(images_root=".")
+    assert "0 jobs match 'x'" in run("jobs", "--log", "x").output
+    said = " ".join(run("reindex").output.split())
+    assert "has no database yet: start it once with `planktrait serve" in said
 
 
 def test_what_people_wrote_is_shown_as_it_stands(run, tmp_path):

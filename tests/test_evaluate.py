@@ -65,6 +65,43 @@ def test_figures_agree_with_scikit_learn() -> None:
     assert low < metrics["macro_recall"] < high
 
 
+def test_no_error_is_no_certainty() -> None:
+    """The rule of three: 18 images without an error do not rule out that 3 in 18 are wrong."""
+    truth = np.arange(18) % 2
+    low, high = figures(answers(truth, 1.0), one_hot(truth))["macro_recall_interval"]
+    assert 0.7 < low < 0.85
+    assert high == 1.0
+    rare = np.array([0] * 300 + [1] * 3)
+    low, _ = figures(answers(rare, 1.0), one_hot(rare))["macro_recall_interval"]
+    assert low < 0.75
+    many = np.arange(20_000) % 2
+    low, _ = figures(answers(many, 1.0), one_hot(many))["macro_recall_interval"]
+    assert low > 0.999
+
+
+def test_a_label_of_any_number_that_is_always_right_is_not_certain_either() -> None:
+    shares = np.eye(2)[np.arange(20) % 2]
+    metrics = figures(np.where(shares > 0, 0.9, 0.1), shares, "any of")
+    low, high = metrics["macro_recall_interval"]
+    assert 0.75 < low < 0.9
+    assert high == metrics["macro_recall"] == 1.0
+
+
+def test_the_interval_holds_as_often_as_it_says() -> None:
+    """Rare labels and few errors, where the bootstrap alone holds in 80 % of cases."""
+    generator = np.random.default_rng(0)
+    recalls = generator.beta(20, 1.5, 12)
+    inside = []
+    for _ in range(200):
+        truth = np.arange(90) * 12 // 90
+        wrong = generator.random(90) > recalls[truth]
+        said = np.where(wrong, (truth + 1) % 12, truth)
+        judged = Judged(np.eye(12, dtype=bool)[truth], np.eye(12, dtype=bool)[said], units(90))
+        low, high = judged.macro_recall_interval()
+        inside.append(low <= recalls.mean() <= high)
+    assert np.mean(inside) >= 0.94
+
+
 def test_the_majority_answer_is_no_good_in_macro() -> None:
     truth = truth_of(500)
     majority = one_hot(np.zeros(500, dtype=int)) * 0.7 + 0.1

@@ -58,6 +58,44 @@ def test_an_unknown_version_is_refused(tmp_path, name) -> None:
     assert registry.live.name == "p-v0001"
 
 
+def test_a_renamed_folder_keeps_its_versions(tmp_path) -> None:
+    registry = Registry(tmp_path / "p")
+    registry.promote(registry.add(write("one")).name)
+    (tmp_path / "p").rename(tmp_path / "old cruise")
+    renamed = Registry.existing(tmp_path / "old cruise")
+    assert [version.name for version in renamed.list()] == ["p-v0001"]
+    assert renamed.live == renamed.version("p-v0001")
+    assert renamed.add(write("two")).name == "old cruise-v0002"
+    with pytest.raises(RegistryError, match="Known: p-v0001, old cruise-v0002"):
+        renamed.version("p-v0009")
+
+
+def test_a_reader_makes_no_folder(tmp_path) -> None:
+    with pytest.raises(RegistryError, match="there is no folder"):
+        Registry.existing(tmp_path / "mistyped")
+    assert not (tmp_path / "mistyped").exists()
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "p"):
+        with pytest.raises(RegistryError, match="is no folder"):
+            Registry(folder)
+    with pytest.raises(RegistryError, match="holds no versions: train one"):
+        Registry(tmp_path).chosen(None)
+
+
+@pytest.mark.parametrize("damaged", ["{", "[]", ""])
+def test_a_damaged_record_is_named_and_the_others_are_read(tmp_path, caplog, damaged) -> None:
+    registry = Registry(tmp_path / "p")
+    first, second = registry.add(write("one")), registry.add(write("two"))
+    file = first.folder / "metrics.json"
+    file.chmod(0o644)
+    file.write_text(damaged)
+    with pytest.raises(RegistryError, match=r"p-v0001/metrics\.json .*take it from a backup"):
+        _ = first.metrics
+    assert registry.readable() == [second]
+    assert f"p-v0001 is left out: {file}" in caplog.text
+    assert len(registry.list()) == 2
+
+
 def test_a_failed_write_leaves_nothing(tmp_path) -> None:
     registry = Registry(tmp_path / "p")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -153,6 +154,8 @@ def test_every_section_is_there(trained: Trained) -> None:
     ):
         assert words in found.text, words
     assert "![" not in found.text
+    card = (trained.second.folder / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("# project-1-v0002\n")
 
 
 def test_nothing_is_fetched(trained: Trained) -> None:
@@ -220,6 +223,47 @@ def test_the_command_writes_the_page_anew(trained: Trained, tmp_path: Path) -> N
     assert trained.registry.live.name in live.output
     unknown = CliRunner().invoke(planktrait.app, ["report", "project-1-v0009", "--models", models])
     assert unknown.exit_code == 1
+
+
+def test_a_damaged_record_of_another_version_is_left_out(
+    trained: Trained, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    models = tmp_path / "project-1"
+    shutil.copytree(trained.registry.folder, models)
+    file = models / "project-1-v0001" / "metrics.json"
+    file.chmod(0o644)
+    file.write_text("{")
+    words = ("--models", str(models))
+    whole = CliRunner().invoke(planktrait.app, ["report", "project-1-v0002", *words])
+    assert whole.exit_code == 0, whole.output
+    assert f"project-1-v0001 is left out: {file} cannot be read" in caplog.text
+    listed = CliRunner().invoke(planktrait.app, ["models", "list", *words])
+    assert listed.exit_code == 0
+    assert "project-1-v0001" in listed.output
+    damaged = CliRunner().invoke(planktrait.app, ["report", "project-1-v0001", *words])
+    assert damaged.exit_code == 1
+    assert "take it from a backup" in " ".join(damaged.output.split())
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        (".", "is a folder: name a file, such as report.html"),
+        ("a folder", "is a folder: name a file"),
+        ("a file/page.html", "cannot be written"),
+        ("/proc/nowhere/page.html", "cannot be written"),
+    ],
+)
+def test_a_page_that_cannot_be_written_there_says_so(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a folder").mkdir()
+    Path("a file").write_text("")
+    words = ["report", "--models", str(trained.registry.folder), "--output", output]
+    answer = CliRunner().invoke(planktrait.app, words)
+    assert answer.exit_code == 1
+    assert said in " ".join(answer.output.split())
 
 
 def test_an_old_version_has_a_page_too(trained: Trained, tmp_path: Path) -> None:
@@ -296,6 +340,26 @@ def test_labels_and_cards_bring_no_code() -> None:
     page = report_html("p-v0001", {"metrics": {"test": {"group": metrics}}}, card, [])
     check_fetches_nothing(page)
     assert evil in parsed(page).text
+
+
+def test_numbers_bear_their_unit_and_have_a_blind_error_too() -> None:
+    told = {"kind": "number", "unit": "µm", "n_images": 9, "few_images": True, "mae": 2.1}
+    mistake = {"image_id": "a", "path": "/nowhere/a.png", "truth": 27.0, "said": 29.125}
+    page = report_html(
+        "p-v0001",
+        {
+            "metrics": {"test": {"length": told}, "blind": {"length": told | {"mae": 3.5}}},
+            "mistakes": {"length": [{**mistake, "confidence": None}]},
+            "images": {"train": 40},
+        },
+        "",
+        [],
+    )
+    text = parsed(page).text
+    assert "said 29.1 µm truth 27 µm" in text
+    assert "error, blind length 9 few – – – 2.1 µm 3.5 µm" in text
+    assert "recall, blind" not in text
+    assert "Mean absolute error (µm) of each version" in text
 
 
 @pytest.mark.slow

@@ -46,9 +46,7 @@ function versions() {
 
 function card(version, before) {
   const live = version.name === told.live;
-  const sides = version.images;
-  const taught = (sides.train ?? 0) + (sides.validation ?? 0);
-  const facts = [day(version.made_at), `${plural(taught, "image")} taught it`];
+  const facts = [day(version.made_at), `${plural(version.taught ?? 0, "image")} taught it`];
   if (version.annotators) facts.push(plural(version.annotators, "annotator"));
   const open = make("button", { type: "button", class: "name", onclick: () => choose(version.name) }, version.name);
   const mark = live
