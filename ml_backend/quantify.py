@@ -40,6 +40,7 @@ SHARES = (0.0, 0.5, 0.9)
 LEAST_LOG_LIKELIHOOD = -15.0
 BLOCK = 4096
 INTERVAL = (2.5, 97.5)
+ROUNDING = 1e-6
 
 
 class QuantifyError(ValueError):
@@ -53,7 +54,10 @@ class Counts:
     Attributes
     ----------
     mean, low, high
-        Posterior mean and 95 % interval of the count in the group.
+        Posterior mean and 95 % interval of the count in the group; low <= mean <= high. Where a
+        label occurs in fewer than 2.5 % of the draws, the mean lies above the interval (or, where
+        it is nearly always all there is, below): the interval then reaches to the whole number
+        beyond the mean.
     """
 
     mean: np.ndarray
@@ -62,10 +66,13 @@ class Counts:
 
     @classmethod
     def of(cls, draws: np.ndarray) -> Counts:
-        """Summarise draws (d, g, k); the bounds are counts that were drawn."""
-        low = np.percentile(draws, INTERVAL[0], axis=0, method="lower")
-        high = np.percentile(draws, INTERVAL[1], axis=0, method="higher")
-        return cls(draws.mean(axis=0, dtype=np.float64), low, high)
+        """Summarise draws (d, g, k); the bounds are counts that were drawn, or hold the mean."""
+        mean = draws.mean(axis=0, dtype=np.float64)
+        low = np.percentile(draws, INTERVAL[0], axis=0, method="lower").astype(np.float64)
+        high = np.percentile(draws, INTERVAL[1], axis=0, method="higher").astype(np.float64)
+        low = np.where(mean < low - ROUNDING, np.floor(mean), low)
+        high = np.where(mean > high + ROUNDING, np.ceil(mean), high)
+        return cls(np.clip(mean, low, high), low, high)
 
 
 def checked_prior(prior: np.ndarray, n_labels: int) -> np.ndarray:

@@ -201,6 +201,31 @@ def test_every_image_is_counted_once_and_labels_have_no_order(seed, k, n_groups)
     )
 
 
+def test_a_mean_lies_within_its_interval() -> None:
+    """Also of a label that is in 1 % of the draws, or in all but 1 %; ties stay what they are."""
+    draws = np.zeros((300, 1, 4), dtype=np.float32)
+    draws[:3, 0, 0] = 2
+    draws[3:, 0, 1] = 7
+    draws[:, 0, 2] = 1 / 3
+    draws[:, 0, 3] = 0.5
+    counts = Counts.of(draws)
+    np.testing.assert_allclose(counts.mean[0], [0.02, 6.93, 1 / 3, 0.5], atol=1e-6)
+    np.testing.assert_allclose(counts.low[0], [0, 6, 1 / 3, 0.5], atol=1e-6)
+    np.testing.assert_allclose(counts.high[0], [1, 7, 1 / 3, 0.5], atol=1e-6)
+    assert (counts.low <= counts.mean).all()
+    assert (counts.mean <= counts.high).all()
+
+
+def test_a_fitted_temperature_is_the_one_that_is_applied() -> None:
+    """One formula: the fit may not take for good what `apply` would not do."""
+    rng = np.random.default_rng(0)
+    logs = log_likelihoods(rng.dirichlet(np.ones(3), 40), np.full(3, 1 / 3))
+    correction = Correction(logs, np.eye(3)[rng.integers(0, 3, 40)], np.full(3, 1 / 3), np.arange(40))
+    below = np.r_[-0.5, correction.fits[0].best[1:]]
+    fitted = correction._logits(below) - correction.log_prior
+    np.testing.assert_allclose(fitted, correction.apply(below, logs))
+
+
 @pytest.mark.parametrize(
     "prior", [[0.5, -0.1, 0.6], [np.nan, 0.5, 0.5], [0.0, 0.0, 0.0], [0.5, 0.5]]
 )
