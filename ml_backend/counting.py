@@ -10,8 +10,9 @@ from typing import Any
 from label_studio_config.manifest import Manifest
 from label_studio_config.schema import LabelSchema
 from ml_backend.quantify_blind import hide_blind
+from ml_backend.quantify_groups import group_images
 from ml_backend.quantify_plot import plot_counts
-from ml_backend.quantify_read import group_images, read_predictions, read_validated
+from ml_backend.quantify_read import read_predictions, read_validated
 from ml_backend.quantify_table import UNCHECKED, count_labels, write_counts
 
 NOT_VALIDATED = "No blind image was validated: the intervals leave the model's own errors out."
@@ -75,7 +76,7 @@ def count_images(
     validated = None if tasks is None else read_validated(schema, tasks, predicted)
     hidden = hide_blind(predicted, validated, blind, always_asked)
     predicted, validated = hidden.predicted, hidden.validated
-    groups = group_images(manifest, predicted.image_ids, by, depth_bin_m)
+    groups = group_images(manifest, predicted.image_ids, by, depth_bin_m, predicted.not_asked)
     table = count_labels(predicted, groups, validated, blind=hidden.blind)
     return Counted(
         control=predicted.control,
@@ -83,6 +84,6 @@ def count_images(
         groups=len(groups.names),
         validated=0 if validated is None else len(validated.rows),
         method=str(table["method"].iloc[0]),
-        notes=hidden.notes + ([] if validated is None else validated.notes),
+        notes=[*groups.notes, *hidden.notes, *([] if validated is None else validated.notes)],
         files=[*write_counts(table, output), *plot_counts(table, output, by)],
     )

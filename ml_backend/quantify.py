@@ -26,6 +26,7 @@ import numpy as np
 from scipy.special import gammaln, softmax
 
 from hpc_jobs import progress
+from label_studio_config.words import counted
 from ml_backend.calibrate import SMALLEST_PRIOR, SMALLEST_PROBABILITY
 from ml_backend.priors import climb
 from ml_backend.quantify_classifier import Correction
@@ -106,7 +107,10 @@ def log_likelihoods(probabilities: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """
     wrong = ~np.isfinite(probabilities).all(axis=1)
     if wrong.any():
-        raise QuantifyError(f"{wrong.sum()} images have probabilities that are no numbers")
+        raise QuantifyError(
+            f"the probabilities of {counted(wrong.sum(), 'image')} are no numbers, the first is "
+            f"number {np.flatnonzero(wrong)[0]}: predict again"
+        )
     # As the head applied it: a prior that was clipped there is clipped here.
     applied = np.clip(checked_prior(prior, probabilities.shape[1]), SMALLEST_PRIOR, None)
     logs = np.log(np.maximum(probabilities, SMALLEST_PROBABILITY)) - np.log(applied)

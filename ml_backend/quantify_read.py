@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import logging
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from label_studio_config.manifest import Manifest
 from label_studio_config.prediction import labels_of, prior_of, probabilities_column
+from label_studio_config.prediction_shards import why_not_whole
 from label_studio_config.schema import LabelSchema
 from label_studio_config.votes import image_id_of, is_blind, read_votes, vote_shares
+from label_studio_config.words import counted
 from ml_backend.evaluate import modal_labels
 from ml_backend.quantify import QuantifyError, checked_prior
 from ml_backend.split import clean_ids
 
-logger = logging.getLogger(__name__)
-
-UNKNOWN = "unknown"
-COLUMN_OF = {"depth": "depth_m", "day": "captured_at"}
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+NEEDED = ("image_id", "sample_id", "model_version")
+PREDICT_AGAIN = "run `planktrait predict` again, then count again"
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,10 @@ class Predicted:
     suggested : int array (n,)
         The label that was suggested.
     probabilities : float32 array (n, k)
+    not_asked : list of str
+        Ids of further images that were predicted, where it is not asked, or that are not counted.
+    model_version : str
+        Of the model; empty where the shards do not say.
     """
 
     control: str
@@ -51,26 +52,21 @@ class Predicted:
     sample_ids: list[str]
     suggested: np.ndarray
     probabilities: np.ndarray
+    not_asked: list[str] = field(default_factory=list)
+    model_version: str = ""
 
     def select(self, mask: np.ndarray) -> Predicted:
-        """Some of the images, bool (n,)."""
+        """Some of the images, bool (n,); the others join those where it is not asked."""
         rows = np.flatnonzero(mask)
+        others = [self.image_ids[row] for row in np.flatnonzero(~mask)]
         return replace(
             self,
             image_ids=[self.image_ids[row] for row in rows],
             sample_ids=[self.sample_ids[row] for row in rows],
             suggested=self.suggested[rows],
             probabilities=self.probabilities[rows],
+            not_asked=self.not_asked + others,
         )
-
-
-@dataclass(frozen=True)
-class Groups:
-    """Which group each of n images is in; `names` in the order of the numbers."""
-
-    by: str
-    names: list[str]
-    numbers: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -109,14 +105,13 @@ def read_predictions(folder: Path | str, control: str) -> Predicted:
     Raises
     ------
     QuantifyError
-        No shards, no such control in them, one that is not "one of", shards of two models or
-        priors, or without a prior.
+        No shards, one that is cut off, no such control in them, one that is not "one of", shards
+        of two versions or priors, or without a prior; labels or probabilities that are none.
     """
     paths = sorted(Path(folder).glob("part-*.parquet"))
     if not paths:
         raise QuantifyError(f"{folder} holds no predictions: write them with `planktrait predict`")
-    fields = [_field(path, control) for path in paths]
-    marks = {(labels_of(field), tuple(prior_of(field) or ())) for field in fields}
+    marks = {_mark(path, control) for path in paths}
     if not all(prior for _, prior in marks):
         raise QuantifyError(
             f"{folder} does not say at which prior it was predicted: predict again, into an empty "
@@ -128,118 +123,108 @@ def read_predictions(folder: Path | str, control: str) -> Predicted:
             "again, into an empty folder"
         )
     labels, prior = marks.pop()
-    name = probabilities_column(control)
-    columns = ["image_id", "sample_id", control, name]
-    table = pa.concat_tables(pq.ParquetFile(path).read(columns=columns) for path in paths)
-    table = table.filter(table[control].is_valid())  # a trait is not asked of every image
-    if not len(table):
-        raise QuantifyError(asked_of_none(control))
+    table = pa.concat_tables(_read(path, control) for path in paths)
+    version = _one_version(table["model_version"], folder)
     ids = pd.Series(table["image_id"].to_pylist(), dtype=object)
     if ids.duplicated().any():
         raise QuantifyError(
             f"{folder}: image {ids[ids.duplicated()].iloc[0]!r} was predicted twice: predict "
             "again, into an empty folder"
         )
-    place = {label: number for number, label in enumerate(labels)}
-    suggested = table[control].to_pandas().map(place).to_numpy(dtype=int)
-    flat = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return Predicted(
+    asked = table[control].is_valid().to_numpy()  # a trait is not asked of every image
+    if not asked.any():
+        raise QuantifyError(asked_of_none(control))
+    table = table.filter(asked)
+    predicted = Predicted(
         control,
         labels,
         checked_prior(np.array(prior), len(labels)),
-        ids.tolist(),
+        ids[asked].tolist(),
         clean_ids(table["sample_id"].to_pylist()),
-        suggested,
-        flat.reshape(len(table), len(labels)).astype(np.float32),
+        _places(table[control], labels),
+        _probabilities(table[probabilities_column(control)], len(labels)),
+        ids[~asked].tolist(),
+        version,
     )
+    _check_numbers(predicted, folder)
+    return predicted
 
 
-def _field(path: Path, control: str) -> pa.Field:
+def _mark(path: Path, control: str) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """The labels and prior of a shard."""
+    wrong = why_not_whole(path, NEEDED)
+    if wrong is not None:
+        raise QuantifyError(f"{path} is {wrong}: {PREDICT_AGAIN}")
+    column = _column(path, control)
+    return labels_of(column), tuple(prior_of(column) or ())
+
+
+def _read(path: Path, control: str) -> pa.Table:
+    columns = [*NEEDED, control, probabilities_column(control)]
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise QuantifyError(f"{path} cannot be read ({error}): {PREDICT_AGAIN}") from error
+
+
+def _one_version(column: pa.ChunkedArray, folder: Path | str) -> str:
+    versions = sorted({str(version or "") for version in column.unique().to_pylist()})
+    if len(versions) > 1:
+        raise QuantifyError(
+            f"{folder} holds predictions of several versions ({', '.join(versions)}): predict "
+            "again, into an empty folder"
+        )
+    return versions[0] if versions else ""
+
+
+def _places(suggested: pa.ChunkedArray, labels: tuple[str, ...]) -> np.ndarray:
+    """The numbers of the labels that were suggested, int (n,)."""
+    names = suggested.to_pandas()
+    strange = names[~names.isin(labels)]
+    if len(strange):
+        raise QuantifyError(
+            f"{strange.iloc[0]!r} was suggested, which is none of the model's labels "
+            f"{list(labels)}: predict again, into an empty folder"
+        )
+    place = {label: number for number, label in enumerate(labels)}
+    return names.map(place).to_numpy(dtype=int)
+
+
+def _probabilities(column: pa.ChunkedArray, k: int) -> np.ndarray:
+    """Float32 (n, k); no numbers where a list is missing or has another length."""
+    whole = pc.fill_null(pc.equal(pc.list_value_length(column), k), False).to_numpy()
+    full = np.full((len(whole), k), np.nan, dtype=np.float32)
+    flat = column.filter(pa.array(whole)).combine_chunks().flatten()
+    full[whole] = flat.to_numpy(zero_copy_only=False).reshape(-1, k)
+    return full
+
+
+def _check_numbers(predicted: Predicted, folder: Path | str) -> None:
+    wrong = np.flatnonzero(~np.isfinite(predicted.probabilities).all(axis=1))
+    if len(wrong):
+        have = "has" if len(wrong) == 1 else "have"
+        raise QuantifyError(
+            f"{folder}: {counted(len(wrong), 'image')} {have} no probabilities, or some that are "
+            f"no numbers, e.g. {predicted.image_ids[wrong[0]]!r}: predict again, into an empty "
+            "folder; if it comes again, the model is broken: train a new version"
+        )
+
+
+def _column(path: Path, control: str) -> pa.Field:
     schema = pq.read_schema(path)
     known = [
         name.removesuffix("__probabilities")
         for name in schema.names
-        if name.endswith("__probabilities")
-        and pa.types.is_string(schema.field(name.removesuffix("__probabilities")).type)
+        if name.endswith("__probabilities") and name.removesuffix("__probabilities") in schema.names
     ]
+    known = [name for name in known if pa.types.is_string(schema.field(name).type)]
     if control not in known:
         raise QuantifyError(
             f"{path.parent} has no predictions of a one-of control {control!r}: choose --control "
             f"from {known}"
         )
     return schema.field(probabilities_column(control))
-
-
-def group_images(
-    manifest: Manifest, image_ids: list[str], by: str = "sample_id", depth_bin_m: float = 10.0
-) -> Groups:
-    """Group predicted images by what the manifest says of them.
-
-    Images that it does not know, or whose cell is empty, form the group "unknown", the last one.
-
-    Parameters
-    ----------
-    by
-        "depth" (bins of `depth_bin_m`), "day" (of captured_at, as written), or a column.
-
-    Raises
-    ------
-    QuantifyError
-        No such column, a bin that is not above 0, or no image in common.
-    """
-    column = COLUMN_OF.get(by, by)
-    table = manifest.table
-    if column not in table:
-        raise QuantifyError(
-            f"the images have no column {column!r} to count by; they have {list(table.columns)}"
-        )
-    if not 0 < depth_bin_m < np.inf:
-        raise QuantifyError(f"a depth bin of {depth_bin_m} m: give a number above 0")
-    names = _names(table[column], by, depth_bin_m)
-    cells = pd.Series(names, index=table["image_id"].to_numpy(), dtype=object)
-    known = pd.Index(image_ids).isin(cells.index)
-    if not known.any():
-        raise QuantifyError(
-            "no predicted image is in --source: give the folder or manifest that was predicted"
-        )
-    if not known.all():
-        logger.warning("%d predicted images are not in --source: unknown", (~known).sum())
-    mine = cells.reindex(image_ids).fillna(UNKNOWN)
-    order = sorted(set(names) | {UNKNOWN}, key=_sorting)
-    present = set(mine)
-    empty = [name for name in order if name not in present and name != UNKNOWN]
-    if empty:
-        shown = ", ".join(empty[:5]) + (" …" if len(empty) > 5 else "")
-        logger.warning("%d groups have no predicted image: %s", len(empty), shown)
-    n_unknown = int((mine == UNKNOWN).sum())
-    if n_unknown:
-        logger.warning("%d images have no %s: group %r", n_unknown, column, UNKNOWN)
-    order = [name for name in order if name in present]
-    number_of = {name: number for number, name in enumerate(order)}
-    return Groups(by, order, mine.map(number_of).to_numpy(dtype=int))
-
-
-def _names(cells: pd.Series, by: str, depth_bin_m: float) -> list[str]:
-    if by == "depth":
-        bins = np.floor(cells.to_numpy(dtype=float) / depth_bin_m)
-        return [
-            f"{b * depth_bin_m:g} to {(b + 1) * depth_bin_m:g} m" if np.isfinite(b) else UNKNOWN
-            for b in bins
-        ]
-    if by == "day":
-        found = [_DAY.match(text) for text in clean_ids(cells.tolist())]
-        return [match.group() if match else UNKNOWN for match in found]
-    texts = [f"{cell:g}" if isinstance(cell, float) else cell for cell in cells.tolist()]
-    return [text if text and text != "nan" else UNKNOWN for text in clean_ids(texts)]
-
-
-def _sorting(name: str) -> tuple[bool, list[tuple[bool, float, str]]]:
-    """Numbers in names by their value, "unknown" last."""
-    key = []
-    for part in re.findall(r"(?:^-)?\d+(?:\.\d+)?|\D+", name):
-        is_number = part[-1].isdecimal()
-        key.append((not is_number, float(part) if is_number else 0.0, "" if is_number else part))
-    return name == UNKNOWN, key
 
 
 def read_validated(

@@ -3,8 +3,10 @@
 | column | meaning |
 |---|---|
 | `group`, `label` | the group (a sample, depth bin, day, …) and the label |
-| `n_images`, `n_validated` | images in the group, and how many of them people validated blindly |
+| `n_images`, `n_validated` | images counted, and how many of them people validated blindly |
 | `n_shared_out` | of the blind images whose predictions are not used, those that nobody judged |
+| `n_not_asked` | further images of the group, predicted, of which the control is not asked |
+| `n_not_predicted` | further images of the group, without a prediction: not counted |
 | `raw_count`, `raw_frequency` | images for which the label was suggested; share of those |
 | `corrected_count`, `count_low95`, `count_high95` | posterior mean and 95 % interval |
 | `corrected_frequency`, `frequency_low95`, `frequency_high95` | the same, as shares of the group |
@@ -22,7 +24,8 @@ import pandas as pd
 from hpc_jobs.whole_files import replacing
 from ml_backend.quantify import Counts, checked_prior, draw_counts, log_likelihoods
 from ml_backend.quantify_classifier import Correction
-from ml_backend.quantify_read import Groups, Predicted, Validated
+from ml_backend.quantify_groups import Groups
+from ml_backend.quantify_read import Predicted, Validated
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +87,13 @@ def count_labels(
     return _tidy(
         groups,
         labels,
-        np.stack([n_images, n_validated, shared_out]),
+        {
+            "n_images": n_images,
+            "n_validated": n_validated,
+            "n_shared_out": shared_out,
+            "n_not_asked": _or_zeros(groups.n_not_asked, n_groups),
+            "n_not_predicted": _or_zeros(groups.n_not_predicted, n_groups),
+        },
         raw,
         [_spread(part, possible, fixed) for part in (counts.mean, counts.low, counts.high)],
         method,
@@ -150,32 +159,34 @@ def _spread(part: np.ndarray, possible: np.ndarray, fixed: np.ndarray) -> np.nda
     return full
 
 
+def _or_zeros(counts: np.ndarray | None, n_groups: int) -> np.ndarray:
+    return np.zeros(n_groups, dtype=int) if counts is None else counts
+
+
 def _or_none(sizes: np.ndarray) -> np.ndarray:
-    """Without suggestions there are no shares of them either."""
+    """Without images there are no shares of them either."""
     return np.where(sizes > 0, sizes, np.nan)
 
 
 def _tidy(
     groups: Groups,
     labels: tuple[str, ...],
-    sizes: np.ndarray,
+    sizes: dict[str, np.ndarray],
     raw: np.ndarray,
     counts: list[np.ndarray],
     method: str,
 ) -> pd.DataFrame:
     n_groups, k = raw.shape
-    n_images = np.repeat(sizes[0], k)
     columns = {
         "group": np.repeat(groups.names, k),
         "label": np.tile(labels, n_groups),
-        "n_images": n_images,
-        "n_validated": np.repeat(sizes[1], k),
-        "n_shared_out": np.repeat(sizes[2], k),
+        **{name: np.repeat(size, k) for name, size in sizes.items()},
         "raw_count": raw.ravel().astype(int),
         "raw_frequency": raw.ravel() / np.repeat(_or_none(raw.sum(axis=1)), k),
     }
     for name, part in zip(("count", "count_low95", "count_high95"), counts, strict=True):
         columns["corrected_count" if name == "count" else name] = part.ravel()
+    n_images = _or_none(np.repeat(sizes["n_images"], k))
     for name, part in zip(("", "_low95", "_high95"), counts, strict=True):
         columns[f"frequency{name}" if name else "corrected_frequency"] = part.ravel() / n_images
     return pd.DataFrame(columns).assign(method=method)

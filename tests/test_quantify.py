@@ -36,12 +36,11 @@ from ml_backend.quantify import (
 )
 from ml_backend.quantify_blind import hide_blind
 from ml_backend.quantify_classifier import Correction, _directions
+from ml_backend.quantify_groups import Groups, group_images
 from ml_backend.quantify_plot import _figure, plot_counts
 from ml_backend.quantify_read import (
-    Groups,
     Predicted,
     Validated,
-    group_images,
     read_predictions,
     read_validated,
 )
@@ -220,7 +219,9 @@ def test_a_fitted_temperature_is_the_one_that_is_applied() -> None:
     """One formula: the fit may not take for good what `apply` would not do."""
     rng = np.random.default_rng(0)
     logs = log_likelihoods(rng.dirichlet(np.ones(3), 40), np.full(3, 1 / 3))
-    correction = Correction(logs, np.eye(3)[rng.integers(0, 3, 40)], np.full(3, 1 / 3), np.arange(40))
+    correction = Correction(
+        logs, np.eye(3)[rng.integers(0, 3, 40)], np.full(3, 1 / 3), np.arange(40)
+    )
     below = np.r_[-0.5, correction.fits[0].best[1:]]
     fitted = correction._logits(below) - correction.log_prior
     np.testing.assert_allclose(fitted, correction.apply(below, logs))
@@ -235,7 +236,9 @@ def test_a_prior_that_is_none_is_refused(prior) -> None:
 
 
 def test_probabilities_that_are_no_numbers_are_refused() -> None:
-    with pytest.raises(QuantifyError, match="1 images"):
+    with pytest.raises(
+        QuantifyError, match="of 1 image are no numbers, the first is number 1: predict again"
+    ):
         log_likelihoods(np.array([[0.5, 0.5], [np.nan, 1.0]]), np.array([0.5, 0.5]))
 
 
@@ -332,20 +335,50 @@ def test_groups_come_from_the_manifest(caplog) -> None:
     manifest, ids = Manifest(table, "."), ["f", "b", "a", "c", "d", "e", "stranger"]
     with caplog.at_level(logging.WARNING):
         by_depth = group_images(manifest, ids, "depth")
-    assert by_depth.names == ["-10 to 0 m", "0 to 10 m", "10 to 20 m", "110 to 120 m", "unknown"]
-    assert by_depth.numbers.tolist() == [0, 2, 1, 3, 4, 1, 4]
-    assert "1 groups have no predicted image: 200 to 210 m" in caplog.text
+    assert by_depth.names == [
+        "-10 to 0 m", "0 to 10 m", "10 to 20 m", "110 to 120 m", "200 to 210 m", "unknown"
+    ]  # fmt: skip
+    assert by_depth.numbers.tolist() == [0, 2, 1, 3, 5, 1, 5]
+    assert by_depth.n_not_predicted is not None
+    assert by_depth.n_not_predicted.tolist() == [0, 0, 0, 0, 1, 0]
+    assert "1 group has no predicted image: 200 to 210 m" in caplog.text
     assert "2 images have no depth_m" in caplog.text
-    assert "1 predicted images are not in --source" in caplog.text
+    assert "1 predicted image is not in --source" in caplog.text
     assert group_images(manifest, ids, "depth", 50).names[1] == "0 to 50 m"
     assert group_images(manifest, ids, "day").names == ["2016-05-02", "2016-05-10", "unknown"]
-    assert group_images(manifest, ids, "station").names == ["S2", "S9", "S10", "unknown"]
-    with pytest.raises(QuantifyError, match="no column 'sample_id'"):
+    by_station = group_images(manifest, ids, "station")
+    assert by_station.names == ["S2", "S9", "S10", "S77", "unknown"]
+    with pytest.raises(
+        QuantifyError, match=r"'sample_id' .* depth_m, .*: choose --by .* with --metadata"
+    ):
         group_images(manifest, ids)
     with pytest.raises(QuantifyError, match="depth bin of 0"):
         group_images(manifest, ids, "depth", 0.0)
     with pytest.raises(QuantifyError, match="no predicted image is in --source"):
         group_images(manifest, ["x", "y"], "depth")
+
+
+def test_numbers_and_days_that_differ_are_groups_of_their_own() -> None:
+    table = pd.DataFrame(
+        {
+            "image_id": list("abcd"),
+            "path": list("abcd"),
+            "cast": [20260300.0, 20260301.0, np.nan, 0.1],
+            "probe": np.array([0.1, 1e9, 1234567.0, 0.1], dtype=np.float32),
+            "depth_m": [1234.5671, 1234.5682, 1234.5671, np.nan],
+            "captured_at": ["20260304T101010", "2026-03-04T10:10:10", "20260305", "20261399"],
+        }
+    )
+    manifest = Manifest(table, ".")
+    names = {by: group_images(manifest, list("abcd"), by).names for by in ("cast", "probe")}
+    assert names["cast"] == ["0.1", "20260300", "20260301", "unknown"]
+    assert names["probe"] == ["0.1", "1234567", "1000000000"]
+    assert group_images(manifest, list("abcd"), "depth", 0.001).names == [
+        "1234.567 to 1234.568 m", "1234.568 to 1234.569 m", "unknown"
+    ]  # fmt: skip
+    days = group_images(manifest, list("abcd"), "day")
+    assert days.names == ["2026-03-04", "2026-03-05", "unknown"]
+    assert days.numbers.tolist() == [0, 0, 1, 2]
 
 
 def test_files_stand_beside_each_other(tmp_path: Path) -> None:
@@ -393,11 +426,22 @@ def write_shards(folder: Path, predicted: Predicted, prior: list[float] | None) 
     pq.write_table(table.slice(n // 2), folder / "part-00001.parquet")
 
 
+def rewrite(path: Path, column: str, values: list[str]) -> None:
+    """A shard with other text in one column."""
+    names = [name for name in pq.read_schema(path).names if name != "embedding"]
+    table = pq.ParquetFile(path).read(columns=names)
+    place = table.schema.get_field_index(column)
+    table = table.set_column(place, table.schema.field(place), pa.array(values))
+    pq.write_table(table, path)
+
+
 def test_shards_are_read(tmp_path: Path) -> None:
     written = predicted_of(np.arange(30) % 3)
     write_shards(tmp_path, written, [0.2, 0.3, 0.5])
     read = read_predictions(tmp_path, "group")
     assert read.image_ids == written.image_ids[:-1]
+    assert read.not_asked == written.image_ids[-1:]
+    assert read.select(np.arange(29) != 3).not_asked == ["image-29", "image-3"]
     assert read.labels == DISC_ROD_RING
     np.testing.assert_allclose(read.prior, [0.2, 0.3, 0.5])
     np.testing.assert_array_equal(read.suggested, written.suggested[:-1])
@@ -421,6 +465,26 @@ def test_shards_that_do_not_serve_are_refused(tmp_path: Path) -> None:
     write_shards(tmp_path / "other", predicted, [0.3, 0.3, 0.4])
     (tmp_path / "other" / "part-00000.parquet").replace(tmp_path / "part-00002.parquet")
     with pytest.raises(QuantifyError, match="several priors"):
+        read_predictions(tmp_path, "group")
+
+
+def test_shards_of_two_versions_are_refused(tmp_path: Path) -> None:
+    """Also where labels and prior are the same."""
+    write_shards(tmp_path, predicted_of(np.arange(30) % 3), [0.2, 0.3, 0.5])
+    for number, path in enumerate(sorted(tmp_path.iterdir())):
+        rewrite(path, "model_version", [f"project-1-v000{number}"] * 15)
+    with pytest.raises(QuantifyError, match=r"several versions \(project-1-v0000, project-1-v0001"):
+        read_predictions(tmp_path, "group")
+
+
+def test_shards_that_hold_no_predictions_name_the_image(tmp_path: Path) -> None:
+    predicted = predicted_of(np.arange(30) % 3)
+    predicted.probabilities[7, 1] = np.nan
+    write_shards(tmp_path, predicted, [0.2, 0.3, 0.5])
+    with pytest.raises(QuantifyError, match=r"1 image has .* e\.g\. 'image-7': predict again"):
+        read_predictions(tmp_path, "group")
+    rewrite(tmp_path / "part-00000.parquet", "group", ["Unheard of"] * 15)
+    with pytest.raises(QuantifyError, match=r"'Unheard of' was suggested, .* predict again"):
         read_predictions(tmp_path, "group")
 
 
@@ -508,7 +572,9 @@ def test_nothing_tells_what_the_model_says_of_a_blind_image(tmp_path: Path) -> N
         tables.append(counted_by_image(folder, said, blind, judged))
     pd.testing.assert_frame_equal(*tables)
     of = tables[0].set_index(["group", "label"])
-    assert (of.groupby("group").corrected_count.sum() - 1).abs().max() < 1e-4
+    sums = of.groupby("group").agg({"corrected_count": "sum", "n_images": "first"})
+    assert (sums.corrected_count - sums.n_images).abs().max() < 1e-4
+    assert sums.n_images.drop("image-29").eq(1).all()
     # Judged: people's label; not judged: any label, about as often as in the others.
     assert of.loc["image-4"].corrected_count.tolist() == [1, 0, 0]
     open_one = of.loc["image-7"]
@@ -606,12 +672,45 @@ def test_the_command_writes_tables_and_plots(run, folder: Path) -> None:
     assert table.groupby("group")["n_images"].first()["unknown"] == 5
     assert table.groupby("group")["n_validated"].first().sum() == 20
     assert table.columns.tolist() == [
-        "group", "label", "n_images", "n_validated", "n_shared_out", "raw_count", "raw_frequency",
+        "group", "label", "n_images", "n_validated", "n_shared_out", "n_not_asked",
+        "n_not_predicted", "raw_count", "raw_frequency",
         "corrected_count", "count_low95", "count_high95", "corrected_frequency",
         "frequency_low95", "frequency_high95", "method",
     ]  # fmt: skip
     assert all(Path(f"c{suffix}").exists() for suffix in (".parquet", ".png", ".svg"))
     assert "checked on 20 blind validated images" in said
+
+
+def test_the_command_tells_of_images_without_a_prediction(run, folder: Path) -> None:
+    """A run of `predict` that was killed: its counts are not those of the whole samples."""
+    Path("p/part-00001.parquet").unlink()
+    code, said = run("p", "--source", "m.parquet", "--config", "config.xml")
+    assert code == 0, said
+    assert "30 of 60 images of --source have no prediction, e.g. 'image-30': run" in said
+    table = pd.read_csv("counts.csv")
+    assert table.groupby("group")["n_not_predicted"].first().tolist() == [7, 7, 8, 8]
+    assert table.groupby("group")["n_images"].first().tolist() == [8, 8, 7, 7]
+
+
+def test_an_image_of_which_it_is_not_asked_is_not_taken_for_one_without_prediction(
+    run, folder: Path
+) -> None:
+    code, said = run("p", "--source", "m.parquet", "--config", "config.xml")
+    assert code == 0, said
+    assert "no prediction" not in said
+    table = pd.read_csv("counts.csv")
+    assert set(table["n_not_predicted"]) == {0}
+    assert table.groupby("group")["n_not_asked"].first().tolist() == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("size", [0, 40, 2000])
+def test_a_shard_that_was_cut_off_is_named(run, folder: Path, size: int) -> None:
+    path = Path("p/part-00001.parquet")
+    path.write_bytes(path.read_bytes()[:size])
+    code, said = run("p", "--source", "m.parquet", "--config", "config.xml")
+    assert code == 1
+    assert "p/part-00001.parquet is not a whole shard" in said
+    assert "run `planktrait predict` again, then count again" in said
 
 
 def test_the_command_says_when_the_classifier_was_not_checked(run, folder: Path) -> None:
