@@ -1013,6 +1013,11 @@ def quantify(
     from --project or --export, keep their label and tell how wrong the model may be; without them
     the intervals leave that out, and are too narrow. A few hundred, spread over many samples, do.
     Groups may differ in how often a label occurs; how a label looks is assumed to be the same.
+
+    Of a control that is asked only where another has a certain label, the images of which the model
+    asks it are counted, less those where people denied that label. A label that the model does not
+    know is counted as people saw it, without an interval. All columns: docs/counts.md, and
+    counts.dictionary.csv beside the table.
     """
     from label_studio_config.project import find_project, read_config
     from label_studio_config.schema import LabelSchema
@@ -1033,7 +1038,8 @@ def quantify(
             from export_tools import read_export
 
             tasks = read_export(export)
-        manifest, _ = read_source(source, metadata)
+        manifest, skipped = read_source(source, metadata)
+        list_skipped(skipped)
         counted = count_images(
             predictions,
             manifest,
@@ -1046,7 +1052,7 @@ def quantify(
         )
         for note in counted.notes:
             tell((note, "yellow"))
-        if not counted.checked:
+        if not counted.validated:
             tell(
                 (NOT_VALIDATED, "yellow"),
                 " Import with --blind-share, annotate those images, and give --project or "

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from hpc_jobs.whole_files import replacing
-from ml_backend.quantify_table import output_path
+from ml_backend.quantify_table import method_of, output_path
 
 MOST_GROUPS, MOST_LABELS = 60, 30
 INK, ACCENT, PALE, STRIPE = "#26323c", "#14647d", "#b5651d", "#f1f4f5"
@@ -85,10 +85,11 @@ def _panel(axes: Axes, mine: pd.DataFrame, label: str) -> None:
         zorder=0,
     )
     low, high = mine["frequency_low95"], mine["frequency_high95"]
+    drawn = mine[["corrected_frequency", "frequency_high95", "raw_frequency"]].to_numpy(float)
     axes.hlines(lines, low, high, color=ACCENT, linewidth=1.6, zorder=2)
     axes.plot(mine["corrected_frequency"], lines, "o", color=ACCENT, markersize=3.6, zorder=3)
     axes.plot(mine["raw_frequency"], lines, "|", color=PALE, markersize=6, zorder=4)
-    top = max(float(high.max()), float(mine["raw_frequency"].max()), 1e-3)
+    top = max(float(np.nan_to_num(drawn).max()), 1e-3)
     axes.set(xlim=(-0.03 * top, 1.12 * top), ylim=(len(mine) - 0.5, -0.5))
     axes.set_yticks(lines, [""] * len(lines))
     axes.tick_params(length=0, colors=INK)
@@ -120,7 +121,7 @@ def _title(
     for text, inches, size, weight in (
         (heading, 0.22, 10.5, "bold"),
         (key, 0.42, 8, "normal"),
-        (table["method"].iloc[0], 0.58, 8, "normal"),
+        (method_of(table), 0.58, 8, "normal"),
     ):
         figure.text(
             0.1 / figure.get_figwidth(),

@@ -22,15 +22,26 @@ import numpy as np
 import pandas as pd
 
 from hpc_jobs.whole_files import replacing
+from label_studio_config.words import counted
 from ml_backend.quantify import Counts, checked_prior, draw_counts, log_likelihoods
 from ml_backend.quantify_classifier import Correction
 from ml_backend.quantify_groups import Groups
-from ml_backend.quantify_read import Predicted, Validated
+from ml_backend.quantify_predicted import Predicted
+from ml_backend.quantify_read import Validated
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".csv", ".parquet", ".png", ".svg")
 UNCHECKED = "posterior of the composition; classifier taken as right, no blind validated images"
+CHECKED = "posterior of the composition and the classifier; checked on"
+CONDITIONAL = (
+    "; of the images of which the model asks it, less those where people denied its condition"
+)
+NOT_KNOWN = "validated images only: the model does not know this label, so others may bear it too"
+SEEN_AT_PRIOR_0 = (
+    "validated images only: the prior of the predictions is 0, so others are not found"
+)
+ABSENT_AT_PRIOR_0 = "taken as absent: the prior of the predictions is 0"
 
 
 def count_labels(
@@ -39,6 +50,7 @@ def count_labels(
     validated: Validated | None = None,
     seed: int = 0,
     blind: np.ndarray | None = None,
+    conditional: bool = False,
 ) -> pd.DataFrame:
     """Count every label in every group.
 
@@ -48,9 +60,15 @@ def count_labels(
         Of the predicted images, in their order.
     validated : Validated, optional
         Their labels are certain, and tell how wrong the classifier may be. Without them, or where
-        none bears a label that the model knows, it is taken as right.
+        none bears a label that the model knows, it is taken as right. Of a label that the model
+        does not know, or whose prior is 0, they alone are counted: its rows have no interval,
+        except where people validated every image of the group.
     blind : bool array (n,), optional
         Images whose predictions are not counted (see `quantify_blind`).
+    conditional : bool
+        Whether the control is asked only where another has a certain label. Then the images are
+        those of which the model asks it, less those of which people denied that condition; how
+        often the model is wrong to ask it, or not to, is not corrected. Only said in the table.
     """
     labels = validated.labels if validated is not None else predicted.labels
     n_groups = len(groups.names)
@@ -80,10 +98,16 @@ def count_labels(
         seed=seed,
     )
     counts = Counts.of(draws)
+    parts = [_spread(part, possible, fixed) for part in (counts.mean, counts.low, counts.high)]
+    methods = _methods(predicted, labels, possible, fixed, method + CONDITIONAL * conditional)
+    n_images = np.bincount(groups.numbers, minlength=n_groups)
+    certain_only = (
+        np.isin(methods, (NOT_KNOWN, SEEN_AT_PRIOR_0)) & (n_images > n_validated)[:, None]
+    )
+    for bound in parts[1:]:
+        bound[certain_only] = np.nan
     raw = np.zeros_like(fixed)
     np.add.at(raw, (groups.numbers[~hidden], predicted.suggested[~hidden]), 1)
-    n_images = np.bincount(groups.numbers, minlength=n_groups)
-
     return _tidy(
         groups,
         labels,
@@ -95,9 +119,21 @@ def count_labels(
             "n_not_predicted": _or_zeros(groups.n_not_predicted, n_groups),
         },
         raw,
-        [_spread(part, possible, fixed) for part in (counts.mean, counts.low, counts.high)],
-        method,
+        parts,
+        methods,
     )
+
+
+def method_of(table: pd.DataFrame) -> str:
+    """What the intervals of a table rest on, apart from labels that have none."""
+    methods = table["method"]
+    general = methods[~methods.isin((NOT_KNOWN, SEEN_AT_PRIOR_0, ABSENT_AT_PRIOR_0))]
+    return str(general.iloc[0])
+
+
+def is_checked(table: pd.DataFrame) -> bool:
+    """Whether the intervals know of the classifier's own errors."""
+    return method_of(table).startswith(CHECKED)
 
 
 def write_counts(table: pd.DataFrame, output: Path) -> list[Path]:
@@ -129,15 +165,20 @@ def _correction(
         return None, UNCHECKED
     shares = validated.shares[:, possible]
     whole = np.isclose(shares.sum(axis=1), 1)
-    if not whole.any():
+    if not len(whole):
         return None, UNCHECKED
+    if not whole.any():
+        bear = "bears" if len(whole) == 1 else "bear"
+        return None, (
+            "posterior of the composition; classifier taken as right: the "
+            f"{counted(len(whole), 'blind validated image')} {bear} only labels that it cannot tell"
+        )
     rows = validated.rows[whole]
     units = [predicted.sample_ids[row] or predicted.image_ids[row] for row in rows]
     correction = Correction(logs[rows], shares[whole], prior, np.array(units))
     drawn = "sample" if correction.n_units < len(rows) else "image"
     return correction, (
-        f"posterior of the composition and the classifier; checked on {len(rows)} blind validated "
-        f"images, drawn by {drawn}"
+        f"{CHECKED} {counted(len(rows), 'blind validated image')}, drawn by {drawn}"
     )
 
 
@@ -150,6 +191,21 @@ def _tell_impossible(predicted: Predicted, possible: np.ndarray, fixed: np.ndarr
     seen = [predicted.labels[label] for label in impossible if fixed[:, label].any()]
     if seen:
         logger.warning("but people saw %s: only the validated images are counted", seen)
+
+
+def _methods(
+    predicted: Predicted,
+    labels: tuple[str, ...],
+    possible: np.ndarray,
+    fixed: np.ndarray,
+    method: str,
+) -> np.ndarray:
+    """What the count of each label rests on, (k,)."""
+    methods = np.full(len(labels), ABSENT_AT_PRIOR_0, dtype=object)
+    methods[fixed.any(axis=0)] = SEEN_AT_PRIOR_0
+    methods[len(predicted.labels) :] = NOT_KNOWN
+    methods[possible] = method
+    return methods
 
 
 def _spread(part: np.ndarray, possible: np.ndarray, fixed: np.ndarray) -> np.ndarray:
@@ -174,7 +230,7 @@ def _tidy(
     sizes: dict[str, np.ndarray],
     raw: np.ndarray,
     counts: list[np.ndarray],
-    method: str,
+    methods: np.ndarray,
 ) -> pd.DataFrame:
     n_groups, k = raw.shape
     columns = {
@@ -189,4 +245,4 @@ def _tidy(
     n_images = _or_none(np.repeat(sizes["n_images"], k))
     for name, part in zip(("", "_low95", "_high95"), counts, strict=True):
         columns[f"frequency{name}" if name else "corrected_frequency"] = part.ravel() / n_images
-    return pd.DataFrame(columns).assign(method=method)
+    return pd.DataFrame(columns).assign(method=np.tile(methods, n_groups))

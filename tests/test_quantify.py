@@ -23,6 +23,7 @@ from label_studio_config.phantoms import draw_phantoms
 from label_studio_config.prediction import prediction_schema, prior_of
 from label_studio_config.project import read_config
 from label_studio_config.schema import LabelSchema
+from label_studio_config.votes import read_votes
 from ml_backend.counting import count_images
 from ml_backend.head import Head
 from ml_backend.model import TraitModel
@@ -36,15 +37,23 @@ from ml_backend.quantify import (
 )
 from ml_backend.quantify_blind import hide_blind
 from ml_backend.quantify_classifier import Correction, _directions
+from ml_backend.quantify_denied import denied_ids
 from ml_backend.quantify_groups import Groups, group_images
 from ml_backend.quantify_plot import _figure, plot_counts
-from ml_backend.quantify_read import (
-    Predicted,
-    Validated,
-    read_predictions,
-    read_validated,
+from ml_backend.quantify_predicted import Predicted, read_predictions
+from ml_backend.quantify_read import Validated, read_validated
+from ml_backend.quantify_table import (
+    ABSENT_AT_PRIOR_0,
+    CONDITIONAL,
+    NOT_KNOWN,
+    SEEN_AT_PRIOR_0,
+    UNCHECKED,
+    count_labels,
+    is_checked,
+    method_of,
+    output_path,
+    write_counts,
 )
-from ml_backend.quantify_table import UNCHECKED, count_labels, output_path, write_counts
 from ml_backend.registry import Registry
 from planktrait import app
 from simclr.encoder import Encoder
@@ -295,9 +304,13 @@ def test_a_label_that_the_model_does_not_know_is_counted_as_validated() -> None:
     validated = Validated(np.array([0, 1, 2]), labels, shares, [])
     table = count_labels(predicted_of(np.zeros(40, dtype=int)), one_group(40), validated)
     star = table[table["label"] == "Star"]
-    for column in ("corrected_count", "count_low95", "count_high95"):
-        assert star[column].tolist() == [1.5]
+    assert star["corrected_count"].tolist() == [1.5]
     assert star["raw_count"].tolist() == [0]
+    # How many of the other 37 are stars cannot be told: that is no certainty.
+    for column in ("count_low95", "count_high95", "frequency_low95", "frequency_high95"):
+        assert star[column].isna().all()
+    assert star["method"].tolist() == [NOT_KNOWN]
+    assert method_of(table).startswith("posterior of the composition and the classifier")
     assert table["corrected_count"].sum() == pytest.approx(40, abs=1e-3)
     assert table["corrected_frequency"].sum() == pytest.approx(1, abs=1e-4)
 
@@ -309,9 +322,24 @@ def test_a_label_whose_prior_is_zero_does_not_occur_unless_people_saw_it(caplog)
         table = count_labels(predicted, one_group(30), validated).set_index("label")
     assert table.loc["Ring", "corrected_count"] == 1
     assert table.loc["Ring", "raw_count"] == 10
-    assert table["method"].iloc[0] == UNCHECKED
+    assert np.isnan(table.loc["Ring", "count_high95"])
+    assert table.loc["Ring", "method"] == SEEN_AT_PRIOR_0
+    assert "1 blind validated image bears only labels that it cannot tell" in method_of(table)
+    assert not is_checked(table)
     assert "cannot occur: ['Ring']" in caplog.text
     assert "people saw ['Ring']" in caplog.text
+
+
+def test_a_label_that_the_model_cannot_tell_is_certain_where_people_saw_all() -> None:
+    labels = (*DISC_ROD_RING, "Star")
+    validated = Validated(np.arange(4), labels, np.eye(4)[[0, 1, 3, 3]], [])
+    groups = Groups("sample_id", ["seen", "open"], np.array([0, 0, 0, 0, 1, 1]))
+    table = count_labels(predicted_of(np.zeros(6, dtype=int)), groups, validated)
+    star = table[table["label"] == "Star"].set_index("group")
+    assert star.loc["seen", ["count_low95", "corrected_count", "count_high95"]].tolist() == [2] * 3
+    assert np.isnan(star.loc["open", "count_high95"])
+    absent = count_labels(predicted_of(np.arange(6) % 2, np.array([0.5, 0.5, 0])), one_group(6))
+    assert absent.set_index("label").loc["Ring", "method"] == ABSENT_AT_PRIOR_0
 
 
 def test_without_validated_images_the_table_says_so() -> None:
@@ -525,8 +553,8 @@ def test_validated_labels_come_from_blind_tasks() -> None:
     assert validated.shares.tolist() == [[1, 0, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 1]]
     notes = "; ".join(validated.notes)
     assert "does not know, counted as validated: ['S']" in notes
-    assert "1 validated images were not predicted" in notes
-    assert "1 blind images that nobody could assess" in notes
+    assert "1 validated image has no prediction: left out" in notes
+    assert "1 blind image that nobody could assess" in notes
 
 
 def test_nothing_validated(tmp_path: Path) -> None:
@@ -721,6 +749,21 @@ def test_the_command_says_when_the_classifier_was_not_checked(run, folder: Path)
     assert pd.read_csv("counts.csv")["group"].nunique() == 4
 
 
+def test_validated_images_of_unknown_labels_are_not_taken_for_none(run, folder: Path) -> None:
+    Path("config.xml").write_text(XML.replace('"Ring"/>', '"Ring"/><Choice value="Star"/>'))
+    Path("export.json").write_text(json.dumps([task(n, "Star") for n in range(20)]))
+    code, said = run("p", "--source", "m.parquet", "--export", "export.json", "--config",
+                     "config.xml")  # fmt: skip
+    assert code == 0, said
+    assert "No blind image was validated" not in said
+    assert "bear only labels that the model cannot tell" in said
+    table = pd.read_csv("counts.csv")
+    assert not table["method"].str.contains("no blind validated").any()
+    star = table[table["label"] == "Star"]
+    assert star["corrected_count"].tolist() == [5] * 4
+    assert star["count_high95"].isna().all()
+
+
 @pytest.mark.parametrize(
     ("words", "remedy"),
     [
@@ -737,6 +780,103 @@ def test_errors_of_the_command(run, folder: Path, words, remedy) -> None:
     assert code == 1
     assert remedy in said
     assert "Traceback" not in said
+
+
+# --- a control that is asked only where another has a certain label ---------------------------
+
+
+def spot_task(number: int, group: str, spot: str | None = None) -> dict[str, Any]:
+    """A blind image of which one person said the group and, maybe, whether it has a spot."""
+    said = task(number, group)
+    if spot is not None:
+        said["annotations"][0]["result"].append(item("spot", "choices", [spot]))
+    return said
+
+
+@pytest.fixture
+def spots(tmp_path: Path) -> Path:
+    """Forty images: the model asks for the spots of the first 30, and not in the third haul."""
+    names = [f"image-{n}" for n in range(40)]
+    heads = {"group": DISC_ROD_RING, "spot": ("with spot", "no spot")}
+    schema = prediction_schema(SCHEMA, heads, 2, {"group": [0.5, 0.25, 0.25], "spot": [0.5, 0.5]})
+    columns: dict[str, Any] = {name: [None] * 40 for name in schema.names}
+    columns["image_id"] = names
+    columns["group"] = ["Disc"] * 30 + ["Rod"] * 10
+    columns["spot"] = ["with spot"] * 30 + [None] * 10
+    columns["spot__probabilities"] = [[0.9, 0.1]] * 40
+    (tmp_path / "p").mkdir()
+    pq.write_table(pa.table(columns, schema=schema), tmp_path / "p" / "part-00000.parquet")
+    (tmp_path / "config.xml").write_text(XML)
+    table = pd.DataFrame({"image_id": names, "path": names})
+    table["sample_id"] = ["a"] * 15 + ["b"] * 15 + ["c"] * 10
+    Manifest(table, tmp_path).write(tmp_path / "m.parquet")
+    return tmp_path
+
+
+def count_spots(run, tasks: list[dict[str, Any]]) -> tuple[str, pd.DataFrame]:
+    Path("e.json").write_text(json.dumps(tasks))
+    code, said = run("p", "--source", "m.parquet", "--export", "e.json", "--config", "config.xml",
+                     "--control", "spot")  # fmt: skip
+    assert code == 0, said
+    return said, pd.read_csv("counts.csv").set_index("group")
+
+
+def test_images_whose_condition_people_denied_are_not_counted(run, spots: Path) -> None:
+    rods = [spot_task(n, "Rod") for n in range(10)]
+    discs = [spot_task(n, "Disc", "with spot") for n in range(15, 20)]
+    said, table = count_spots(run, [*rods, *discs, spot_task(20, "Cannot tell")])
+    assert "10 blind images left out: the model asks 'spot' of them, but people" in said
+    assert "not predicted" not in said
+    assert "no prediction" not in said
+    assert table.groupby("group")["n_images"].first().tolist() == [5, 15, 0]
+    assert table.groupby("group")["n_not_asked"].first().tolist() == [10, 0, 10]
+    assert table.groupby("group")["n_validated"].first().tolist() == [0, 5, 0]
+    assert table["method"].str.endswith(CONDITIONAL).all()
+
+
+def test_groups_of_which_it_is_asked_nowhere_stay_with_zeros(run, spots: Path) -> None:
+    said, table = count_spots(run, [])
+    assert "no predicted image" not in said
+    third = table.loc["c"]
+    for column in ("n_images", "raw_count", "corrected_count", "count_low95", "count_high95"):
+        assert third[column].tolist() == [0, 0]
+    assert third["corrected_frequency"].isna().all()
+    assert set(third["n_not_asked"]) == {10}
+    assert set(table["n_not_predicted"]) == {0}
+
+
+def test_answers_where_the_model_does_not_ask_are_told_as_what_they_are(run, spots: Path) -> None:
+    said, table = count_spots(run, [spot_task(n, "Disc", "no spot") for n in range(30, 35)])
+    assert "5 validated images left out: people answered 'spot', but the model does not" in said
+    assert "give the export of the project" not in said
+    assert set(table["n_validated"]) == {0}
+
+
+def test_who_denies_a_condition() -> None:
+    """All who judged it; nobody who could not tell, or who answered the question itself."""
+    tasks = [
+        task(0, "Rod", "Ring"),
+        task(1, "Rod", "Disc"),
+        task(2, "Cannot tell"),
+        task(3),
+        spot_task(4, "Rod", "with spot"),
+    ]
+    tasks[4]["annotations"].append(task(4, "Rod")["annotations"][0] | {"id": 99, "completed_by": 9})
+    votes = read_votes(SCHEMA, tasks)
+    assert denied_ids(SCHEMA, SCHEMA.control("spot"), votes) == {"image-0"}
+    assert denied_ids(SCHEMA, SCHEMA.control("group"), votes) == set()
+
+
+def test_whether_it_is_asked_of_a_blind_image_changes_no_figure(spots: Path) -> None:
+    """Of an image that somebody still judges: neither its group's, nor those beside it."""
+    tables = []
+    for asked in ("with spot", None):
+        rewrite(spots / "p" / "part-00000.parquet", "spot", ["with spot"] * 14 + [asked] * 1
+                + ["with spot"] * 15 + [None] * 10)  # fmt: skip
+        count_images(spots / "p", Manifest.read(spots / "m.parquet"), SCHEMA, [], spots / "c",
+                     control="spot", blind={"image-14"})  # fmt: skip
+        tables.append(pd.read_parquet(spots / "c.parquet"))
+    pd.testing.assert_frame_equal(*tables)
 
 
 @pytest.mark.slow
