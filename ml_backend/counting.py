@@ -29,6 +29,8 @@ class Counted:
 
     Attributes
     ----------
+    model_version : str
+        As the predictions say; may be empty.
     images, groups, validated : int
         `validated`: of the images, those whose labels people gave.
     checked : bool
@@ -40,6 +42,7 @@ class Counted:
     """
 
     control: str
+    model_version: str
     images: int
     groups: int
     validated: int
@@ -61,7 +64,7 @@ def count_images(
     depth_bin_m: float = 10.0,
     blind: Collection[str] = (),
 ) -> Counted:
-    """Count labels a group, corrected, and write the table (CSV, Parquet) and plot (PNG, SVG).
+    """Count labels a group, corrected; write the table, its data dictionary, and the plot.
 
     Parameters
     ----------
@@ -98,6 +101,7 @@ def count_images(
     )
     return Counted(
         control=predicted.control,
+        model_version=predicted.model_version,
         images=len(predicted.image_ids),
         groups=len(groups.names),
         validated=n_validated,

@@ -114,7 +114,8 @@ def _title(
         )
         if shown < total
     ]
-    heading = f"Share of each label by {by.removesuffix('_id')}" + (
+    control = table["control"].iloc[0]
+    heading = f"{control}: share of each label by {by.removesuffix('_id')}" + (
         f" ({', '.join(cut)})" if cut else ""
     )
     key = "point: corrected, with 95 % interval;  orange stroke: as suggested;  n: images"

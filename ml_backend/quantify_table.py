@@ -1,22 +1,13 @@
 """Corrected counts as a table: one row a group and label, with intervals, and how they came about.
 
-| column | meaning |
-|---|---|
-| `group`, `label` | the group (a sample, depth bin, day, …) and the label |
-| `n_images`, `n_validated` | images counted, and how many of them people validated blindly |
-| `n_shared_out` | of the blind images whose predictions are not used, those that nobody judged |
-| `n_not_asked` | further images of the group, predicted, of which the control is not asked |
-| `n_not_predicted` | further images of the group, without a prediction: not counted |
-| `raw_count`, `raw_frequency` | images for which the label was suggested; share of those |
-| `corrected_count`, `count_low95`, `count_high95` | posterior mean and 95 % interval |
-| `corrected_frequency`, `frequency_low95`, `frequency_high95` | the same, as shares of the group |
-| `method` | what the intervals rest on |
+Its columns are told in `quantify_columns`.
 """
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +16,7 @@ from hpc_jobs.whole_files import replacing
 from label_studio_config.words import counted
 from ml_backend.quantify import Counts, checked_prior, draw_counts, log_likelihoods
 from ml_backend.quantify_classifier import Correction
+from ml_backend.quantify_columns import COLUMNS, data_dictionary
 from ml_backend.quantify_groups import Groups
 from ml_backend.quantify_predicted import Predicted
 from ml_backend.quantify_read import Validated
@@ -121,6 +113,7 @@ def count_labels(
         raw,
         parts,
         methods,
+        predicted,
     )
 
 
@@ -137,11 +130,16 @@ def is_checked(table: pd.DataFrame) -> bool:
 
 
 def write_counts(table: pd.DataFrame, output: Path) -> list[Path]:
-    """Write a table as CSV and Parquet beside each other; each file appears whole."""
-    paths = [output_path(output, suffix) for suffix in (".csv", ".parquet")]
+    """Write a table as CSV and Parquet, and what its columns hold; each file appears whole."""
+    dictionary = data_dictionary(table)
+    writers = {
+        ".csv": table.to_csv,
+        ".parquet": table.to_parquet,
+        ".dictionary.csv": dictionary.to_csv,
+    }
+    paths = [output_path(output, suffix) for suffix in writers]
     paths[0].parent.mkdir(parents=True, exist_ok=True)
-    for path in paths:
-        write = table.to_csv if path.suffix == ".csv" else table.to_parquet
+    for path, write in zip(paths, writers.values(), strict=True):
         with replacing(path) as temporary:
             write(temporary, index=False)
     return paths
@@ -231,9 +229,12 @@ def _tidy(
     raw: np.ndarray,
     counts: list[np.ndarray],
     methods: np.ndarray,
+    predicted: Predicted,
 ) -> pd.DataFrame:
     n_groups, k = raw.shape
-    columns = {
+    columns: dict[str, Any] = {
+        "control": predicted.control,
+        "by": groups.by,
         "group": np.repeat(groups.names, k),
         "label": np.tile(labels, n_groups),
         **{name: np.repeat(size, k) for name, size in sizes.items()},
@@ -245,4 +246,8 @@ def _tidy(
     n_images = _or_none(np.repeat(sizes["n_images"], k))
     for name, part in zip(("", "_low95", "_high95"), counts, strict=True):
         columns[f"frequency{name}" if name else "corrected_frequency"] = part.ravel() / n_images
-    return pd.DataFrame(columns).assign(method=np.tile(methods, n_groups))
+    columns |= {
+        "method": np.tile(methods, n_groups),
+        "model_version": predicted.model_version,
+    }
+    return pd.DataFrame(columns)[list(COLUMNS)]

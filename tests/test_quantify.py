@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +38,7 @@ from ml_backend.quantify import (
 )
 from ml_backend.quantify_blind import hide_blind
 from ml_backend.quantify_classifier import Correction, _directions
+from ml_backend.quantify_columns import COLUMNS
 from ml_backend.quantify_denied import denied_ids
 from ml_backend.quantify_groups import Groups, group_images
 from ml_backend.quantify_plot import _figure, plot_counts
@@ -413,8 +415,27 @@ def test_files_stand_beside_each_other(tmp_path: Path) -> None:
     assert output_path(Path("a/counts.csv"), ".png") == Path("a/counts.png")
     assert output_path(Path("a/cruise.7"), ".png") == Path("a/cruise.7.png")
     table = count_labels(predicted_of(np.arange(30) % 3), one_group(30))
-    csv, parquet = write_counts(table, tmp_path / "new" / "counts")
-    pd.testing.assert_frame_equal(pd.read_csv(csv), pd.read_parquet(parquet), check_dtype=False)
+    csv, parquet, dictionary = write_counts(table, tmp_path / "new" / "counts.csv")
+    assert dictionary.name == "counts.dictionary.csv"
+    told = pd.read_csv(dictionary, keep_default_na=False)
+    assert told["column"].tolist() == table.columns.tolist()
+    assert told["meaning"].map(bool).all()
+    assert told.set_index("column").loc["corrected_count", "type"] == "double"
+    as_text = pd.read_csv(csv).fillna({"model_version": ""})
+    pd.testing.assert_frame_equal(as_text, pd.read_parquet(parquet), check_dtype=False)
+
+
+def test_the_documentation_has_every_column() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "counts.md").read_text()
+    for name, (unit, meaning) in COLUMNS.items():
+        assert f"| `{name}` | {unit} | {meaning} |" in page
+
+
+def test_the_table_says_what_was_counted() -> None:
+    predicted = replace(predicted_of(np.arange(30) % 3), model_version="project-1-v0003")
+    table = count_labels(predicted, one_group(30))
+    assert table.columns.tolist() == list(COLUMNS)
+    assert set(table["model_version"]) == {"project-1-v0003"}
 
 
 def test_the_plot_says_what_it_leaves_out(tmp_path: Path) -> None:
@@ -424,7 +445,9 @@ def test_the_plot_says_what_it_leaves_out(tmp_path: Path) -> None:
     for name in ("corrected_frequency", "frequency_low95", "frequency_high95", "raw_frequency"):
         table[name] = rng.random(len(table))
     table = table.assign(corrected_count=rng.random(len(table)), n_images=5, method="m")
+    table["control"] = "group"
     texts = [text.get_text() for text in _figure(table, "sample_id").texts]
+    assert any("group: share of each label by sample" in text for text in texts)
     assert any("30 most frequent of 33 labels, the 60 largest of 70 groups" in t for t in texts)
     small = table[table["group"].isin(["net 1", "net 2"]) & table["label"].eq("label 3")]
     paths = plot_counts(small, tmp_path / "counts", "sample_id")
@@ -700,12 +723,17 @@ def test_the_command_writes_tables_and_plots(run, folder: Path) -> None:
     assert table.groupby("group")["n_images"].first()["unknown"] == 5
     assert table.groupby("group")["n_validated"].first().sum() == 20
     assert table.columns.tolist() == [
-        "group", "label", "n_images", "n_validated", "n_shared_out", "n_not_asked",
+        "control", "by", "group", "label", "n_images", "n_validated", "n_shared_out", "n_not_asked",
         "n_not_predicted", "raw_count", "raw_frequency",
         "corrected_count", "count_low95", "count_high95", "corrected_frequency",
-        "frequency_low95", "frequency_high95", "method",
+        "frequency_low95", "frequency_high95", "method", "model_version",
     ]  # fmt: skip
-    assert all(Path(f"c{suffix}").exists() for suffix in (".parquet", ".png", ".svg"))
+    assert set(table["control"]) == {"group"}
+    assert set(table["by"]) == {"depth"}
+    suffixes = (".parquet", ".png", ".svg", ".dictionary.csv")
+    assert all(Path(f"c{suffix}").exists() for suffix in suffixes)
+    assert "group" in said
+    assert "by depth" in said
     assert "checked on 20 blind validated images" in said
 
 

@@ -5,6 +5,7 @@ import { deleteButton, download, fileAddress, moment } from "./data-files.js";
 import { check } from "./data-set-up.js";
 import { announce, byId, make, plural, shown, whole } from "./dom.js";
 
+const DICTIONARY = "counts.dictionary.csv";
 const NAMES = { sample_id: "sample", depth: "depth", day: "day" };
 const named = (by) => NAMES[by] ?? by;
 const decimals = (n) => n.toLocaleString("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
@@ -64,6 +65,8 @@ export class CountsStep {
     const head = make("div", { class: "result-head" }, choice, make("span", { class: "push" }),
       download("counts", one, "counts.csv", "CSV"), download("counts", one, "counts.svg", "Plot (SVG)"),
       download("counts", one, "counts.png", "Plot (PNG)"),
+      // Older counts have none.
+      ...(one.files.some((file) => file.name === DICTIONARY) ? [download("counts", one, DICTIONARY, "Columns (CSV)")] : []),
       mayChange ? deleteButton("counts", one, name, () => this.page.refresh()) : null);
     const notes = [...(one.checked || one.validated ? [] : [unchecked()]), ...(one.notes ?? []).map((note) => make("p", { class: "notice warn" }, note))];
     const facts = make("p", { class: "quiet" }, `${one.control}, by ${named(one.by)}, as ${one.version} sees it. ` +
