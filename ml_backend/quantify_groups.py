@@ -100,13 +100,20 @@ def group_images(
     missing = cells[~cells.index.isin(looked_at)]
     names = sorted({*mine, *missing}, key=_sorting)
     _tell_unknown(mine, missing, names, column)
-    counts = [
-        part.value_counts().reindex(names, fill_value=0).to_numpy(dtype=int)
-        for part in (mine.iloc[len(image_ids) :], missing)
-    ]
     number_of = {name: number for number, name in enumerate(names)}
     numbers = mine.iloc[: len(image_ids)].map(number_of).to_numpy(dtype=int)
-    return Groups(by, names, numbers, *counts, notes=_missing_note(missing, len(cells)))
+    return Groups(
+        by,
+        names,
+        numbers,
+        n_not_asked=_counts(mine.iloc[len(image_ids) :], names),
+        n_not_predicted=_counts(missing, names),
+        notes=_missing_note(missing, len(cells)),
+    )
+
+
+def _counts(groups: pd.Series, names: list[str]) -> np.ndarray:
+    return groups.value_counts().reindex(names, fill_value=0).to_numpy(dtype=int)
 
 
 def _tell_unknown(mine: pd.Series, missing: pd.Series, names: list[str], column: str) -> None:
@@ -151,7 +158,10 @@ def _names(cells: pd.Series, by: str, depth_bin_m: float) -> list[str]:
         return [_day(text) for text in clean_ids(cells.tolist())]
     # One by one: a list would make 64 bits of 32, and 0.1 what it is not.
     values = cells.to_numpy() if cells.dtype.kind == "f" else cells.tolist()
-    return [text if text and text != "nan" else UNKNOWN for text in clean_ids(map(_text, values))]
+    return [
+        text if text and text != "nan" else UNKNOWN
+        for text in clean_ids([_text(cell) for cell in values])
+    ]
 
 
 def _day(moment: str) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from label_studio_config.prediction import labels_of, prior_of, probabilities_column
@@ -166,9 +165,11 @@ def _places(suggested: pa.ChunkedArray, labels: tuple[str, ...]) -> np.ndarray:
 
 def _probabilities(column: pa.ChunkedArray, k: int) -> np.ndarray:
     """Float32 (n, k); no numbers where a list is missing or has another length."""
-    whole = pc.fill_null(pc.equal(pc.list_value_length(column), k), False).to_numpy()
+    lists = column.combine_chunks()
+    whole = lists.is_valid().to_numpy(zero_copy_only=False)
+    whole = whole & (np.diff(lists.offsets.to_numpy()) == k)
     full = np.full((len(whole), k), np.nan, dtype=np.float32)
-    flat = column.filter(pa.array(whole)).combine_chunks().flatten()
+    flat = lists.filter(pa.array(whole)).flatten()
     full[whole] = flat.to_numpy(zero_copy_only=False).reshape(-1, k)
     return full
 

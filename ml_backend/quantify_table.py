@@ -131,15 +131,11 @@ def is_checked(table: pd.DataFrame) -> bool:
 
 def write_counts(table: pd.DataFrame, output: Path) -> list[Path]:
     """Write a table as CSV and Parquet, and what its columns hold; each file appears whole."""
-    dictionary = data_dictionary(table)
-    writers = {
-        ".csv": table.to_csv,
-        ".parquet": table.to_parquet,
-        ".dictionary.csv": dictionary.to_csv,
-    }
-    paths = [output_path(output, suffix) for suffix in writers]
+    contents = {".csv": table, ".parquet": table, ".dictionary.csv": data_dictionary(table)}
+    paths = [output_path(output, suffix) for suffix in contents]
     paths[0].parent.mkdir(parents=True, exist_ok=True)
-    for path, write in zip(paths, writers.values(), strict=True):
+    for path, content in zip(paths, contents.values(), strict=True):
+        write = content.to_parquet if path.suffix == ".parquet" else content.to_csv
         with replacing(path) as temporary:
             write(temporary, index=False)
     return paths

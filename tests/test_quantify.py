@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +30,7 @@ from label_studio_config.votes import read_votes
 from ml_backend.counting import count_images
 from ml_backend.head import Head
 from ml_backend.model import TraitModel
+from ml_backend.plot_style import our_style
 from ml_backend.quantify import (
     Counts,
     QuantifyError,
@@ -57,6 +60,7 @@ from ml_backend.quantify_table import (
     write_counts,
 )
 from ml_backend.registry import Registry
+from ml_backend.report_plots import confusion_plot
 from planktrait import app
 from simclr.encoder import Encoder
 from tests.figures import FIGURES
@@ -454,6 +458,44 @@ def test_the_plot_says_what_it_leaves_out(tmp_path: Path) -> None:
     assert [path.suffix for path in paths] == [".svg", ".png"]
     assert all(path.stat().st_size > 1000 for path in paths)
     assert not list(tmp_path.glob(".*"))
+
+
+def counts_of(groups: list[str], labels: tuple[str, ...]) -> pd.DataFrame:
+    predicted = replace(predicted_of(np.arange(30) % 3), labels=labels)
+    return count_labels(predicted, Groups("sample_id", groups, np.arange(30) % len(groups)))
+
+
+def test_long_names_differ_in_the_plot_and_stay_in_their_panel() -> None:
+    groups = [f"ANTARES_2019_a_long_cruise_with_many_casts_cast_007_net_{net}" for net in "AB"]
+    labels = (
+        "Copepods (calanoid) with egg sac",
+        "Copepods (calanoid) without egg sac",
+        "Eukaryota>Metazoa>Arthropoda>Crustacea>Copepoda>Calanoida>Acartia",
+    )
+    with our_style(**{"font.size": 8}):
+        figure = _figure(counts_of(groups, labels), "sample_id")
+        figure.draw_without_rendering()
+        titles = [axes.get_title(loc="left") for axes in figure.axes]
+        names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+        spans = [axes.get_tightbbox() for axes in figure.axes]
+    assert len(set(titles)) == 3
+    assert {"Copepods (calanoid)\nwith egg sac", "Copepods (calanoid)\nwithout egg sac"} < {*titles}
+    assert any(title.endswith("Acartia") for title in titles)
+    assert all(left.x1 < right.x0 for left, right in pairwise(spans))
+    assert [name.split("  ")[0][-5:] for name in names] == ["net_A", "net_B"]
+    assert all(name.startswith("ANTARES_2019") for name in names)
+
+
+def test_names_are_no_mathematics_and_missing_letters_are_told_once(tmp_path, caplog) -> None:
+    table = counts_of(["$\\bar$", "海 1"], ("$\\foo$", "cost $1$2", "海"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for path in plot_counts(table, tmp_path / "counts", "sample_id"):
+            assert path.stat().st_size > 1000
+        confusion_plot(["$\\foo$", "海"], np.array([[3, 1], [0, 2]]))
+    told = [record.message for record in caplog.records if "no font here has" in record.message]
+    assert len(told) in (0, 2)  # 0 where such a font is installed
+    assert all("海: the plot shows boxes" in line for line in told)
 
 
 # --- shards and votes -------------------------------------------------------------------------
