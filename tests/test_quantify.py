@@ -18,6 +18,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.special import softmax
 from typer.testing import CliRunner
 
@@ -809,6 +810,17 @@ def test_a_shard_that_was_cut_off_is_named(run, folder: Path, size: int) -> None
     assert code == 1
     assert "p/part-00001.parquet is not a whole shard" in said
     assert "run `planktrait predict` again, then count again" in said
+
+
+def test_a_folder_without_metadata_says_what_to_give(run, folder: Path) -> None:
+    (folder / "images").mkdir()
+    Image.new("L", (8, 8)).save(folder / "images" / "good.png")
+    (folder / "images" / "broken.png").write_bytes(b"no image")
+    code, said = run("p", "--source", "images", "--config", "config.xml")
+    assert code == 1
+    assert "skipped broken.png" in said
+    assert "no column 'sample_id' to count by (they have none): choose --by" in said
+    assert "give a table that has it with --metadata" in said
 
 
 def test_the_command_says_when_the_classifier_was_not_checked(run, folder: Path) -> None:
