@@ -1075,11 +1075,16 @@ def quantify(
     `planktrait quantify predictions --source FOLDER --metadata METADATA.csv --project P`.
 
     Writes counts.csv and counts.parquet (a row a group and label: as suggested, corrected, low,
-    high; as counts and as shares) and a plot (PNG, SVG). Blind images that people annotated, taken
+    high; as counts and as shares), counts.dictionary.csv (what each column holds; also in
+    docs/counts.md) and a plot (PNG, SVG). Blind images that people annotated, taken
     from --project or --export, keep their label and tell how wrong the model may be; without them
     the intervals leave that out, and are too narrow. A few hundred, spread over many samples, do.
     People's votes weigh as `train --annotator-weight` recorded. Groups may differ in how often a
     label occurs; how a label looks is assumed to be the same.
+
+    Of a control that is asked only where another has a certain label, the images of which the model
+    asks it are counted, less those where people denied that label. A label that the model does not
+    know is counted as people saw it, without an interval.
     """
     from label_studio_config.project import find_project, read_config
     from label_studio_config.schema import LabelSchema
@@ -1109,7 +1114,8 @@ def quantify(
 
             tasks = read_export(export)
             weights = read_weights(models or Path("models"))
-        manifest, _ = read_source(source, metadata)
+        manifest, skipped = read_source(source, metadata)
+        list_skipped(skipped)
         counted = count_images(
             predictions,
             manifest,
@@ -1123,7 +1129,7 @@ def quantify(
         )
         for note in counted.notes:
             tell((note, "yellow"))
-        if not counted.checked:
+        if not counted.validated:
             tell(
                 (NOT_VALIDATED, "yellow"),
                 " Import with --blind-share, annotate those images, and give --project or "
@@ -1131,8 +1137,10 @@ def quantify(
             )
         show(
             {
+                "control": counted.control,
+                "model version": counted.model_version or "not told by the predictions",
                 "images": counted.images,
-                "groups": counted.groups,
+                "groups": f"{counted.groups}, by {by}",
                 "validated": counted.validated,
                 "method": counted.method,
                 "files": ", ".join(map(str, counted.files)),

@@ -39,6 +39,16 @@ class ShardBatch:
     bad: list[Skipped] = field(default_factory=list)
 
 
+def why_not_whole(path: Path, columns: Sequence[str]) -> str | None:
+    """What is wrong with a shard that was cut off, or lacks a column; None for a whole one."""
+    try:
+        with pq.ParquetFile(path) as file:
+            missing = [name for name in columns if name not in file.schema_arrow.names]
+    except (pa.ArrowException, OSError) as error:
+        return f"not a whole shard ({error})"
+    return f"not a whole shard (it has no column {missing[0]!r})" if missing else None
+
+
 class Shards:
     """The shards of a folder, in the order of their names.
 
@@ -57,16 +67,12 @@ class Shards:
         # A dot: what a killed run left half written.
         paths = sorted(p for p in Path(folder).glob("*.parquet") if p.name[0] not in "._")
         for path in paths:
-            try:
-                with pq.ParquetFile(path) as file:
-                    missing = [n for n in _NEEDED if n not in file.schema_arrow.names]
-                    if missing:
-                        raise ValueError(f"it has no column {missing[0]!r}")
-                    self.rows += file.metadata.num_rows
-            except (pa.ArrowException, OSError, ValueError) as error:
+            wrong = why_not_whole(path, _NEEDED)
+            if wrong is not None:
                 remedy = "run `planktrait predict` again, then push again"
-                self.bad.append(Skipped(str(path), f"not a whole shard ({error}): {remedy}"))
+                self.bad.append(Skipped(str(path), f"{wrong}: {remedy}"))
                 continue
+            self.rows += pq.read_metadata(path).num_rows
             self.files.append(path)
         if not self.files:
             reason = self.bad[0].reason if self.bad else "run `planktrait predict` first"

@@ -55,7 +55,7 @@ def count_project(
         Label Studio cannot be reached.
     """
     from ml_backend.counting import count_images
-    from ml_backend.quantify_read import group_images
+    from ml_backend.quantify_groups import group_images
 
     home = Home(home_folder)
     version = Registry(home.models_folder(project_id)).live

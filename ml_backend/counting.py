@@ -10,29 +10,46 @@ from typing import Any
 from label_studio_config.manifest import Manifest
 from label_studio_config.schema import LabelSchema
 from ml_backend.quantify_blind import hide_blind
+from ml_backend.quantify_groups import group_images
 from ml_backend.quantify_plot import plot_counts
-from ml_backend.quantify_read import group_images, read_predictions, read_validated
-from ml_backend.quantify_table import UNCHECKED, count_labels, write_counts
+from ml_backend.quantify_predicted import read_predictions
+from ml_backend.quantify_read import read_validated, without_denied
+from ml_backend.quantify_table import count_labels, is_checked, method_of, write_counts
 
 NOT_VALIDATED = "No blind image was validated: the intervals leave the model's own errors out."
+NOT_CHECKED = (
+    "The blind images that people validated bear only labels that the model cannot tell: the "
+    "intervals leave the model's own errors out. Validate more of them."
+)
 
 
 @dataclass(frozen=True)
 class Counted:
-    """What was counted; `notes` say what was left out, `method` what the intervals rest on."""
+    """What was counted.
+
+    Attributes
+    ----------
+    model_version : str
+        As the predictions say; may be empty.
+    images, groups, validated : int
+        `validated`: of the images, those whose labels people gave.
+    checked : bool
+        Whether the intervals know of the model's own errors.
+    method : str
+        What they rest on.
+    notes : list of str
+        What was left out, or is missing.
+    """
 
     control: str
+    model_version: str
     images: int
     groups: int
     validated: int
+    checked: bool
     method: str
     notes: list[str]
     files: list[Path]
-
-    @property
-    def checked(self) -> bool:
-        """Whether the intervals know of the model's own errors."""
-        return self.method != UNCHECKED
 
 
 def count_images(
@@ -48,7 +65,7 @@ def count_images(
     blind: Collection[str] = (),
     weights: Mapping[str, float] | None = None,
 ) -> Counted:
-    """Count labels a group, corrected, and write the table (CSV, Parquet) and plot (PNG, SVG).
+    """Count labels a group, corrected; write the table, its data dictionary, and the plot.
 
     Parameters
     ----------
@@ -75,16 +92,23 @@ def count_images(
         # Some of their annotators are still to come, who must not read that it is asked.
         tasks = (task for task in tasks or () if task.get("is_labeled", True))
     validated = None if tasks is None else read_validated(schema, tasks, predicted, weights)
+    predicted, validated = without_denied(predicted, validated)
     hidden = hide_blind(predicted, validated, blind, always_asked)
     predicted, validated = hidden.predicted, hidden.validated
-    groups = group_images(manifest, predicted.image_ids, by, depth_bin_m)
-    table = count_labels(predicted, groups, validated, blind=hidden.blind)
+    groups = group_images(manifest, predicted.image_ids, by, depth_bin_m, predicted.not_asked)
+    notes = [*groups.notes, *hidden.notes, *([] if validated is None else validated.notes)]
+    n_validated = 0 if validated is None else len(validated.rows)
+    table = count_labels(
+        predicted, groups, validated, blind=hidden.blind, conditional=not always_asked
+    )
     return Counted(
         control=predicted.control,
+        model_version=predicted.model_version,
         images=len(predicted.image_ids),
         groups=len(groups.names),
-        validated=0 if validated is None else len(validated.rows),
-        method=str(table["method"].iloc[0]),
-        notes=hidden.notes + ([] if validated is None else validated.notes),
+        validated=n_validated,
+        checked=is_checked(table),
+        method=method_of(table),
+        notes=[*notes, NOT_CHECKED] if n_validated and not is_checked(table) else notes,
         files=[*write_counts(table, output), *plot_counts(table, output, by)],
     )

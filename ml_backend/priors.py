@@ -138,7 +138,7 @@ def prior_by_bbse(confusion: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     ----------
     confusion : array (k, k)
         A row per true label: counts of the labels predicted for its images, or sums of their
-        probabilities (`soft_confusion`). A label without images is taken to be always recognised.
+        probabilities. A label without images is taken to be always recognised.
     predicted : array (k,)
         How often each label is predicted, or the mean of its probabilities, where frequencies are
         sought.
@@ -165,11 +165,6 @@ def prior_by_bbse(confusion: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         logger.warning("some labels are hardly told apart: their frequencies are not to be trusted")
     found, _ = nnls(recalled.T, shares / shares.sum())
     return found / found.sum()
-
-
-def soft_confusion(probabilities: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Return sums of probabilities by true label, (k, k), from predictions and votes (n, k)."""
-    return np.asarray(shares, dtype=float).T @ np.asarray(probabilities, dtype=float)
 
 
 def published_correction(

@@ -26,6 +26,7 @@ import numpy as np
 from scipy.special import gammaln, softmax
 
 from hpc_jobs import progress
+from label_studio_config.words import counted
 from ml_backend.calibrate import SMALLEST_PRIOR, SMALLEST_PROBABILITY
 from ml_backend.priors import climb
 from ml_backend.quantify_classifier import Correction
@@ -40,6 +41,7 @@ SHARES = (0.0, 0.5, 0.9)
 LEAST_LOG_LIKELIHOOD = -15.0
 BLOCK = 4096
 INTERVAL = (2.5, 97.5)
+ROUNDING = 1e-6
 
 
 class QuantifyError(ValueError):
@@ -53,7 +55,10 @@ class Counts:
     Attributes
     ----------
     mean, low, high
-        Posterior mean and 95 % interval of the count in the group.
+        Posterior mean and 95 % interval of the count in the group; low <= mean <= high. Where a
+        label occurs in fewer than 2.5 % of the draws, the mean lies above the interval (or, where
+        it is nearly always all there is, below): the interval then reaches to the whole number
+        beyond the mean.
     """
 
     mean: np.ndarray
@@ -62,10 +67,13 @@ class Counts:
 
     @classmethod
     def of(cls, draws: np.ndarray) -> Counts:
-        """Summarise draws (d, g, k); the bounds are counts that were drawn."""
-        low = np.percentile(draws, INTERVAL[0], axis=0, method="lower")
-        high = np.percentile(draws, INTERVAL[1], axis=0, method="higher")
-        return cls(draws.mean(axis=0, dtype=np.float64), low, high)
+        """Summarise draws (d, g, k); the bounds are counts that were drawn, or hold the mean."""
+        mean = draws.mean(axis=0, dtype=np.float64)
+        low = np.percentile(draws, INTERVAL[0], axis=0, method="lower").astype(np.float64)
+        high = np.percentile(draws, INTERVAL[1], axis=0, method="higher").astype(np.float64)
+        low = np.where(mean < low - ROUNDING, np.floor(mean), low)
+        high = np.where(mean > high + ROUNDING, np.ceil(mean), high)
+        return cls(np.clip(mean, low, high), low, high)
 
 
 def checked_prior(prior: np.ndarray, n_labels: int) -> np.ndarray:
@@ -99,7 +107,10 @@ def log_likelihoods(probabilities: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """
     wrong = ~np.isfinite(probabilities).all(axis=1)
     if wrong.any():
-        raise QuantifyError(f"{wrong.sum()} images have probabilities that are no numbers")
+        raise QuantifyError(
+            f"the probabilities of {counted(wrong.sum(), 'image')} are no numbers, the first is "
+            f"number {np.flatnonzero(wrong)[0]}: predict again"
+        )
     # As the head applied it: a prior that was clipped there is clipped here.
     applied = np.clip(checked_prior(prior, probabilities.shape[1]), SMALLEST_PRIOR, None)
     logs = np.log(np.maximum(probabilities, SMALLEST_PROBABILITY)) - np.log(applied)

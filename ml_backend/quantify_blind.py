@@ -10,14 +10,15 @@ control that is not asked of every image they are left out.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from label_studio_config.words import counted
 from ml_backend.quantify import QuantifyError
-from ml_backend.quantify_read import Predicted, Validated, asked_of_none
+from ml_backend.quantify_predicted import Predicted, asked_of_none
+from ml_backend.quantify_read import Validated, without
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,8 @@ def hide_blind(
     kept = ~is_blind | judged
     if not kept.any():
         raise QuantifyError(asked_of_none(predicted.control))
-    if validated is not None:
-        validated = replace(validated, rows=np.cumsum(kept)[validated.rows] - 1)
-    return Hidden(predicted.select(kept), validated, is_blind[kept], [_LEFT_OUT])
+    predicted, validated = without(predicted, validated, ~kept)
+    return Hidden(predicted, validated, is_blind[kept], [_LEFT_OUT])
 
 
 def _shared_out(n_open: int) -> list[str]:

@@ -55,9 +55,9 @@ class Correction:
         Their true labels: rows sum to 1, a tie is split.
     prior : array (k,)
         The deployment prior: where the validated images are few, their labels occur so.
-    units : int array (n,)
-        What is drawn together in the bootstrap (the sample); fewer than 5 units are no ground for
-        one, and images are drawn instead.
+    units : array (n,), of text or numbers
+        What is drawn together in the bootstrap (the name of the sample); fewer than 5 units are no
+        ground for one, and images are drawn instead.
     """
 
     def __init__(
@@ -101,12 +101,13 @@ class Correction:
 
     def apply(self, parameters: np.ndarray, log_likelihoods: np.ndarray) -> np.ndarray:
         """Corrected log-likelihoods (m, k) of any images, from those of the classifier."""
-        temperature, linear = self._split(parameters)
-        return temperature * log_likelihoods + self._features(log_likelihoods) @ linear
+        return self._corrected(parameters, log_likelihoods, self._features(log_likelihoods))
 
-    def _split(self, parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        linear = parameters[1:].reshape(-1, len(self.prior))
-        return max(float(parameters[0]), LEAST_TEMPERATURE), linear
+    def _corrected(
+        self, parameters: np.ndarray, logs: np.ndarray, features: np.ndarray
+    ) -> np.ndarray:
+        temperature = max(float(parameters[0]), LEAST_TEMPERATURE)
+        return temperature * logs + features @ parameters[1:].reshape(-1, len(self.prior))
 
     def _features(self, logs: np.ndarray) -> np.ndarray:
         """A constant, and for whom an image is taken: (m, 1 + r)."""
@@ -147,8 +148,7 @@ class Correction:
         return _Fit(best, hessian, np.linalg.inv(full), self._scores(p), precision, log_evidence)
 
     def _logits(self, parameters: np.ndarray) -> np.ndarray:
-        linear = parameters[1:].reshape(-1, len(self.prior))
-        return self.log_prior + parameters[0] * self.logs + self.features @ linear
+        return self.log_prior + self._corrected(parameters, self.logs, self.features)
 
     def _probabilities(self, parameters: np.ndarray) -> np.ndarray:
         return softmax(self._logits(parameters), axis=1)

@@ -9,30 +9,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-INK, ACCENT, SECOND, PALE = "#26323c", "#14647d", "#b5651d", "#a9b5bd"
+from ml_backend.plot_style import ACCENT, INK, PALE, SECOND, our_style
+
 SMALL_INCHES = (3.7, 3.5)
 FEW_LABELS = 30
 MOST_TICKS = 5
 RECALL = "macro recall"
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
-STYLE: dict[Any, Any] = {
+STYLE: dict[str, Any] = {
     "font.size": 9,
-    "font.family": "DejaVu Sans",
     "axes.edgecolor": PALE,
     "axes.labelcolor": INK,
-    "text.color": INK,
     "xtick.color": INK,
     "ytick.color": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "svg.hashsalt": "planktrait",
-    "text.parse_math": False,  # a label may hold dollars
 }
 
 
@@ -187,7 +183,7 @@ def confusion_plot(labels: Sequence[str], counts: np.ndarray) -> str:
     side = max(k * pitch, 1.6)
     figure = Figure(figsize=(margin + side + 0.7, margin + side + 0.3))
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    with matplotlib.rc_context(STYLE):
+    with our_style(**STYLE):
         width, height = figure.get_size_inches()
         axes = figure.add_axes((margin / width, margin / height, side / width, side / height))
         shades = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
@@ -229,7 +225,7 @@ def _write_counts(axes: Axes, counts: np.ndarray, share: np.ndarray) -> None:
 def _figure(
     inches: tuple[float, float] = SMALL_INCHES, rows: tuple[int, ...] = (1,)
 ) -> tuple[Figure, list[Axes]]:
-    with matplotlib.rc_context(STYLE):
+    with our_style(**STYLE):
         figure = Figure(figsize=inches, layout="constrained")
         grid = figure.add_gridspec(len(rows), 1, height_ratios=rows)
         return figure, [figure.add_subplot(grid[row, 0]) for row in range(len(rows))]
@@ -238,6 +234,6 @@ def _figure(
 def _svg(figure: Figure, **options: Any) -> str:
     """As a data URI; letters are drawn as paths, so that it looks the same everywhere."""
     drawn = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
+    with our_style(**STYLE):
         figure.savefig(drawn, format="svg", metadata=NO_METADATA, **options)
     return "data:image/svg+xml;base64," + base64.b64encode(drawn.getvalue()).decode("ascii")

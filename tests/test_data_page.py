@@ -340,6 +340,18 @@ def test_4_counts_with_their_intervals(
     assert all("blind validated" in row["method"] for row in rows)
     assert b"<svg" in fetched(page, "Plot (SVG)")
     assert fetched(page, "Plot (PNG)").startswith(b"\x89PNG")
+    assert b"n_not_predicted" in fetched(page, "Columns (CSV)")
+    # A label that the model does not know has no interval, and is shown nevertheless.
+    kept = cruise.server.home.kept_folder("counts", cruise.project)
+    (path,) = kept.glob("*/counts.csv")
+    first = rows[0] | {"corrected_count": "2.0", "count_low95": "", "count_high95": ""}
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows([first | {"raw_count": "0", "n_not_predicted": "4"}, *rows[1:]])
+    page.reload()
+    expect(table).to_contain_text("none: only as people saw it", timeout=30_000)
+    expect(table.locator(".groups").first).to_contain_text("4 more without a prediction")
     told = cruise.refusal("POST", "/start/count", json={"by": "salinity"})
     assert "no 'salinity' to count by; they have sample_id, depth, day, station" in told
     visit.check()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
+from ml_backend.fit import FitSettings
 from ml_backend.model_card import model_card
 from ml_backend.registry import ModelVersion
 from ml_backend.report_context import learning_points
@@ -44,7 +46,7 @@ def record(**told: Any) -> dict[str, Any]:
         "left_out": {},
         "promotion": {"promoted": True, "reason": "the first version", "notes": []},
         "notes": [],
-        "settings": {"balance": 0.5, "choice_balance": 0.5},
+        "settings": asdict(FitSettings()),
         "heads": [{**HEAD, "cross_fitted": True}],
         **told,
     }

@@ -185,7 +185,9 @@ class CountsTable(DataView):
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 # Labels that were neither suggested nor are likely would hide the others.
-                if float(row["raw_count"]) or float(row["count_high95"]) >= 0.5:
+                # One without an interval was seen by people only.
+                likely = float(row["count_high95"] or row["corrected_count"])
+                if float(row["raw_count"]) or likely >= 0.5:
                     n_rows += 1
                     if len(shown) < ROWS_SHOWN:
                         shown.append(_row(row))
@@ -209,7 +211,8 @@ def _row(row: dict[str, str]) -> dict[str, Any]:
         "n_images": int(row["n_images"]),
         "n_validated": int(row["n_validated"]),
         "n_shared_out": int(row.get("n_shared_out") or 0),
-        **{name: float(row[name]) for name in numbers},
+        "n_not_predicted": int(row.get("n_not_predicted") or 0),
+        **{name: float(row[name]) if row[name] else None for name in numbers},
     }
 
 

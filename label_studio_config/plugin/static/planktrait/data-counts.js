@@ -5,6 +5,7 @@ import { deleteButton, download, fileAddress, moment } from "./data-files.js";
 import { check } from "./data-set-up.js";
 import { announce, byId, make, plural, shown, whole } from "./dom.js";
 
+const DICTIONARY = "counts.dictionary.csv";
 const NAMES = { sample_id: "sample", depth: "depth", day: "day" };
 const named = (by) => NAMES[by] ?? by;
 const decimals = (n) => n.toLocaleString("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
@@ -64,8 +65,10 @@ export class CountsStep {
     const head = make("div", { class: "result-head" }, choice, make("span", { class: "push" }),
       download("counts", one, "counts.csv", "CSV"), download("counts", one, "counts.svg", "Plot (SVG)"),
       download("counts", one, "counts.png", "Plot (PNG)"),
+      // Older counts have none.
+      ...(one.files.some((file) => file.name === DICTIONARY) ? [download("counts", one, DICTIONARY, "Columns (CSV)")] : []),
       mayChange ? deleteButton("counts", one, name, () => this.page.refresh()) : null);
-    const notes = [...(one.checked ? [] : [unchecked()]), ...(one.notes ?? []).map((note) => make("p", { class: "notice warn" }, note))];
+    const notes = [...(one.checked || one.validated ? [] : [unchecked()]), ...(one.notes ?? []).map((note) => make("p", { class: "notice warn" }, note))];
     const facts = make("p", { class: "quiet" }, `${one.control}, by ${named(one.by)}, as ${one.version} sees it. ` +
       `Intervals: ${one.method}.`);
     const plot = make("img", { class: "plot", src: fileAddress("counts", one, "counts.svg"),
@@ -119,12 +122,14 @@ function tableOf({ rows, n_rows: all }) {
       group = row.group;
       const judged = row.n_validated ? `, ${whole(row.n_validated)} blind and annotated` : "";
       const open = row.n_shared_out ? `, ${whole(row.n_shared_out)} blind and not annotated` : "";
-      const said = `${plural(row.n_images, "image")}${judged}${open}`;
+      const missing = row.n_not_predicted ? `, ${whole(row.n_not_predicted)} more without a prediction` : "";
+      const said = `${plural(row.n_images, "image")}${judged}${open}${missing}`;
       body.push(make("tr", { class: "groups" }, make("th", { scope: "rowgroup", colspan: 4 }, group, make("span", {}, said))));
     }
     body.push(make("tr", {}, make("td", {}, shown(row.label)), make("td", { class: "number" }, whole(row.raw_count)),
       make("td", { class: "number" }, decimals(row.corrected_count)),
-      make("td", { class: "interval" }, `${decimals(row.count_low95)} to ${decimals(row.count_high95)}`)));
+      make("td", { class: "interval" }, row.count_high95 === null ? "none: only as people saw it"
+        : `${decimals(row.count_low95)} to ${decimals(row.count_high95)}`)));
   }
   const left = [make("p", { class: "quiet" }, "Labels that were not suggested and are most likely absent are only in the CSV.")];
   if (rows.some((row) => row.n_validated || row.n_shared_out)) {
