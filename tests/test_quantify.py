@@ -848,7 +848,9 @@ def test_the_command_takes_weights_from_the_home_of_a_project(
     known = {"id": 7, "label_config": XML}
     monkeypatch.setattr(server_tasks, "fetch_project", lambda *_: known)
     monkeypatch.setattr(server_tasks, "fetch_tasks", lambda *_, **__: unlike)
-    update_weights(Home(tmp_path / "home").models_folder(7), {"0": 0})
+    home = Home(tmp_path / "home")
+    (home.folder / "settings.json").write_text("{}")  # it was served
+    update_weights(home.models_folder(7), {"0": 0})
     code, said = run("p", "--source", "m.parquet", "--project", "P", "--home", "home")
     assert code == 0, said
     assert NO_WEIGHT in said
