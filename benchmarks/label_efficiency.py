@@ -11,8 +11,8 @@ result when it is done and is skipped when repeated, so the script can be stoppe
 Fewer than 1,000 labels are calibrated by all of them, each fifth judged by a model of the others;
 "simclr-validation" is the same training, calibrated by its validation side alone.
 
-What a share of the labels can reach at best, whatever is learned from images alone, is told by the
-cells "bound": they start from a network that was taught all labels of 121 classes (the cell
+What a share of the labels can reach in the way that the product teaches, whatever is learned from
+images alone, is told by the cells "bound": they start from a network that was taught all labels of 121 classes (the cell
 classes-100pct-simclr-seed0, to be run before them).
 """
 
