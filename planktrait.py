@@ -617,6 +617,8 @@ def train(
         from ml_backend.ways import Ways
 
         ways = Ways(rare.value, self_train, calibrate_by_all)
+        if project is None:
+            root = root_of(home, images)  # said before anything is written
         if annotator_weight:
             folder = models if project is None else registry_of(home, None, project).folder
             update_weights(folder, parse_weights(annotator_weight))
@@ -639,7 +641,7 @@ def train(
         report = train_tasks(
             read_export(export),  # type: ignore[arg-type]
             LabelSchema.from_xml(read_config(config)),
-            resolve_image=partial(resolve_image, root_of(home, images)),
+            resolve_image=partial(resolve_image, root),
             registry=Registry(models),
             encoder=encoder,
             cache_folder=images_scratch(),
@@ -1228,8 +1230,17 @@ def home_of(folder: Path | None, may_make: bool = False) -> Any:
 
 
 def root_of(home: Path | None, images: Path | None) -> Path:
-    """The images root of an option, else the home's."""
-    return home_of(home).images_root if images is None else images.expanduser().resolve()
+    """The images root of an option, else the home's; where that is missing, what to give."""
+    from label_studio_config.home import HomeError
+
+    if images is not None:
+        return images.expanduser().resolve()
+    try:
+        return home_of(home).images_root
+    except HomeError as error:
+        raise UsageError(
+            f"give --images, the folder that image paths are below: {error}"
+        ) from error
 
 
 def registry_of(home: Path | None, models: Path | None, project: str | None) -> Any:

@@ -12,8 +12,8 @@ Fewer than 1,000 labels are calibrated by all of them, each fifth judged by a mo
 "simclr-validation" is the same training, calibrated by its validation side alone.
 
 What a share of the labels can reach in the way that the product teaches, whatever is learned from
-images alone, is told by the cells "bound": they start from a network that was taught all labels of 121 classes (the cell
-classes-100pct-simclr-seed0, to be run before them).
+images alone, is told by the cells "bound": they start from a network that was taught all labels of
+121 classes (the cell classes-100pct-simclr-seed0, to be run before them).
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class JobCall:
     yet, see `failures`.
     """
 
-    at_end: AtEnd | None = None  # of a call that an earlier version has pickled
+    at_end: AtEnd | None = None
 
     def __init__(
         self,

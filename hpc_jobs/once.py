@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpc_jobs.call import JobCall
 from hpc_jobs.errors import JobError
 from hpc_jobs.files import read_json
 from hpc_jobs.job import Job
@@ -133,3 +134,7 @@ def _submit(state: KeyState, function: Callable[..., Any], *args: Any, **kwargs:
     )
     state.forget_pending()
     return job
+
+
+# A call that an earlier version has pickled does not say what happens at its end: this did.
+JobCall.at_end = staticmethod(with_follow_up)

@@ -118,8 +118,12 @@ def submit(
     else:
         calls = [
             JobCall(
-                *(part_folder(job_folder, k), function, args, kwargs | {"part": (k, parts)}),
-                *(own, at_end),
+                part_folder(job_folder, k),
+                function,
+                args,
+                kwargs | {"part": (k, parts)},
+                own,
+                at_end,
             )
             for k in range(parts)
         ]

@@ -23,13 +23,18 @@ COLUMNS: dict[str, tuple[str, str]] = {
     ),
     "n_not_asked": (
         "images",
-        "further images of the group, predicted but not counted: the control is not asked of them",
+        "further images of the group, predicted but not counted: the control is not asked of them, "
+        "or people denied what it is asked for; on the page Data also blind ones that nobody "
+        "annotated yet, of a control that is not asked of every image",
     ),
     "n_not_predicted": (
         "images",
         "further images of the group, without a prediction and not counted: 0 for a whole group",
     ),
-    "raw_count": ("images", "images for which the model suggests the label"),
+    "raw_count": (
+        "images",
+        "images for which the model suggests the label; on the page Data without blind ones",
+    ),
     "raw_frequency": ("share", "share of the label among suggestions; empty without any"),
     "corrected_count": (
         "images",

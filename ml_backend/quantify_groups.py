@@ -135,9 +135,10 @@ def _missing_note(missing: pd.Series, n_all: int) -> list[str]:
         return []
     have = "has" if len(missing) == 1 else "have"
     return [
-        f"{len(missing)} of {counted(n_all, 'image')} of --source {have} no prediction, e.g. "
-        f"{missing.index[0]!r}: run `planktrait predict` to its end, which also lists what it "
-        "cannot read. They are not counted; n_not_predicted tells how many each group lacks."
+        f"{len(missing)} of {counted(n_all, 'image')} {have} no prediction, e.g. "
+        f"{missing.index[0]!r}, and {'is' if len(missing) == 1 else 'are'} not counted: predicting "
+        "was not run to its end, or could not read them, which it lists. n_not_predicted in the "
+        "table tells how many each group lacks."
     ]
 
 

@@ -51,8 +51,8 @@ __all__ = ["TrainingRefused", "TrainingReport", "train"]
 logger = logging.getLogger(__name__)
 
 NONE_UNLABELLED = (
-    "no image without votes could help to teach: all on the training side have some (a saved "
-    "export holds the others only if it was made of all tasks)"
+    "there is no image without votes to learn from: all on the training side have some (a saved "
+    "export holds the others only if it was made of all tasks). Train without --self-train"
 )
 
 
@@ -183,13 +183,13 @@ def _read(
         )
     himself, changed = self_agreement(votes), changed_answers(schema, tasks)
     data = learning_set(schema, images, votes, rule, weights, most_unlabelled)
+    if most_unlabelled and not data.counts.get("unlabelled"):
+        raise TrainingRefused(NONE_UNLABELLED)
     notes = [
         *weight_notes(weights, voters),
         *self_agreement_notes(himself),
         *changed_notes(changed),
     ]
-    if most_unlabelled and not data.counts.get("unlabelled"):
-        notes.append(NONE_UNLABELLED)
     facts = {
         "split": asdict(rule),
         "votes": len(votes),

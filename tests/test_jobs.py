@@ -8,6 +8,7 @@ import json
 import logging
 import operator
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 
 import hpc_jobs
 from hpc_jobs import progress, slurm
+from hpc_jobs.call import JobCall
 from hpc_jobs.files import read_json, write_json
 from hpc_jobs.job_folder import (
     CANCELLED_FILE,
@@ -307,6 +309,23 @@ def test_follow_up_of_a_killed_job(tmp_path):
     assert lines.read_text().split() == ["b"]
     assert not hpc_jobs.has_pending(jobs, "k")
     assert hpc_jobs.start_pending(jobs) == []
+
+
+def test_a_call_that_an_earlier_version_pickled_starts_its_follow_up(tmp_path):
+    """It does not say what happens at its end: the job waited on Slurm while all was upgraded."""
+    lines, jobs = tmp_path / "lines", tmp_path / "jobs"
+    first = hpc_jobs.submit_once(append_line, lines, "a", 60, name="a", folder=jobs, key="k").job
+    assert hpc_jobs.submit_once(append_line, lines, "b", name="b", folder=jobs, key="k").coalesced
+    wait_for_state(first, "running")
+    os.kill(job_pid(first), signal.SIGKILL)
+    wait_for_state(first, "killed", 5)
+    call = JobCall(first.folder, append_line, (lines, "a"), {}, 0)
+    del call.at_end
+    pickle.loads(pickle.dumps(call)).run()
+    follow_up = hpc_jobs.Job(hpc_jobs.list_jobs(jobs)[0].folder)
+    assert follow_up.id != first.id
+    assert follow_up.wait(30).state == "finished"
+    assert lines.read_text().split() == ["a", "b"]
 
 
 def test_cancel_drops_the_follow_up(tmp_path):

@@ -862,7 +862,7 @@ def test_the_command_tells_of_images_without_a_prediction(run, folder: Path) -> 
     Path("p/part-00001.parquet").unlink()
     code, said = run("p", "--source", "m.parquet", "--config", "config.xml")
     assert code == 0, said
-    assert "30 of 60 images of --source have no prediction, e.g. 'image-30': run" in said
+    assert "30 of 60 images have no prediction, e.g. 'image-30', and are not counted" in said
     table = pd.read_csv("counts.csv")
     assert table.groupby("group")["n_not_predicted"].first().tolist() == [7, 7, 8, 8]
     assert table.groupby("group")["n_images"].first().tolist() == [8, 8, 7, 7]

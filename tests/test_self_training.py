@@ -22,7 +22,7 @@ from ml_backend.registry import Registry
 from ml_backend.self_training import with_soft_labels
 from ml_backend.split import SplitRule
 from ml_backend.targets import LearningSet, learning_set, task_images
-from ml_backend.train import train
+from ml_backend.train import TrainingRefused, train
 from simclr.encoder import Encoder
 from tests.trait_fixtures import GROUPS, XML, make_tasks, resolver
 
@@ -172,9 +172,14 @@ def test_it_is_said_where_they_do_not_help(
     count = report.record["images"]["unlabelled"]
     card = (report.version.folder / "README.md").read_text()
     assert f"{count} were to help, but what serves is taught by votes alone" in card
+
+
+def test_without_images_to_learn_from_it_is_refused(
+    tmp_path: Path, tasks, images: Path, encoder: Path
+) -> None:
     annotated = [task for task in tasks if task["annotations"]]
-    report = learn(tmp_path, annotated, images, encoder, "none")
-    assert "no image without votes could help to teach" in " ".join(report.record["notes"])
+    with pytest.raises(TrainingRefused, match=r"no image without votes .* without --self-train"):
+        learn(tmp_path, annotated, images, encoder, "none")
 
 
 def test_an_untrained_network_learns_from_votes_alone(tmp_path: Path, tasks, images: Path) -> None:

@@ -181,13 +181,16 @@ class CountsTable(DataView):
     def get(self, request: Request, pk: int, kept: str) -> Response:
         path = _file(self.project(request, pk), "counts", kept, "counts.csv")
         shown: list[dict[str, Any]] = []
-        n_rows = 0
+        n_rows, group = 0, None
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 # Labels that were neither suggested nor are likely would hide the others.
                 # One without an interval was seen by people only.
                 likely = float(row["count_high95"] or row["corrected_count"])
-                if float(row["raw_count"]) or likely >= 0.5:
+                # Of a group without any image that is counted, its head alone is shown.
+                is_head = not int(row["n_images"]) and row["group"] != group
+                group = row["group"]
+                if float(row["raw_count"]) or likely >= 0.5 or is_head:
                     n_rows += 1
                     if len(shown) < ROWS_SHOWN:
                         shown.append(_row(row))

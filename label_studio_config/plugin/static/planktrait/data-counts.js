@@ -126,6 +126,7 @@ function tableOf({ rows, n_rows: all }) {
       const said = `${plural(row.n_images, "image")}${judged}${open}${missing}`;
       body.push(make("tr", { class: "groups" }, make("th", { scope: "rowgroup", colspan: 4 }, group, make("span", {}, said))));
     }
+    if (!row.n_images) continue;
     body.push(make("tr", {}, make("td", {}, shown(row.label)), make("td", { class: "number" }, whole(row.raw_count)),
       make("td", { class: "number" }, decimals(row.corrected_count)),
       make("td", { class: "interval" }, row.count_high95 === null ? "none: only as people saw it"
