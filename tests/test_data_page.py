@@ -341,17 +341,24 @@ def test_4_counts_with_their_intervals(
     assert b"<svg" in fetched(page, "Plot (SVG)")
     assert fetched(page, "Plot (PNG)").startswith(b"\x89PNG")
     assert b"n_not_predicted" in fetched(page, "Columns (CSV)")
-    # A label that the model does not know has no interval, and is shown nevertheless.
+    # A label that the model does not know has no interval, and is shown nevertheless; so is the
+    # head of a group of which nothing is counted.
     kept = cruise.server.home.kept_folder("counts", cruise.project)
     (path,) = kept.glob("*/counts.csv")
     first = rows[0] | {"corrected_count": "2.0", "count_low95": "", "count_high95": ""}
+    nothing = dict.fromkeys(("n_images", "n_validated", "n_shared_out", "raw_count"), "0")
+    unread = rows[0] | nothing | {"group": "Z", "n_not_predicted": "7"}
+    unread |= {"corrected_count": "0.0", "count_low95": "0", "count_high95": "0"}
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows([first | {"raw_count": "0", "n_not_predicted": "4"}, *rows[1:]])
+        writer.writerows([unread, unread | {"label": rows[1]["label"]}])
     page.reload()
     expect(table).to_contain_text("none: only as people saw it", timeout=30_000)
     expect(table.locator(".groups").first).to_contain_text("4 more without a prediction")
+    expect(table.locator(".groups").last).to_contain_text("Z0 images, 7 more without a prediction")
+    expect(table.locator("tbody tr").last).to_have_class("groups")
     told = cruise.refusal("POST", "/start/count", json={"by": "salinity"})
     assert "no 'salinity' to count by; they have sample_id, depth, day, station" in told
     visit.check()
