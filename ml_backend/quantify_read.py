@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -80,39 +80,59 @@ def read_validated(
     ids = list(dict.fromkeys(image_id_of(schema, task) for task in blind))
     votes = read_votes(schema, blind)
     weighs = weights_of(votes["annotator"], weights) > 0
-    left_out = votes["annotator"][~weighs & (votes["control"] == control.name)].nunique()
-    votes = votes[weighs]
-    shares, n_votes = vote_shares(control, votes, ids, weights)
+    of_control = votes["control"] == control.name
+    unheard = votes["annotator"][~weighs & of_control].nunique()
+    shares, n_votes = vote_shares(control, votes[weighs], ids, weights)
     place = {image_id: row for row, image_id in enumerate(predicted.image_ids)}
     voted = [n for n in range(len(ids)) if n_votes[n]]
     found = [n for n in voted if ids[n] in place]
+    strange = _left_out([ids[n] for n in voted if ids[n] not in place], len(voted), predicted)
+    denied = [place[i] for i in denied_ids(schema, control, votes[weighs]) if i in place]
+    wide, unknown = _modal(shares[found], control.labels, predicted.labels)
+    unassessable = votes[weighs & of_control & ~votes["assessable"].astype(bool)]
+    unsure = (set(unassessable["image_id"]) & set(place)) - {ids[n] for n in voted}
+    return Validated(
+        np.array([place[ids[n]] for n in found], dtype=int),
+        tuple(wide.columns),
+        wide.to_numpy(),
+        [*_unheard(unheard), *strange, *_counted_apart(control.name, unknown, denied, unsure)],
+        np.array(sorted(denied), dtype=int),
+    )
+
+
+def _modal(
+    shares: np.ndarray, asked: Sequence[str], known: Sequence[str]
+) -> tuple[pd.DataFrame, list[str]]:
+    """What most chose, (m, labels): the model's labels first, then others that people saw."""
+    modal = modal_labels(shares)
+    wide = pd.DataFrame(modal / modal.sum(axis=1, keepdims=True), columns=list(asked))
+    unknown = [label for label in asked if label not in known and wide[label].any()]
+    return wide.reindex(columns=[*known, *unknown], fill_value=0.0), unknown
+
+
+def _unheard(n_people: int) -> list[str]:
+    people = "1 person" if n_people == 1 else f"{n_people} people"
+    return [f"the answers of {people} with weight 0 are left out"] if n_people else []
+
+
+def _counted_apart(
+    control: str, unknown: Sequence[str], denied: Sequence[int], unsure: Collection[str]
+) -> list[str]:
+    """What is said of blind images that do not count as the others do."""
     notes = []
-    if left_out:
-        people = "1 person" if left_out == 1 else f"{left_out} people"
-        notes.append(f"the answers of {people} with weight 0 are left out")
-    notes += _left_out([ids[n] for n in voted if ids[n] not in place], len(voted), predicted)
-    denied = sorted(place[one] for one in denied_ids(schema, control, votes) if one in place)
-    others = [label for label in control.labels if label not in predicted.labels]
-    modal = modal_labels(shares[found])
-    wide = pd.DataFrame(modal / modal.sum(axis=1, keepdims=True), columns=list(control.labels))
-    unknown = [label for label in others if wide[label].any()]
-    wide = wide.reindex(columns=[*predicted.labels, *unknown], fill_value=0.0)
     if unknown:
         notes.append(f"labels that the model does not know, counted as validated: {unknown}")
     if denied:
         notes.append(
-            f"{counted(len(denied), 'blind image')} left out: the model asks {control.name!r} of "
+            f"{counted(len(denied), 'blind image')} left out: the model asks {control!r} of "
             "them, but people gave another control an answer with which it is not asked"
         )
-    mine = votes[(votes["control"] == control.name) & ~votes["assessable"].astype(bool)]
-    unsure = (set(mine["image_id"]) & set(place)) - {ids[n] for n in voted}
     if unsure:
         notes.append(
             f"{counted(len(unsure), 'blind image')} that nobody could assess: counted as if nobody "
             "had looked"
         )
-    rows = np.array([place[ids[n]] for n in found], dtype=int)
-    return Validated(rows, tuple(wide.columns), wide.to_numpy(), notes, np.array(denied, dtype=int))
+    return notes
 
 
 def _left_out(ids: list[str], n_validated: int, predicted: Predicted) -> list[str]:
