@@ -660,7 +660,13 @@ def test_only_what_is_near_the_window_is_in_the_page(window, filled):
         # What looks like the end may be a page that is on its way.
         if end and len(seen) == len(expected):
             break
-        page.evaluate("document.getElementById('mosaic').scrollBy(0, 180)")
+        # One frame tells the page that it was scrolled, the next one draws what is near then.
+        page.evaluate(
+            """async () => {
+              document.getElementById('mosaic').scrollBy(0, 180);
+              for (let n = 0; n < 3; n++) await new Promise(requestAnimationFrame);
+            }"""
+        )
     assert seen == expected
     assert most < 330
     pages = sum("gallery/page" in url and "label=" not in url for url in asked)
