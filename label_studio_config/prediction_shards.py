@@ -22,7 +22,7 @@ _KINDS = ("one of", "any of", "number")
 
 
 class ShardError(ValueError):
-    """A folder without usable shards; the message says the remedy."""
+    """A folder without usable shards, with the remedy; or what is wrong with a shard."""
 
 
 @dataclass
@@ -39,14 +39,23 @@ class ShardBatch:
     bad: list[Skipped] = field(default_factory=list)
 
 
-def why_not_whole(path: Path, columns: Sequence[str]) -> str | None:
-    """What is wrong with a shard that was cut off, or lacks a column; None for a whole one."""
+def shard_metadata(path: Path, columns: Sequence[str]) -> pq.FileMetaData:
+    """What the end of a shard says of it.
+
+    Raises
+    ------
+    ShardError
+        It was cut off, or lacks one of the columns.
+    """
     try:
-        with pq.ParquetFile(path) as file:
-            missing = [name for name in columns if name not in file.schema_arrow.names]
+        metadata = pq.read_metadata(path)
+        known = metadata.schema.to_arrow_schema().names
     except (pa.ArrowException, OSError) as error:
-        return f"not a whole shard ({error})"
-    return f"not a whole shard (it has no column {missing[0]!r})" if missing else None
+        raise ShardError(f"not a whole shard ({error})") from error
+    missing = [name for name in columns if name not in known]
+    if missing:
+        raise ShardError(f"not a whole shard (it has no column {missing[0]!r})")
+    return metadata
 
 
 class Shards:
@@ -67,12 +76,12 @@ class Shards:
         # A dot: what a killed run left half written.
         paths = sorted(p for p in Path(folder).glob("*.parquet") if p.name[0] not in "._")
         for path in paths:
-            wrong = why_not_whole(path, _NEEDED)
-            if wrong is not None:
+            try:
+                self.rows += shard_metadata(path, _NEEDED).num_rows
+            except ShardError as error:
                 remedy = "run `planktrait predict` again, then push again"
-                self.bad.append(Skipped(str(path), f"{wrong}: {remedy}"))
+                self.bad.append(Skipped(str(path), f"{error}: {remedy}"))
                 continue
-            self.rows += pq.read_metadata(path).num_rows
             self.files.append(path)
         if not self.files:
             reason = self.bad[0].reason if self.bad else "run `planktrait predict` first"

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from label_studio_config.manifest import Manifest
-from label_studio_config.words import counted
+from label_studio_config.words import counted, have
 from ml_backend.quantify import QuantifyError
 from ml_backend.split import clean_ids
 
@@ -121,21 +121,19 @@ def _tell_unknown(mine: pd.Series, missing: pd.Series, names: list[str], column:
     empty = [name for name in names if name not in predicted]
     if empty:
         shown = ", ".join(empty[:5]) + (" …" if len(empty) > 5 else "")
-        have = "has" if len(empty) == 1 else "have"
-        logger.warning("%s %s no predicted image: %s", counted(len(empty), "group"), have, shown)
+        said = counted(len(empty), "group")
+        logger.warning("%s %s no predicted image: %s", said, have(len(empty)), shown)
     n_unknown = int((mine == UNKNOWN).sum())
     if n_unknown:
-        have = "has" if n_unknown == 1 else "have"
         said = counted(n_unknown, "image")
-        logger.warning("%s %s no %s: group %r", said, have, column, UNKNOWN)
+        logger.warning("%s %s no %s: group %r", said, have(n_unknown), column, UNKNOWN)
 
 
 def _missing_note(missing: pd.Series, n_all: int) -> list[str]:
     if not len(missing):
         return []
-    have = "has" if len(missing) == 1 else "have"
     return [
-        f"{len(missing)} of {counted(n_all, 'image')} {have} no prediction, e.g. "
+        f"{len(missing)} of {counted(n_all, 'image')} {have(len(missing))} no prediction, e.g. "
         f"{missing.index[0]!r}, and {'is' if len(missing) == 1 else 'are'} not counted: predicting "
         "was not run to its end, or could not read them, which it lists. n_not_predicted in the "
         "table tells how many each group lacks."

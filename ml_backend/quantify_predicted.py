@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from label_studio_config.prediction import labels_of, prior_of, probabilities_column
-from label_studio_config.prediction_shards import why_not_whole
-from label_studio_config.words import counted
+from label_studio_config.prediction_shards import ShardError, shard_metadata
+from label_studio_config.words import counted, have
 from ml_backend.quantify import QuantifyError, checked_prior
 from ml_backend.split import clean_ids
 
@@ -124,10 +124,11 @@ def read_predictions(folder: Path | str, control: str) -> Predicted:
 
 def _mark(path: Path, control: str) -> tuple[tuple[str, ...], tuple[float, ...]]:
     """The labels and prior of a shard."""
-    wrong = why_not_whole(path, NEEDED)
-    if wrong is not None:
-        raise QuantifyError(f"{path} is {wrong}: {PREDICT_AGAIN}")
-    column = _column(path, control)
+    try:
+        schema = shard_metadata(path, NEEDED).schema.to_arrow_schema()
+    except ShardError as error:
+        raise QuantifyError(f"{path} is {error}: {PREDICT_AGAIN}") from error
+    column = _column(schema, path.parent, control)
     return labels_of(column), tuple(prior_of(column) or ())
 
 
@@ -177,16 +178,14 @@ def _probabilities(column: pa.ChunkedArray, k: int) -> np.ndarray:
 def _check_numbers(predicted: Predicted, folder: Path | str) -> None:
     wrong = np.flatnonzero(~np.isfinite(predicted.probabilities).all(axis=1))
     if len(wrong):
-        have = "has" if len(wrong) == 1 else "have"
         raise QuantifyError(
-            f"{folder}: {counted(len(wrong), 'image')} {have} no probabilities, or some that are "
-            f"no numbers, e.g. {predicted.image_ids[wrong[0]]!r}: predict again, into an empty "
-            "folder; if it comes again, the model is broken: train a new version"
+            f"{folder}: {counted(len(wrong), 'image')} {have(len(wrong))} no probabilities, or "
+            f"some that are no numbers, e.g. {predicted.image_ids[wrong[0]]!r}: predict again, "
+            "into an empty folder; if it comes again, the model is broken: train a new version"
         )
 
 
-def _column(path: Path, control: str) -> pa.Field:
-    schema = pq.read_schema(path)
+def _column(schema: pa.Schema, folder: Path, control: str) -> pa.Field:
     known = [
         name.removesuffix("__probabilities")
         for name in schema.names
@@ -195,7 +194,7 @@ def _column(path: Path, control: str) -> pa.Field:
     known = [name for name in known if pa.types.is_string(schema.field(name).type)]
     if control not in known:
         raise QuantifyError(
-            f"{path.parent} has no predictions of a one-of control {control!r}: choose --control "
+            f"{folder} has no predictions of a one-of control {control!r}: choose --control "
             f"from {known}"
         )
     return schema.field(probabilities_column(control))

@@ -17,7 +17,7 @@ from label_studio_config.votes import (
     vote_shares,
     weights_of,
 )
-from label_studio_config.words import counted
+from label_studio_config.words import counted, have
 from ml_backend.evaluate import modal_labels
 from ml_backend.quantify import QuantifyError
 from ml_backend.quantify_denied import denied_ids
@@ -146,9 +146,8 @@ def _left_out(ids: list[str], n_validated: int, predicted: Predicted) -> list[st
         )
     notes = []
     if strange:
-        have = "has" if len(strange) == 1 else "have"
         said = counted(len(strange), "validated image")
-        notes.append(f"{said} {have} no prediction: left out")
+        notes.append(f"{said} {have(len(strange))} no prediction: left out")
     if len(ids) > len(strange):
         notes.append(
             f"{counted(len(ids) - len(strange), 'validated image')} left out: people answered "

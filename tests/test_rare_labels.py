@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from ml_backend.fit import WHOLE, FitSettings
 from ml_backend.fit_heads import image_weights, make_heads, set_priors
 from ml_backend.model import TraitModel
 from ml_backend.registry import Registry
+from ml_backend.report import TrainingReport
 from ml_backend.split import SplitRule
 from ml_backend.targets import LearningSet, learning_set, task_images
 from ml_backend.train import train
@@ -75,23 +77,27 @@ def test_an_adjusted_loss_teaches_outputs_of_labels_that_are_equally_often(
     np.testing.assert_allclose(values["group"].sum(axis=1), 1)
 
 
+def learn(images: Path, tasks, folder: Path, settings: FitSettings) -> TrainingReport:
+    """A training below a folder, from a small encoder."""
+    encoder = Encoder.create("resnet10t", image_size_px=32).save(folder / "encoder")
+    return train(
+        tasks,
+        SCHEMA,
+        resolve_image=resolver(images),
+        registry=Registry(folder / "models"),
+        encoder=encoder,
+        settings=settings,
+    )
+
+
 def test_heads_fitted_anew_are_kept_where_the_validation_side_prefers_them(
     images: Path, tasks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = Encoder.create("resnet10t", image_size_px=32).save(tmp_path / "encoder")
     settings = FitSettings(views=1, refit_below=0, retrain_heads=True, fine_tune=STEPS)
     trained, cards = [], []
     for number, losses in enumerate([(1.0, 0.5, 0.2), (1.0, 0.5, 0.7), (1.0, 1.5, 1.2)]):
-        told = cycle(losses)
-        monkeypatch.setattr(fit, "validation_loss", lambda *_, told=told: next(told))
-        report = train(
-            tasks,
-            SCHEMA,
-            resolve_image=resolver(images),
-            registry=Registry(tmp_path / str(number)),
-            encoder=encoder,
-            settings=settings,
-        )
+        monkeypatch.setattr(fit, "validation_loss", Mock(side_effect=cycle(losses)))
+        report = learn(images, tasks, tmp_path / str(number), settings)
         trained.append(report.record["trained"])
         cards.append((report.version.folder / "README.md").read_text())
     assert trained == [f"{WHOLE}, then its heads anew", WHOLE, fit.FROZEN]
@@ -107,20 +113,11 @@ def test_heads_fitted_anew_are_kept_where_the_validation_side_prefers_them(
 def test_the_card_says_whether_the_loss_was_adjusted(
     images: Path, tasks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = Encoder.create("resnet10t", image_size_px=32).save(tmp_path / "encoder")
     plain = FitSettings(views=1, refit_below=0, cross_fit_below=0, fine_tune=STEPS)
     for losses, said in {
         (1.0, 0.5): "drawn as they come. The loss of the whole network was adjusted by how often",
         (0.5, 1.0): "drawn as they come. A loss adjusted to rare labels (logit adjustment) was tri",
     }.items():
-        told = cycle(losses)
-        monkeypatch.setattr(fit, "validation_loss", lambda *_, told=told: next(told))
-        report = train(
-            tasks,
-            SCHEMA,
-            resolve_image=resolver(images),
-            registry=Registry(tmp_path / "models"),
-            encoder=encoder,
-            settings=RARE_WAYS["logit-adjustment"].of(plain),
-        )
+        monkeypatch.setattr(fit, "validation_loss", Mock(side_effect=cycle(losses)))
+        report = learn(images, tasks, tmp_path, RARE_WAYS["logit-adjustment"].of(plain))
         assert said in (report.version.folder / "README.md").read_text()
